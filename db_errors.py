@@ -1,0 +1,85 @@
+"""What a caller can do about an error of the database is its class; one table says which number is which.
+
+The numbers are those of MySQL's server and client error references and of MariaDB's; 8002, 8022 and 9007 are TiDB's.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+import mysql.connector
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class DatabaseError(Exception):
+    """Any of the errors of this module; raised itself for a number that the table does not have."""
+
+
+class GoneError(DatabaseError):
+    """The server is away or the connection is dead: connect again, then repeat."""
+
+
+class ContentionError(DatabaseError):
+    """A deadlock or a lock that was not to be had in time: repeat."""
+
+
+class NotWritableError(DatabaseError):
+    """The server is full or read-only: repeat, but slowly."""
+
+
+class RefusedError(DatabaseError):
+    """The data is refused, and will be each time."""
+
+
+class FatalError(DatabaseError):
+    """Nothing helps but the operator; the message names the setting."""
+
+
+_GONE: tuple[int, ...] = (1040, 1053, 1077, 1079, 1080, 1129, 1152, 1158, 1159, 1160, 1161, 1203, 1226, 1317, 1927)
+_GONE += (2001, 2002, 2003, 2004, 2005, 2006, 2012, 2013, 2014, 2024, 2026, 2027, 2055, 3024, 3169, 4031)
+_CONTENTION = (1205, 1213, 1614, 3058, 3101, 3572, 8002, 8022, 9007)
+_NOT_WRITABLE = (3, 28, 1021, 1026, 1030, 1036, 1041, 1114, 1290, 1792, 1836, 3675)
+_REFUSED = (1048, 1062, 1153, 1264, 1265, 1292, 1366, 1369, 1406, 1411, 1644, 1690, 3819, 4025)
+_ACCESS = (1044, 1045, 1142, 1143, 1227, 1698, 2059, 2061)
+_SCHEMA = (1049, 1054, 1109, 1146, 1356)
+_CLASSES: dict[int, type[DatabaseError]] = {
+    errno: error
+    for errnos, error in (
+        (_GONE, GoneError),
+        (_CONTENTION, ContentionError),
+        (_NOT_WRITABLE, NotWritableError),
+        (_REFUSED, RefusedError),
+        (_ACCESS, FatalError),
+        (_SCHEMA, FatalError),
+    )
+    for errno in errnos
+}
+_WAY_OUT = {
+    **dict.fromkeys(_ACCESS, "check MYSQL_USER and MYSQL_PASSWORD, and what that user may do (README)"),
+    **dict.fromkeys(_SCHEMA, "check MYSQL_DATABASE; if it was dropped, start again to create it"),
+    **dict.fromkeys((2002, 2003, 2005), "check MYSQL_HOST, MYSQL_PORT or MYSQL_UNIX_SOCKET; does the server run?"),
+}
+
+
+def _translated(error: mysql.connector.Error) -> DatabaseError:
+    errno = error.errno or 0
+    # The driver reports a connection that is no longer there as "not connected", with no number of its own.
+    dead = errno < 0 and isinstance(error, mysql.connector.OperationalError | mysql.connector.InterfaceError)
+    kind = GoneError if dead else _CLASSES.get(errno, DatabaseError)
+    words = f"{error.msg or error} (error {errno})"
+    return kind(f"{words}; {_WAY_OUT[errno]}" if errno in _WAY_OUT else words)
+
+
+def guard(function: Callable[P, T]) -> Callable[P, T]:
+    """`function`, with the driver's exceptions turned into this module's."""
+
+    @functools.wraps(function)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return function(*args, **kwargs)
+        except mysql.connector.Error as error:
+            raise _translated(error) from error
+
+    return guarded

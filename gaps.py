@@ -1,0 +1,95 @@
+"""Which trade ids are missing: pure arithmetic on runs of ids, no SQL and no clock.
+
+The exchange numbers the trades of a symbol 1, 2, 3 … without holes, so an id that was never seen between two that
+were is a trade that is missing. A point is what is known of a stored trade: its id and its time stamp.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from itertools import pairwise
+from typing import NamedTuple
+
+MISSED = "missing in the stream"
+AWAY = "capture was not running"
+NOT_SERVED = "not served by the exchange"
+REFUSED = "refused by the database"
+
+GIVEN_UP = (NOT_SERVED, REFUSED)
+"""Reasons for which asking the exchange again is of no use: such a gap stays open, since its ids stay missing."""
+
+Point = tuple[int, datetime]
+
+
+class Span(NamedTuple):
+    """The ids of a symbol that are accounted for, first to last: each is stored or in an open gap."""
+
+    first: Point
+    last: Point
+
+
+class Gap(NamedTuple):
+    """A row of the table `gaps`: a run of ids, both ends missing, between two stored trades."""
+
+    symbol: str
+    first_trade_id: int
+    last_trade_id: int
+    reason: str
+    detected_at: datetime
+    filled_at: datetime | None
+    timestamp_before: datetime
+    timestamp_after: datetime
+
+    @property
+    def missing(self) -> int:
+        """How many ids the run has."""
+        return self.last_trade_id - self.first_trade_id + 1
+
+
+def holes(symbol: str, points: Sequence[Point], reason: str, now: datetime) -> list[Gap]:
+    """The open gaps between each two neighbours of `points`, which are in order of their ids."""
+    return [
+        Gap(symbol, below + 1, above - 1, reason, now, None, at_below, at_above)
+        for (below, at_below), (above, at_above) in pairwise(points)
+        if above - below > 1
+    ]
+
+
+def account(span: Span | None, points: Sequence[Point]) -> tuple[Span, list[Sequence[Point]], list[Point]]:
+    """What trades change that were stored next: the new span, the point lists whose holes are new gaps, late points.
+
+    `points` are in order of their ids, each once, at least one. Points above the span reveal gaps up from its last
+    id, points below it down from its first; those inside are late: repeated, or filling a gap.
+    """
+    if span is None:
+        return Span(points[0], points[-1]), [points], []
+    below = [point for point in points if point[0] < span.first[0]]
+    above = [point for point in points if point[0] > span.last[0]]
+    late = [point for point in points if span.first[0] <= point[0] <= span.last[0]]
+    grown = Span(below[0] if below else span.first, above[-1] if above else span.last)
+    return grown, [[*below, span.first], [span.last, *above]], late
+
+
+def fill(gap: Gap, points: Sequence[Point], now: datetime) -> tuple[list[Gap], list[Gap]]:
+    """`gap` after trades inside it were stored: the runs that stay open, and the runs that are filled.
+
+    `points` are in order of their ids, each once; those outside the gap count for nothing.
+    """
+    inside = [point for point in points if gap.first_trade_id <= point[0] <= gap.last_trade_id]
+    below = (gap.first_trade_id - 1, gap.timestamp_before)
+    above = (gap.last_trade_id + 1, gap.timestamp_after)
+    still_open = holes(gap.symbol, [below, *inside, above], gap.reason, gap.detected_at)
+    filled: list[Gap] = []
+    for trade_id, timestamp in inside:
+        if filled and filled[-1].last_trade_id == trade_id - 1:
+            filled[-1] = filled[-1]._replace(last_trade_id=trade_id, timestamp_after=timestamp)
+        else:
+            filled.append(
+                gap._replace(
+                    first_trade_id=trade_id,
+                    last_trade_id=trade_id,
+                    filled_at=now,
+                    timestamp_before=timestamp,
+                    timestamp_after=timestamp,
+                )
+            )
+    return still_open, filled

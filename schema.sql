@@ -1,0 +1,72 @@
+-- The data model. db.py executes this very file, statement by statement, so each one can be run again and again.
+--
+-- Conventions: every time is UTC (db.py sets time_zone = '+00:00' on each connection; the mysql CLI shows what is stored),
+-- every range is half-open (>= start AND < end), prices and quantities are exact decimals, never floats.
+-- Two clocks: `timestamp` is the exchange's, received_at is this machine's; neither ever replaces the other.
+-- A symbol is utf8mb4 because Binance has non-ASCII ones, and _bin because names are compared as they are.
+
+-- One row is one trade, as the exchange numbered it (its ids run 1, 2, 3 … per symbol, without holes).
+-- The key needs the id: two trades of three share their millisecond with another trade of the symbol.
+-- One clustered index serves the latest price, the price at a second, and every range.
+CREATE TABLE IF NOT EXISTS trades (
+    symbol         VARCHAR(32) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+    `timestamp`    DATETIME(3)     NOT NULL COMMENT 'when it traded: the exchange''s clock, UTC, floored to a millisecond',
+    trade_id       BIGINT UNSIGNED NOT NULL COMMENT 'the exchange''s number, consecutive per symbol',
+    price          DECIMAL(20,8)   NOT NULL COMMENT 'quote asset (USDT) for one unit of the base asset',
+    quantity       DECIMAL(20,8)   NOT NULL COMMENT 'of the base asset (BTC, ETH)',
+    buyer_is_maker BOOLEAN         NOT NULL COMMENT 'TRUE: the taker sold; FALSE: the taker bought',
+    received_at    DATETIME(6)     NULL     COMMENT 'this machine''s clock when the frame arrived; NULL: back-filled',
+    PRIMARY KEY (symbol, `timestamp`, trade_id)
+) ENGINE = InnoDB;
+
+-- One row is one bar of a symbol: what traded in [timestamp, timestamp + resolution).
+-- Derived from trades in the transaction that inserts them, by a merge that may be repeated and reordered.
+CREATE TABLE IF NOT EXISTS candles (
+    symbol         VARCHAR(32) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+    resolution     INT UNSIGNED    NOT NULL COMMENT 'seconds: 60, 3600 or 86400',
+    `timestamp`    DATETIME(3)     NOT NULL COMMENT 'begin of the bar, UTC',
+    open           DECIMAL(20,8)   NOT NULL,
+    high           DECIMAL(20,8)   NOT NULL,
+    low            DECIMAL(20,8)   NOT NULL,
+    close          DECIMAL(20,8)   NOT NULL,
+    first_trade_id BIGINT UNSIGNED NOT NULL COMMENT 'the trade of `open`',
+    last_trade_id  BIGINT UNSIGNED NOT NULL COMMENT 'the trade of `close`',
+    PRIMARY KEY (symbol, resolution, `timestamp`)
+) ENGINE = InnoDB;
+
+-- One row is a run of ids between two stored trades. While filled_at is NULL every id of the run is missing from trades;
+-- the stored ids and the open gaps together are every id from the first stored to the last.
+CREATE TABLE IF NOT EXISTS gaps (
+    symbol           VARCHAR(32) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+    first_trade_id   BIGINT UNSIGNED NOT NULL COMMENT 'first missing id',
+    last_trade_id    BIGINT UNSIGNED NOT NULL COMMENT 'last missing id (inclusive)',
+    reason           VARCHAR(255)    NOT NULL COMMENT 'why it is missing, or why nobody can fill it',
+    detected_at      DATETIME(6)     NOT NULL COMMENT 'this machine''s clock, UTC',
+    filled_at        DATETIME(6)     NULL     COMMENT 'when all of it was stored after all; NULL: open',
+    timestamp_before DATETIME(3)     NOT NULL COMMENT 'of the stored neighbour below',
+    timestamp_after  DATETIME(3)     NOT NULL COMMENT 'of the stored neighbour above',
+    PRIMARY KEY (symbol, first_trade_id),
+    KEY open_gaps (filled_at, symbol, first_trade_id) -- the list of open gaps, however many were ever filled
+) ENGINE = InnoDB;
+
+-- One row per symbol, locked by every transaction that stores trades of it, so that two captures and a back-fill on one
+-- database agree on which ids are missing. `token` is the last writer's: a writer that finds its own knows that nobody
+-- else has written since.
+CREATE TABLE IF NOT EXISTS writers (
+    symbol VARCHAR(32) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+    token  BIGINT UNSIGNED NOT NULL,
+    PRIMARY KEY (symbol)
+) ENGINE = InnoDB;
+
+-- The plain table that people expect:
+-- SELECT * FROM prices WHERE symbol = 'BTCUSDT' ORDER BY timestamp DESC LIMIT 1
+CREATE OR REPLACE VIEW prices AS SELECT `timestamp`, symbol, price FROM trades;
+
+CREATE TABLE IF NOT EXISTS schema_version (
+    version    INT UNSIGNED NOT NULL,
+    applied_at TIMESTAMP    NOT NULL DEFAULT CURRENT_TIMESTAMP,
+    PRIMARY KEY (version)
+) ENGINE = InnoDB;
+
+-- Last, so that a database has a version only when everything above is in it.
+INSERT INTO schema_version (version) VALUES (1) ON DUPLICATE KEY UPDATE version = schema_version.version;
