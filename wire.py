@@ -1,0 +1,46 @@
+"""The checks of the values that the exchange sends, in a stream's frames and in REST's rows alike."""
+
+import re
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+TRADE_ID_MAX = 2**63 - 1
+"""Binance's ids are int64 (its SBE schema)."""
+
+_is_decimal = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,8})?").fullmatch
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MS_MIN = (datetime(2017, 1, 1, tzinfo=UTC) - _EPOCH) // timedelta(milliseconds=1)
+_MS_END = (datetime(2100, 1, 1, tzinfo=UTC) - _EPOCH) // timedelta(milliseconds=1)
+
+
+class Refusal(ValueError):
+    """What the exchange sent is no valid trade; the message is the reason."""
+
+
+def decimal(name: str, text: str) -> Decimal:
+    """The positive number of at most 12 integer digits and 8 decimals that `text` is. Raises Refusal."""
+    if not _is_decimal(text):
+        raise Refusal(f"{name} {text[:40]!r} is not a decimal of at most 12 integer digits and 8 decimals")
+    value = Decimal(text)
+    if not value:
+        raise Refusal(f"{name} is zero")
+    return value
+
+
+def trade_id(number: int) -> int:
+    """`number`, if it is a positive 64-bit integer. Raises Refusal."""
+    if not 0 < number <= TRADE_ID_MAX:
+        raise Refusal(f"trade id {number} is not a positive 64-bit integer")
+    return number
+
+
+def time(stamp: int) -> datetime:
+    """The time of a 13-digit (milliseconds) or 16-digit (microseconds) stamp, floored to the millisecond.
+
+    Raises Refusal outside the years 2017 (Binance opened) to 2099.
+    """
+    if _MS_MIN <= stamp < _MS_END:
+        return _EPOCH + timedelta(milliseconds=stamp)
+    if _MS_MIN * 1000 <= stamp < _MS_END * 1000:
+        return _EPOCH + timedelta(milliseconds=stamp // 1000)
+    raise Refusal(f"time {stamp} is not in the years 2017 to 2099, in milliseconds or microseconds")
