@@ -1,0 +1,175 @@
+"""Watches over the connections that read the same streams: finds the dead and the late, renews those about to be cut.
+
+Everything is decided in `tick`, which the main thread calls a few times a second, from counters that the connections'
+own threads write; the connections never wait for it.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, Protocol
+
+log = logging.getLogger("watch")
+
+
+class Connection(Protocol):
+    """What is watched: see ws_client.Connection."""
+
+    name: str
+    frames: int
+    parsed: int
+    refused: int
+    connects: int
+    verdicts: Counter[str]
+    others: Counter[str]
+    newest: dict[str, int]
+    opened_at: float | None
+    shutdown_announced: bool
+
+    @property
+    def signs(self) -> int: ...
+    def start(self) -> None: ...
+    def stop(self) -> None: ...
+    def drop(self) -> None: ...
+    def join(self, timeout: float | None = None) -> None: ...
+
+
+class Limits(NamedTuple):
+    """In seconds. Binance pings every 20 s and cuts a connection at 24 h (web-socket-streams.md)."""
+
+    silent_s_max: float = 60.0
+    """A connection on which nothing at all arrives for so long, no frame and no ping, is replaced."""
+    behind_s_max: float = 5.0
+    """So is one that has not reached within so long what a sibling had delivered."""
+    renew_s: float = 23 * 3_600.0
+    """Renewing before the cut loses nothing: the new connection delivers before the old one closes."""
+    renew_stagger_s: float = 1_800.0
+    take_over_s_max: float = 60.0
+    """An old connection is kept for at most so long while its successor delivers nothing."""
+    join_s_max: float = 5.0
+
+
+class _Watched:
+    """A connection and what was last seen of it."""
+
+    def __init__(self, connection: Connection, now: float) -> None:
+        self.connection = connection
+        self.started_at = now
+        self._signs = -1
+        self._signed_at = now
+        self._baseline: dict[str, int] = {}
+        self._target: dict[str, int] = {}
+        self._target_at = now
+
+    def silent_s(self, now: float) -> float:
+        """The seconds since anything arrived; 0 while it is not open, when it looks after itself."""
+        if self.connection.opened_at is None or self.connection.signs != self._signs:
+            self._signs, self._signed_at = self.connection.signs, now
+        return now - self._signed_at
+
+    def behind_s(self, newest: dict[str, int], now: float, settle_s: float) -> float:
+        """The seconds for which a point that a sibling had reached has not been reached by this connection.
+
+        What was delivered until `settle_s` after it opened counts for nothing: the exchange does not send it again.
+        """
+        opened_at, mine = self.connection.opened_at, self.connection.newest
+        if opened_at is None or now - opened_at < settle_s:
+            self._baseline, self._target = newest, {}
+        if any(mine.get(symbol, 0) < trade_id for symbol, trade_id in self._target.items()):
+            return now - self._target_at
+        self._target_at = now
+        self._target = {symbol: newest[symbol] for symbol in newest if newest[symbol] > self._baseline.get(symbol, 0)}
+        return 0.0
+
+
+class Standby:
+    """N connections side by side; whichever delivers a trade first wins, so that one may die without a loss."""
+
+    def __init__(self, make: Callable[[str], Connection], size: int, limits: Limits, now: float) -> None:
+        self.replaced = 0
+        self._make = make
+        self._limits = limits
+        self._made = 0
+        self._gone: list[Connection] = []
+        self._leaving: list[Connection] = []
+        self._current = [self._watched(now) for _ in range(size)]
+        self._next: dict[int, _Watched] = {}
+
+    def tick(self, now: float) -> None:
+        """Looks at each connection once."""
+        for slot in range(len(self._current)):
+            self._look_after(slot, now)
+            if slot in self._next:
+                self._take_over(slot, now)
+        for connection in self._leaving:
+            connection.join(0)
+
+    def stop(self) -> None:
+        """Stops all connections and waits for their threads."""
+        connections = [watched.connection for watched in self._all()]
+        for connection in connections:
+            connection.stop()
+        for connection in connections + self._leaving:
+            connection.join(self._limits.join_s_max)
+
+    def connections(self) -> list[Connection]:
+        """All that ever were, for their counters."""
+        return self._gone + [watched.connection for watched in self._all()]
+
+    @property
+    def open(self) -> int:
+        """How many are open now."""
+        return sum(watched.connection.opened_at is not None for watched in self._all())
+
+    def _all(self) -> Iterator[_Watched]:
+        yield from self._current
+        yield from self._next.values()
+
+    def _watched(self, now: float) -> _Watched:
+        self._made += 1
+        connection = self._make(f"connection {self._made}")
+        connection.start()
+        return _Watched(connection, now)
+
+    def _newest(self) -> dict[str, int]:
+        """Per symbol the newest id that any connection has delivered."""
+        newest: dict[str, int] = {}
+        for watched in self._all():
+            for symbol, trade_id in list(watched.connection.newest.items()):
+                newest[symbol] = max(newest.get(symbol, 0), trade_id)
+        return newest
+
+    def _look_after(self, slot: int, now: float) -> None:
+        watched = self._current[slot]
+        connection, limits = watched.connection, self._limits
+        silent_s = watched.silent_s(now)
+        if silent_s >= limits.silent_s_max:
+            self._replace(slot, f"nothing arrived for {silent_s:.0f} s", now)
+        elif watched.behind_s(self._newest(), now, limits.behind_s_max) >= limits.behind_s_max:
+            self._replace(slot, f"it is {limits.behind_s_max:.0f} s behind its sibling", now)
+        elif connection.opened_at is None or slot in self._next:
+            return
+        elif connection.shutdown_announced:
+            log.info("%s will be shut down by the exchange: renewing it now", connection.name)
+            self._next[slot] = self._watched(now)
+        elif now - connection.opened_at >= limits.renew_s - slot * limits.renew_stagger_s:
+            log.info("%s is %.1f h old: renewing it", connection.name, (now - connection.opened_at) / 3_600)
+            self._next[slot] = self._watched(now)
+
+    def _replace(self, slot: int, why: str, now: float) -> None:
+        """Cuts the socket; the connection's thread opens the next one by itself."""
+        connection = self._current[slot].connection
+        log.warning("%s: %s: replacing it", connection.name, why)
+        self.replaced += 1
+        connection.drop()
+        self._current[slot] = _Watched(connection, now)
+
+    def _take_over(self, slot: int, now: float) -> None:
+        """Lets the successor have the slot once it delivers, or once the old one was kept long enough."""
+        old, new = self._current[slot].connection, self._next[slot]
+        if not new.connection.parsed and now - new.started_at < self._limits.take_over_s_max:
+            return
+        self._current[slot] = self._next.pop(slot)
+        self._gone.append(old)
+        self._leaving.append(old)
+        old.stop()

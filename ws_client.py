@@ -1,0 +1,547 @@
+"""Captures every trade of SYMBOLS from Binance's WebSocket into MySQL, until it is stopped (Ctrl-C).
+
+Threads: one per connection (callbacks stamp, parse and hand over), the writer, the back-fill, the rejects' file, and
+the main thread, which watches over the connections and prints a line every 10 s.
+"""
+
+import argparse
+import logging
+import math
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import Any, NamedTuple
+
+import msgspec
+import websocket
+
+import config
+import console
+import db
+import private_mysql
+import wire
+from backfill import Backfill
+from db import Trade
+from rejects import Rejects
+from retry import BACKOFF_S_MAX, ConnectBudget, Cooldown, backoff_s, jittered, retry_after_s
+from watch import Limits, Standby
+from wire import Refusal
+from writer import Inbox, Writer
+
+log = logging.getLogger("ws_client")
+
+CONNECT_S_MAX = 10.0
+"""For name, TCP, TLS and handshake; also how long the rest of a frame that has begun may take."""
+TICK_S = 0.25
+LINE_S = 10.0
+READY_S_MAX = 300.0
+"""Until the writer has found the database: a private server may have to be initialised or to recover first."""
+FINISH_S_MAX = 120.0
+BACKFILL_STOP_S_MAX = 15.0
+KINDS_MAX = 32
+"""Names of frames that are no trades, counted each; what comes beyond is counted as "other"."""
+ERRORS_LOGGED_MAX = 10
+CONNECTIONS_MAX = 4
+RATE_LIMITED_S = 60.0
+"""The wait after an HTTP 429 or 418 without Retry-After: Binance's windows are a minute long."""
+
+
+# ---- The wire format. Only this part knows Binance's field letters (web-socket-streams.md, "Trade Streams").
+
+
+class NotATrade(Refusal):
+    """A frame of another kind: an answer, an error object, serverShutdown, another stream's event. `kind` names it."""
+
+    def __init__(self, kind: str, text: str) -> None:
+        super().__init__(text)
+        self.kind = kind
+
+
+class _Payload(msgspec.Struct, tag_field="e", tag="trade", gc=False):
+    E: int
+    s: str
+    t: int
+    p: str
+    q: str
+    T: int
+    m: bool
+
+
+class _Combined(msgspec.Struct, gc=False):
+    data: _Payload
+
+
+_decode_combined = msgspec.json.Decoder(_Combined).decode
+_decode_raw = msgspec.json.Decoder(_Payload).decode
+
+
+def parse_trade(frame: str | bytes, received_at: datetime | None, symbols: frozenset[str] | None = None) -> Trade:
+    """The trade of a frame of a combined or raw stream. `symbols`: those that were subscribed; None: any.
+
+    Raises NotATrade for frames that Binance sends beside trades, Refusal for everything else that is not a trade
+    exactly as documented; nothing is ever repaired or rounded, but the time is floored to the millisecond.
+    """
+    payload = _payload(frame)
+    symbol = payload.s
+    if symbol not in symbols if symbols is not None else not config.is_symbol(symbol):
+        raise Refusal(f"symbol {symbol[:40]!r} was not subscribed")
+    return Trade(
+        symbol,
+        wire.time(payload.T),
+        wire.trade_id(payload.t),
+        wire.decimal("price", payload.p),
+        wire.decimal("quantity", payload.q),
+        payload.m,
+        received_at,
+    )
+
+
+def _payload(frame: str | bytes) -> _Payload:
+    try:
+        # msgspec checks the UTF-8 of the strings that it decodes, but not of those that it skips.
+        if not frame.isascii():
+            frame = frame.encode("utf-8") if isinstance(frame, str) else frame
+            frame.decode("utf-8")
+        return _decode_combined(frame).data
+    except msgspec.ValidationError as error:
+        try:
+            return _decode_raw(frame)
+        except (msgspec.DecodeError, RecursionError):
+            raise _classified(frame, error) from None
+    except UnicodeError:
+        raise Refusal("invalid UTF-8") from None
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise Refusal(f"malformed JSON: {error}") from None
+
+
+def _classified(frame: str | bytes, error: msgspec.ValidationError) -> Refusal:
+    """What a frame is whose JSON is good but whose fields are not those of a trade."""
+    try:
+        whole = msgspec.json.decode(frame)
+    except (msgspec.DecodeError, RecursionError) as malformed:
+        return Refusal(f"malformed JSON: {malformed}")
+    if not isinstance(whole, dict):
+        return Refusal(f"a JSON {type(whole).__name__} where an object was expected")
+    failure = whole.get("error", whole)
+    if isinstance(failure, dict) and "code" in failure and "msg" in failure:
+        return NotATrade("error", f"{failure['code']!s:.20}: {failure['msg']!s:.200}")
+    if "result" in whole and "id" in whole:
+        return NotATrade("answer", f"to request {whole['id']!s:.40}")
+    data = whole.get("data", whole)
+    event = data.get("e") if isinstance(data, dict) else None
+    if isinstance(event, str) and event != "trade":
+        return NotATrade(event[:40], f"event {event[:40]!r}")
+    if isinstance(whole.get("stream"), str) and not whole["stream"].endswith("@trade"):
+        return NotATrade(whole["stream"].rpartition("@")[2][:40], f"stream {whole['stream'][:80]!r}")
+    return Refusal(f"not a trade: {error}")
+
+
+# ---- Connections.
+
+
+class Shared(NamedTuple):
+    """What the connections of one capture have in common."""
+
+    symbols: tuple[str, ...]
+    ws_url: str
+    inbox: Inbox
+    rejects: Rejects
+    cooldown: Cooldown
+    budget: ConnectBudget
+
+    @property
+    def stream_url(self) -> str:
+        """The address of the combined stream; stream names are lower case (web-socket-streams.md)."""
+        return f"{self.ws_url}/stream?streams=" + "/".join(f"{symbol.lower()}@trade" for symbol in self.symbols)
+
+
+class Connection(threading.Thread):
+    """Reads the streams over one socket, and connects again for ever until it is stopped.
+
+    Counters: `frames`, of these `parsed` trades and `refused` frames and, by name, `others`; what became of the trades
+    is in `verdicts`. `signs` counts everything that shows the socket alive, pings too. Its own thread writes them.
+    """
+
+    def __init__(self, name: str, shared: Shared) -> None:
+        super().__init__(name=name, daemon=True)
+        self.frames = self.parsed = self.refused = self.pings = self.connects = 0
+        self.verdicts: Counter[str] = Counter()
+        self.others: Counter[str] = Counter()
+        self.newest: dict[str, int] = {}
+        self.opened_at: float | None = None
+        self.shutdown_announced = False
+        self._shared = shared
+        self._symbols = frozenset(shared.symbols)
+        self._app: websocket.WebSocketApp | None = None
+        self._error: Exception | None = None
+        self._stop_asked = threading.Event()
+
+    @property
+    def signs(self) -> int:
+        """Frames and pings so far."""
+        return self.frames + self.pings
+
+    def run(self) -> None:
+        attempt = 0
+        while self._may_connect():
+            trades = self.parsed
+            self._read_until_cut()
+            if self.parsed > trades:
+                attempt = 0
+            if self._stop_asked.is_set():
+                return
+            wait_s = jittered(self._wait_s(attempt))
+            attempt += 1
+            log.warning("%s is down: %s; next try in %.1f s", self.name, self._explanation(), wait_s)
+            self._stop_asked.wait(wait_s)
+
+    def stop(self) -> None:
+        """Ends the connection for good, with a close frame; returns at once."""
+        self._stop_asked.set()
+        app = self._app
+        if app is not None and app.sock is not None:
+            try:
+                app.sock.send_close()
+            except (OSError, websocket.WebSocketException) as error:
+                log.debug("%s could not say goodbye: %s", self.name, error)
+        self.drop()
+
+    def drop(self) -> None:
+        """Cuts the socket, whatever state it is in; unless stopped, the thread connects again."""
+        app = self._app
+        raw = app.sock.sock if app is not None and app.sock is not None else None
+        if app is not None and raw is not None:
+            app.keep_running = False
+            try:
+                raw.shutdown(socket.SHUT_RDWR)
+            except OSError as error:
+                log.debug("%s was cut already: %s", self.name, error)
+
+    def _may_connect(self) -> bool:
+        """Waits until the exchange's orders and its limit on attempts allow one; False: stopped meanwhile."""
+        while not self._stop_asked.is_set():
+            wait_s = self._shared.cooldown.left_s() or self._shared.budget.wait_s()
+            if not wait_s:
+                return True
+            self._stop_asked.wait(wait_s)
+        return False
+
+    def _read_until_cut(self) -> None:
+        self._error = None
+        self.connects += 1
+        self._app = websocket.WebSocketApp(
+            self._shared.stream_url,
+            on_open=self._on_open,
+            on_message=self._on_message,
+            on_ping=self._on_ping,
+            on_error=self._on_error,
+        )
+        # The JSON decoder checks the UTF-8 as well, and the library's check is three times slower than all the rest.
+        self._app.run_forever(skip_utf8_validation=True)
+        self.opened_at = None
+        self._app = None
+
+    def _on_open(self, _app: websocket.WebSocketApp) -> None:
+        self.opened_at = time.monotonic()
+        self.shutdown_announced = False
+        log.info("%s is up: %s", self.name, self._shared.stream_url)
+        if self._stop_asked.is_set():
+            self.drop()
+
+    def _on_message(self, _app: websocket.WebSocketApp, frame: str | bytes) -> None:
+        received_at = datetime.now(UTC)
+        self.frames += 1
+        try:
+            trade = parse_trade(frame, received_at, self._symbols)
+        except Refusal as refusal:
+            self._on_refusal(refusal, frame)
+            return
+        self.parsed += 1
+        self.newest[trade.symbol] = trade.trade_id
+        self.verdicts[self._shared.inbox.put(trade)] += 1
+
+    def _on_refusal(self, refusal: Refusal, frame: str | bytes) -> None:
+        if not isinstance(refusal, NotATrade):
+            self.refused += 1
+            self._shared.rejects.put(str(refusal), frame)
+            return
+        self.others[refusal.kind if refusal.kind in self.others or len(self.others) < KINDS_MAX else "other"] += 1
+        if refusal.kind == "serverShutdown":
+            self.shutdown_announced = True
+        elif refusal.kind == "error" and self.others["error"] <= ERRORS_LOGGED_MAX:
+            log.error("%s: the exchange answers with an error: %s", self.name, refusal)
+
+    def _on_ping(self, _app: websocket.WebSocketApp, _payload: bytes) -> None:
+        # The library has answered already, with the same payload and in this thread, which never waits for anything.
+        self.pings += 1
+
+    def _on_error(self, _app: websocket.WebSocketApp, error: Any) -> None:
+        self._error = error
+        if not isinstance(error, OSError | websocket.WebSocketException):
+            log.error("%s: unexpected error", self.name, exc_info=error)
+
+    def _wait_s(self, attempt: int) -> float:
+        if not isinstance(self._error, websocket.WebSocketBadStatusException):
+            return backoff_s(attempt)
+        if self._error.status_code in (418, 429):
+            headers = {name.lower(): value for name, value in (self._error.resp_headers or {}).items()}
+            wait_s = retry_after_s(headers.get("retry-after"), RATE_LIMITED_S)
+            self._shared.cooldown.order(wait_s)
+            return wait_s
+        # A refusal on purpose does not pass in a second.
+        return BACKOFF_S_MAX if self._error.status_code in (403, 451) else backoff_s(attempt)
+
+    def _explanation(self) -> str:
+        error = self._error
+        status = (
+            getattr(error, "status_code", None) if isinstance(error, websocket.WebSocketBadStatusException) else None
+        )
+        if status in _STATUSES:
+            return f"HTTP {status}: {_STATUSES[status]}"
+        if isinstance(error, websocket.WebSocketAddressException | socket.gaierror):
+            return (
+                f"the name in BINANCE_WS_URL={self._shared.ws_url} is not resolved; is there a network? "
+                "`make demo` captures from a stand-in exchange without one"
+            )
+        return str(error)[:300] if error else "the connection was cut"
+
+
+_ELSEWHERE = "BINANCE_WS_URL=wss://data-stream.binance.vision may serve you (market data only, the same trades)"
+_STATUSES = {
+    403: f"the exchange's firewall refuses this address or request; {_ELSEWHERE}",
+    418: "this address is banned for a while, because it carried on after HTTP 429; waiting as told",
+    429: "too many requests from this address; waiting as told",
+    451: f"Binance does not serve the country of this address; {_ELSEWHERE}",
+}
+
+
+# ---- The capture: the parts joined, watched and stopped in order.
+
+
+class CaptureError(Exception):
+    """The capture cannot go on without the operator; the message is one line."""
+
+
+class Capture:
+    """Connections → inbox → writer, and the back-fill beside them. `stop_asked` ends it."""
+
+    def __init__(self, settings: config.Settings, connections: int, limits: Limits | None = None) -> None:
+        cooldown = Cooldown()
+        self.stop_asked = threading.Event()
+        self._settings = settings
+        self._size = connections
+        self._limits = limits or Limits()
+        self._rejects = Rejects(settings.capture_dir)
+        self._inbox = Inbox(settings.symbols)
+        self._writer = Writer(settings, self._inbox, self._rejects)
+        self._backfill = Backfill(settings, cooldown, self._rejects)
+        self._shared = Shared(settings.symbols, settings.ws_url, self._inbox, self._rejects, cooldown, ConnectBudget())
+        self._standby: Standby | None = None
+
+    def run(self, duration_s: float | None = None) -> None:
+        """Captures until `stop_asked` is set or `duration_s` is over, then stores what was received. Raises
+        CaptureError when the writer could not go on."""
+        websocket.setdefaulttimeout(CONNECT_S_MAX)
+        end = math.inf if duration_s is None else time.monotonic() + duration_s
+        self._rejects.start()
+        self._writer.start()
+        self._writer.ready.wait(READY_S_MAX)
+        if self._writer.failure is None:
+            self._backfill.start()
+            self._standby = Standby(self._connection, self._size, self._limits, time.monotonic())
+            self._watch(end)
+            self._standby.stop()
+            self._backfill.stop()
+        self._finish()
+
+    def _connection(self, name: str) -> Connection:
+        return Connection(name, self._shared)
+
+    def _watch(self, end: float) -> None:
+        assert self._standby is not None
+        line_at = time.monotonic()
+        while not self.stop_asked.wait(TICK_S) and self._writer.is_alive() and self._writer.failure is None:
+            now = time.monotonic()
+            self._standby.tick(now)
+            if now >= end:
+                break
+            if now - line_at >= LINE_S:
+                log.info("%s", self._line(now - line_at))
+                line_at = now
+
+    def _finish(self) -> None:
+        self._inbox.stop()
+        self._writer.join(FINISH_S_MAX)
+        if self._backfill.is_alive():
+            self._backfill.join(BACKFILL_STOP_S_MAX)
+        self._rejects.close()
+        if self._writer.failure is not None:
+            raise CaptureError(self._writer.failure)
+
+    def _line(self, seconds: float) -> str:
+        assert self._standby is not None
+        lines = self._writer.stats.take(self._settings.symbols)
+        counters = self.counters()
+        shown = ("queue", "committed", "rejected", "reconnects", "gaps open", "missing", "spooled")
+        state = [] if self._writer.online else ["DATABASE AWAY"]
+        state += [] if self._standby.open else ["NO CONNECTION"]
+        numbers = console.counters_text([(name, counters[name]) for name in shown])
+        return " · ".join([*state, *(console.symbol_text(line, seconds) for line in lines), numbers])
+
+    def counters(self) -> dict[str, int]:
+        """All counters, in trades where nothing else is said: parsed = inserted + duplicate + dropped + left over."""
+        connections = self._standby.connections() if self._standby else []
+        verdicts = sum((connection.verdicts for connection in connections), Counter[str]())
+        writer, filler = self._writer, self._backfill.filler
+        return {
+            "frames": sum(connection.frames for connection in connections),
+            "parsed": sum(connection.parsed for connection in connections),
+            "inserted": writer.inserted,
+            "duplicate": writer.duplicate + verdicts["repeated"],
+            "dropped": writer.refused + verdicts["dropped"],
+            "left over": writer.left_over,
+            "rejected": self._rejects.counted,
+            "queue": len(self._inbox),
+            "committed": writer.inserted + writer.duplicate,
+            "reconnects": sum(connection.connects - 1 for connection in connections if connection.connects),
+            "gaps opened": writer.gaps_opened,
+            "gaps open": self._backfill.open,
+            "missing": self._backfill.missing,
+            "filled": filler.filled,
+            "given up": filler.given_up,
+            "spooled": writer.spooled,
+            "recovered": writer.recovered,
+        }
+
+    def summary(self) -> str:
+        """What was captured, and what became of it: a few lines for the end."""
+        counters = self.counters()
+        others = sum((c.others for c in (self._standby.connections() if self._standby else [])), Counter[str]())
+        fates = ("inserted", "duplicate", "dropped", "left over")
+        lines = [f"parsed {counters['parsed']} = " + " + ".join(f"{name} {counters[name]}" for name in fates)]
+        rows: tuple[tuple[str, ...], ...] = (
+            ("frames", "rejected", "reconnects"),
+            ("gaps opened", "filled", "gaps open", "missing", "given up"),
+            ("spooled", "recovered"),
+        )
+        lines += [console.counters_text([(name, counters[name]) for name in names]) for names in rows]
+        if others:
+            lines.append("frames that are no trades: " + console.counters_text(sorted(others.items())))
+        return "\n".join(lines)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the capture; 0 after it was stopped, 2 when only the operator can help."""
+    arguments = _parser().parse_args(argv)
+    console.set_up(arguments.log_level)
+    exchange: subprocess.Popen[str] | None = None
+    try:
+        settings = _settings(arguments)
+        settings.capture_dir.mkdir(parents=True, exist_ok=True)
+        if arguments.demo:
+            exchange, settings = _start_exchange(settings)
+        return _capture(settings, arguments)
+    except (config.ConfigError, CaptureError, db.DatabaseError, private_mysql.ServerError, OSError) as error:
+        print(f"ws_client.py: {error}", file=sys.stderr)
+        return 2
+    finally:
+        if exchange is not None:
+            exchange.terminate()
+            exchange.wait()
+
+
+def _capture(settings: config.Settings, arguments: argparse.Namespace) -> int:
+    if not db.is_fast():
+        log.warning("the C extension of mysql-connector-python does not load: storing is several times slower")
+    capture = Capture(settings, arguments.connections)
+    _obey_signals(capture.stop_asked)
+    log.info("capturing %s into database %s", ", ".join(settings.symbols), settings.mysql_database)
+    try:
+        capture.run(arguments.duration)
+    finally:
+        print(capture.summary(), flush=True)
+    return 0
+
+
+def _obey_signals(stop_asked: threading.Event) -> None:
+    def on_signal(number: int, _frame: FrameType | None) -> None:
+        if stop_asked.is_set():
+            os._exit(128 + number)
+        stop_asked.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, on_signal)
+
+
+def _settings(arguments: argparse.Namespace) -> config.Settings:
+    settings = config.load()
+    if arguments.symbols:
+        settings = settings._replace(symbols=config.parse_symbols("--symbols", arguments.symbols))
+    return config.demo_of(settings) if arguments.demo else settings
+
+
+def _start_exchange(settings: config.Settings) -> tuple[subprocess.Popen[str], config.Settings]:
+    """The stand-in exchange as a child, and the settings that point to it; its trades continue the stored ones."""
+    connection = db.connect(settings)
+    newest = {symbol: db.latest(connection, symbol) for symbol in settings.symbols}
+    db.close(connection)
+    starts = [f"{symbol}={trade.trade_id + 1}" for symbol, trade in newest.items() if trade is not None]
+    command = [sys.executable, "-m", "tools.exchange", "--port", "0", "--symbols", ",".join(settings.symbols)]
+    command += ["--start-id", ",".join(starts)] if starts else []
+    # Its standard input is a pipe of ours, so that it ends with this process however that ends; a session of its own
+    # keeps the terminal's Ctrl-C from it until the last trade is stored.
+    child = subprocess.Popen(
+        [*command, "--until-stdin-closes"],
+        cwd=Path(__file__).parent,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert child.stdout is not None
+    words = child.stdout.readline().split()
+    if len(words) != 3 or words[0] != "listening":
+        child.wait()
+        raise CaptureError(
+            "the stand-in exchange did not start; `pip install -r requirements-tools.txt` (or `make demo`)"
+        )
+    return child, settings._replace(ws_url=words[1], rest_url=words[2])
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").splitlines()[0],
+        epilog="Settings come from the environment or .env: see README.md, Configuration.",
+    )
+    parser.add_argument("--symbols", metavar="LIST", help="what to capture, such as BTCUSDT,ETHUSDT (default: SYMBOLS)")
+    parser.add_argument("--duration", metavar="SECONDS", type=_seconds, help="stop after so long (default: never)")
+    parser.add_argument("--demo", action="store_true", help="capture from a stand-in exchange on this machine")
+    parser.add_argument(
+        "--connections",
+        metavar="N",
+        type=int,
+        choices=range(1, CONNECTIONS_MAX + 1),
+        default=2,
+        help="connections that read the same streams, so that one may die (1 to 4, default 2)",
+    )
+    parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
+    return parser
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds above 0")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())
