@@ -1,0 +1,85 @@
+"""A lock between processes of one machine: a flock, which the kernel drops with the process that holds it.
+
+It belongs to the open file, so a child that inherits the descriptor holds it too, and closing the last one gives it up.
+"""
+
+import contextlib
+import os
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows has no flock.
+    fcntl = None  # type: ignore[assignment]
+
+AVAILABLE = fcntl is not None
+POLL_S = 0.02
+
+
+def open_lock(path: Path) -> int:
+    """A descriptor of the lock file `path`, which is created if it is missing; it is not locked yet."""
+    return os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+
+
+def try_shared(descriptor: int) -> bool:
+    """Whether the lock could be had together with other holders, at once."""
+    return _try(descriptor, fcntl.LOCK_SH)
+
+
+def try_alone(descriptor: int) -> bool:
+    """Whether the lock could be had alone, at once; a shared lock on `descriptor` is given up in either case."""
+    return _try(descriptor, fcntl.LOCK_EX)
+
+
+def wait_alone(descriptor: int, s_max: float) -> bool:
+    """Whether the lock could be had alone within `s_max` seconds."""
+    deadline = time.monotonic() + s_max
+    while not try_alone(descriptor):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(POLL_S)
+    return True
+
+
+@contextlib.contextmanager
+def alone(path: Path, s_max: float) -> Iterator[bool]:
+    """Hold the lock file `path` alone during the block; False if it could not be had within `s_max` seconds."""
+    descriptor = open_lock(path)
+    try:
+        yield wait_alone(descriptor, s_max)
+    finally:
+        os.close(descriptor)
+
+
+def is_held_alone(path: Path) -> bool:
+    """Whether some process holds the lock file `path` alone."""
+    try:
+        descriptor = os.open(path, os.O_RDWR)
+    except FileNotFoundError:
+        return False
+    try:
+        return not try_shared(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def find_holders(path: Path) -> list[int]:
+    """The pids of the processes that share the lock file `path`; empty where the system does not tell, as macOS."""
+    try:
+        inode = path.stat().st_ino
+        locks = Path("/proc/locks").read_text()
+    except OSError:
+        return []
+    # The kernel writes pid 0 for a process of another container.
+    return [int(pid) for pid in re.findall(rf"FLOCK +ADVISORY +READ +(\d+) +\S+:{inode} ", locks) if int(pid)]
+
+
+def _try(descriptor: int, operation: int) -> bool:
+    try:
+        fcntl.flock(descriptor, operation | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
