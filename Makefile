@@ -1,0 +1,53 @@
+# Each target sets up what it needs, and is quick when that is there already. `make` alone lists the targets.
+# ARGS are handed on: make demo ARGS="--duration 60"
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+ARGS ?=
+
+.PHONY: help run demo report test lint clean server
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+
+run: .venv/.run server ## capture the trades of SYMBOLS from Binance until Ctrl-C
+	@exec $(BIN)/python ws_client.py $(ARGS)
+
+demo: .venv/.demo server ## capture from the stand-in exchange: no internet needed, a database of its own
+	@exec $(BIN)/python ws_client.py --demo $(ARGS)
+
+report: .venv/.run server ## latest price, price at a second, minimum and maximum
+	@exec $(BIN)/python query_examples.py $(ARGS)
+
+test: .venv/.dev server ## the tests, on MariaDB and on MySQL, or on the server that MYSQL_* names
+	@test -n "$$MYSQL_HOST$$MYSQL_UNIX_SOCKET" || tests/fetch_mysql.sh
+	@exec $(BIN)/python -m pytest -rs $(ARGS)
+
+lint: .venv/.dev ## ruff and mypy
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy .
+
+clean: ## remove the virtual environment and the caches; never data/
+	rm -rf .venv .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './data/*' -prune -exec rm -rf {} +
+
+server:
+	@tools/setup.sh server
+
+# The stamps are younger than what was installed for them. A link to a Python that is gone counts as missing.
+$(BIN)/python:
+	@tools/setup.sh venv "$(PYTHON)"
+
+.venv/.run: requirements.txt $(BIN)/python
+	$(PIP) -r requirements.txt
+	@touch $@
+
+.venv/.demo: requirements-tools.txt .venv/.run
+	$(PIP) -r requirements-tools.txt
+	@touch $@
+
+.venv/.dev: requirements-dev.txt requirements-tools.txt requirements.txt $(BIN)/python
+	$(PIP) -r requirements-dev.txt
+	@touch .venv/.run .venv/.demo $@

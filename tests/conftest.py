@@ -1,0 +1,94 @@
+"""Fixtures: a real database server per family, an empty database per test, and an environment without settings."""
+
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+import config
+import mysql_server
+from tests import servers
+
+FAMILIES = ("mariadb", "mysql")
+_GIVEN = {name: os.environ.get(name, "") for name in servers.SETTING_NAMES}
+_ENVIRONMENT = bool(_GIVEN["MYSQL_HOST"] or _GIVEN["MYSQL_UNIX_SOCKET"])
+
+
+def pytest_configure() -> None:
+    """Take the user's settings out of the tests' sight: an empty value counts as not set and overrides `.env`."""
+    os.environ.update(dict.fromkeys(servers.SETTING_NAMES, ""))
+    # A script that a test starts without a DATA_DIR must not find the user's data.
+    os.environ["DATA_DIR"] = str(Path(tempfile.gettempdir()) / f"trades-tests-{os.getpid()}")
+
+
+def pytest_unconfigure() -> None:
+    """Remove what such scripts left."""
+    shutil.rmtree(os.environ["DATA_DIR"], ignore_errors=True)
+
+
+class _Farm:
+    """Initialises a data folder once per family, and starts servers from copies of it."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self._stack = stack
+        self._templates: dict[str, tuple[mysql_server.Binary, Path]] = {}
+
+    def create(self, family: str, stack: ExitStack | None = None) -> servers.PrivateServer:
+        """A running server of `family`, which ends with `stack` (the session's if None); skips if there is none."""
+        stack = stack or self._stack
+        binary, template = self._template(family)
+        server = servers.PrivateServer(binary, template, stack.enter_context(servers.short_folder()))
+        server.start()
+        stack.callback(server.kill)
+        return server
+
+    def _template(self, family: str) -> tuple[mysql_server.Binary, Path]:
+        if family not in self._templates:
+            binary = servers.find_server(family)
+            if isinstance(binary, str):
+                pytest.skip(f"no {family}: {binary}")
+            template = self._stack.enter_context(servers.short_folder()) / "data"
+            mysql_server.initialise(binary, template)
+            self._templates[family] = binary, template
+        return self._templates[family]
+
+
+@pytest.fixture(scope="session")
+def _farm() -> Iterator[_Farm]:
+    with ExitStack() as stack:
+        yield _Farm(stack)
+
+
+@pytest.fixture(scope="session", params=["environment"] if _ENVIRONMENT else FAMILIES)
+def server(request: pytest.FixtureRequest, _farm: _Farm) -> servers.Server:
+    """A server that all tests share: of each family in turn, or only the one that MYSQL_* names."""
+    return servers.EnvironmentServer(_GIVEN) if request.param == "environment" else _farm.create(request.param)
+
+
+@pytest.fixture(params=FAMILIES)
+def killable_server(request: pytest.FixtureRequest, _farm: _Farm) -> Iterator[servers.PrivateServer]:
+    """A server of one test's own, to be killed, suspended and started again; of each family in turn."""
+    if _ENVIRONMENT:
+        pytest.skip("the server that MYSQL_* names is not ours to kill")
+    with ExitStack() as stack:
+        yield _farm.create(request.param, stack)
+
+
+@pytest.fixture
+def database(server: servers.Server) -> Iterator[str]:
+    """The name of a database of this test's own on `server`: it does not exist yet, and is dropped afterwards."""
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    yield name
+    with server.connect() as connection, connection.cursor() as cursor:
+        cursor.execute(f"DROP DATABASE IF EXISTS {name}")
+
+
+@pytest.fixture
+def settings(server: servers.Server, database: str, tmp_path: Path) -> config.Settings:
+    """The settings for `database` on `server`, with a DATA_DIR of this test's own."""
+    return server.settings(database, tmp_path)

@@ -1,0 +1,72 @@
+#!/bin/sh
+# What the Makefile sets up, each only if it is missing:
+#   tools/setup.sh venv [PYTHON]   the virtual environment .venv, with Python 3.11 or later
+#   tools/setup.sh server          a database server's program, unless MYSQL_HOST or MYSQL_UNIX_SOCKET names a server
+set -eu
+cd "$(dirname "$0")/.."
+
+die() {
+    echo "$*" >&2
+    exit 2
+}
+
+# Installs Debian or Ubuntu packages, as root or with sudo; the lists first, for a fresh machine may have none.
+apt_install() {
+    command -v apt-get >/dev/null || return 1
+    if [ "$(id -u)" = 0 ]; then
+        sudo=
+    elif command -v sudo >/dev/null; then
+        sudo=sudo
+    else
+        return 1
+    fi
+    echo "installing $* ..." >&2
+    $sudo apt-get -qq update >&2 || echo "apt-get update failed; going on with the lists that are there" >&2
+    $sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq -y -o Dpkg::Use-Pty=0 --no-install-recommends install "$@" >/dev/null
+}
+
+new_enough() {
+    "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
+}
+
+make_venv() {
+    for python in "$1" python3 python3.14 python3.13 python3.12 python3.11 none; do
+        ! new_enough "$python" || break
+    done
+    [ "$python" != none ] || die "Python 3.11 or later is needed, and $1 is not: install one, or say make PYTHON=/path/to/python3"
+    # Debian keeps a part of the module venv in a package of its own.
+    if ! "$python" -c 'import ensurepip' 2>/dev/null; then
+        version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+        apt_install "python$version-venv" ||
+            die "$python cannot make a virtual environment: install its venv package (Debian, Ubuntu: apt-get install python$version-venv)"
+    fi
+    "$python" -m venv --clear .venv
+}
+
+has_server() {
+    folders=/usr/sbin:/usr/libexec:/usr/local/sbin:/usr/local/bin:/usr/local/mysql/bin:/usr/local/mariadb/bin
+    brew=/opt/homebrew/bin:/opt/homebrew/opt/mariadb/bin:/opt/homebrew/opt/mysql/bin:/usr/local/opt/mariadb/bin:/usr/local/opt/mysql/bin
+    (PATH="$PATH:$folders:$brew" && { command -v mariadbd || command -v mysqld; }) >/dev/null
+}
+
+other_server_is_named() {
+    [ -n "${MYSQL_HOST:-}${MYSQL_UNIX_SOCKET:-}" ] || grep -Eqs '^ *(export +)?MYSQL_(HOST|UNIX_SOCKET) *= *[^ #]' .env
+}
+
+get_server() {
+    if other_server_is_named || has_server; then
+        return
+    fi
+    apt_install mariadb-server-core mariadb-client-core ||
+        apt_install mariadb-server-core-10.6 mariadb-client-core-10.6 ||
+        { command -v brew >/dev/null && brew install mariadb; } ||
+        die "no MariaDB or MySQL server was found, and none could be installed. Three ways out: install one" \
+            "(Debian, Ubuntu: apt-get install mariadb-server-core mariadb-client-core; macOS: brew install mariadb);" \
+            "or start one with Docker and set MYSQL_HOST; or set MYSQL_HOST to a server that you have"
+}
+
+case "${1:-}" in
+venv) make_venv "${2:-python3}" ;;
+server) get_server ;;
+*) die "usage: tools/setup.sh venv [PYTHON] | server" ;;
+esac
