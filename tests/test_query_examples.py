@@ -1,0 +1,787 @@
+"""The reports, against a known table on each server: the whole output, the SQL in it, and what is refused."""
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+import pytest
+
+import config
+import db
+import mysql_server
+import query_examples
+import report
+from db import Trade
+from tests.servers import ROOT, Server, free_port
+
+SUBPROCESS_S_MAX = 60
+NOW = datetime(2025, 11, 20, 10, 15, 20, 345_678, tzinfo=UTC)
+SELECT = "SELECT symbol, timestamp, trade_id, price, quantity, buyer_is_maker, received_at FROM trades"
+
+
+def at(text: str) -> datetime:
+    """A time of the tape's days, such as `19 10:15:10.000` for the 19th."""
+    return datetime.fromisoformat(f"2025-11-{text}+00:00")
+
+
+BITCOIN = [
+    # One day and no millisecond less before the newest trade, so the last day does not have it.
+    Trade("BTCUSDT", at("19 10:15:10.000"), 100, Decimal("50000.00"), Decimal("1"), True),
+    Trade("BTCUSDT", at("19 10:15:10.001"), 101, Decimal("60000.10"), Decimal("0.25"), False),
+    Trade("BTCUSDT", at("20 10:00:00.000"), 102, Decimal("61000.5"), Decimal("0.5"), False),
+    Trade("BTCUSDT", at("20 10:15:08.999"), 103, Decimal("61850.00"), Decimal("2"), True),
+    Trade("BTCUSDT", at("20 10:15:09.000"), 104, Decimal("61837.63"), Decimal("0.00108"), False),
+    Trade("BTCUSDT", at("20 10:15:09.000"), 105, Decimal("61830.5"), Decimal("0.2"), True),
+    Trade("BTCUSDT", at("20 10:15:09.999"), 106, Decimal("61837.63"), Decimal("10.00000001"), True),
+    Trade("BTCUSDT", at("20 10:15:10.000"), 107, Decimal("61839.00"), Decimal("0.3"), False),
+]
+ETHER = [
+    Trade(
+        "ETHUSDT", at("20 10:15:00.000") + timedelta(milliseconds=i), 900 + i, Decimal("3450.00") + i, Decimal(1), True
+    )
+    for i in range(13)
+]
+
+
+class Outcome(NamedTuple):
+    """What main() returned and wrote."""
+
+    code: int
+    out: str
+    err: str
+
+
+Ask = Callable[..., Outcome]
+
+
+@pytest.fixture
+def ask(settings: config.Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Ask:
+    """Runs main() on the test's own database, ten seconds after the newest trade of the tape."""
+    monkeypatch.setattr(config, "load", lambda: settings)
+
+    def run(*argv: str, now: datetime = NOW) -> Outcome:
+        try:
+            code = query_examples.main(list(argv), now=now)
+        except SystemExit as error:
+            code = int(str(error.code))
+        return Outcome(code, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def tape(settings: config.Settings) -> None:
+    """The known table."""
+    store(settings, BITCOIN + ETHER)
+
+
+def store(settings: config.Settings, trades: list[Trade]) -> None:
+    """Creates the database of `settings` and puts `trades` into it."""
+    with closing(db.connect(settings)) as connection:
+        db.insert_trades(connection, trades)
+
+
+def environ(server: Server, settings: config.Settings, **changes: str) -> dict[str, str]:
+    """The environment of a subprocess that reads the database of `settings`."""
+    own = {"MYSQL_DATABASE": settings.mysql_database, "DATA_DIR": str(settings.data_dir)}
+    return os.environ | server.environ | own | changes
+
+
+def script(environment: dict[str, str], *argv: str) -> Outcome:
+    """Runs query_examples.py as users do."""
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "query_examples.py"), *argv],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=SUBPROCESS_S_MAX,
+    )
+    return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+def exact(text: str) -> Any:
+    """The JSON document `text`, which must not have a float in it."""
+
+    def refuse(number: str) -> NoReturn:
+        raise AssertionError(f"a float: {number}")
+
+    return json.loads(text, parse_float=refuse, parse_constant=refuse)
+
+
+def trade(trade_id: int, timestamp: str, price: str, quantity: str, buyer_is_maker: bool) -> dict[str, Any]:
+    """A trade as JSON has it."""
+    return {
+        "trade_id": trade_id,
+        "timestamp": timestamp,
+        "price": price,
+        "quantity": quantity,
+        "buyer_is_maker": buyer_is_maker,
+    }
+
+
+def without_sql(text: str) -> str:
+    """The output without its blocks of SQL."""
+    return "\n\n".join(block for block in text.split("\n\n") if not block.startswith("  SELECT "))
+
+
+# ---- The answers for people.
+
+
+@pytest.mark.usefixtures("tape")
+def test_latest_is_the_whole_expected_text(ask: Ask, database: str) -> None:
+    """The newest trade with its age, in a table with units, under the question and the SQL."""
+    expected = f"""\
+Database {database}: trades captured from the exchange; times are UTC
+
+What is the latest price of BTCUSDT?
+
+  {SELECT}
+    WHERE symbol = 'BTCUSDT' ORDER BY timestamp DESC, trade_id DESC LIMIT 1;
+
+            price USDT  quantity BTC  taker   time UTC                 trade id
+    latest    61839.00          0.30  bought  2025-11-20 10:15:10.000  107
+
+    10.345 s old by this machine's clock, 2025-11-20 10:15:20.345 UTC
+"""
+    assert ask("latest", "--symbol", "BTCUSDT") == (0, expected, "")
+
+
+@pytest.mark.usefixtures("tape")
+def test_latest_of_a_clock_that_runs_behind_says_so(ask: Ask) -> None:
+    """A trade from after this machine's time is ahead of it; its age is not a negative number."""
+    outcome = ask("latest", "--symbol", "BTCUSDT", now=at("20 10:15:09.880"))
+    assert outcome.out.splitlines()[-1] == "    0.120 s ahead by this machine's clock, 2025-11-20 10:15:09.880 UTC"
+
+
+@pytest.mark.usefixtures("tape")
+def test_at_a_second_is_the_whole_expected_text(ask: Ask, database: str) -> None:
+    """The second has its first millisecond and its last, and not the next second's first."""
+    expected = f"""\
+Database {database}: trades captured from the exchange; times are UTC
+
+What was the price of BTCUSDT at 2025-11-20 10:15:09 UTC?
+
+  {SELECT}
+    WHERE symbol = 'BTCUSDT' AND timestamp >= '2025-11-20 10:15:09'
+    AND timestamp < '2025-11-20 10:15:10' ORDER BY timestamp, trade_id;
+
+             price USDT  quantity BTC  taker   time UTC                 trade id
+    first      61837.63    0.00108     bought  2025-11-20 10:15:09.000  104
+    lowest     61830.50    0.20        sold    2025-11-20 10:15:09.000  105
+    highest    61837.63    0.00108     bought  2025-11-20 10:15:09.000  104
+    last       61837.63   10.00000001  sold    2025-11-20 10:15:09.999  106
+
+    3 trades in that second:
+
+    price USDT  quantity BTC  taker   time UTC                 trade id
+      61837.63    0.00108     bought  2025-11-20 10:15:09.000  104
+      61830.50    0.20        sold    2025-11-20 10:15:09.000  105
+      61837.63   10.00000001  sold    2025-11-20 10:15:09.999  106
+"""
+    assert ask("at", "2025-11-20T10:15:09", "--symbol", "BTCUSDT") == (0, expected, "")
+
+
+@pytest.mark.usefixtures("tape")
+def test_at_a_second_without_a_trade_gives_the_price_as_of_then(ask: Ask, database: str) -> None:
+    """The answer says that nothing traded, and shows the trade before with its age at the time that was asked for."""
+    expected = f"""\
+Database {database}: trades captured from the exchange; times are UTC
+
+What was the price of BTCUSDT at 2025-11-20 10:03:00.250 UTC?
+
+  {SELECT}
+    WHERE symbol = 'BTCUSDT' AND timestamp >= '2025-11-20 10:03:00'
+    AND timestamp < '2025-11-20 10:03:01' ORDER BY timestamp, trade_id;
+  {SELECT}
+    WHERE symbol = 'BTCUSDT' AND timestamp < '2025-11-20 10:03:00.251000'
+    ORDER BY timestamp DESC, trade_id DESC LIMIT 1;
+
+    No trade of BTCUSDT in that second. The price as of 2025-11-20 10:03:00.250 UTC was 3 min old:
+
+                price USDT  quantity BTC  taker   time UTC                 trade id
+    as of then    61000.50          0.50  bought  2025-11-20 10:00:00.000  102
+"""
+    assert ask("at", "2025-11-20T11:03:00.25+01:00", "--symbol", "BTCUSDT") == (0, expected, "")
+
+
+@pytest.mark.usefixtures("tape")
+@pytest.mark.parametrize(
+    ("argv", "where"),
+    [
+        (["at", "2020-01-01"], "second"),
+        (["range", "2020-01-01", "2020-01-02"], "range"),
+    ],
+)
+def test_a_time_before_the_capture_has_no_price(ask: Ask, argv: list[str], where: str) -> None:
+    """Before the first stored trade there is no price, and the answer says so."""
+    last_line = f"    No trade of BTCUSDT in that {where}, and none is stored from before it."
+    outcome = ask(*argv, "--symbol", "BTCUSDT")
+    assert (outcome.code, outcome.out.splitlines()[-1]) == (0, last_line)
+
+
+@pytest.mark.usefixtures("tape")
+def test_a_long_second_lists_its_first_trades(ask: Ask) -> None:
+    """Ten trades are listed, and the rest is counted; the four outstanding ones are of all."""
+    lines = ask("at", "2025-11-20T10:15:00", "--symbol", "ETHUSDT").out.splitlines()
+    listed = lines[lines.index("    13 trades in that second:") + 3 :]
+    assert [line.split()[-1] for line in listed[:-1]] == [str(900 + i) for i in range(10)]
+    assert listed[-1] == "    ... and 3 more (--json has them all)"
+    assert "    highest     3462.00          1.00  sold   2025-11-20 10:15:00.012  912" in lines
+
+
+@pytest.mark.usefixtures("tape")
+def test_a_range_includes_its_start_and_not_its_end(ask: Ask, database: str) -> None:
+    """Both bounds fall on trades: the first is in, the last is not; the earliest of equal prices is named."""
+    expected = f"""\
+Database {database}: trades captured from the exchange; times are UTC
+
+What were the lowest and the highest price of BTCUSDT from 2025-11-20 10:15:09 to before 2025-11-20
+10:15:10 UTC?
+
+             price USDT  quantity BTC  taker   time UTC                 trade id
+    first      61837.63    0.00108     bought  2025-11-20 10:15:09.000  104
+    lowest     61830.50    0.20        sold    2025-11-20 10:15:09.000  105
+    highest    61837.63    0.00108     bought  2025-11-20 10:15:09.000  104
+    last       61837.63   10.00000001  sold    2025-11-20 10:15:09.999  106
+
+    3 trades in 1 s
+"""
+    outcome = ask("range", "2025-11-20T10:15:09Z", "2025-11-20T10:15:10Z", "--symbol", "BTCUSDT")
+    assert (0, expected) == (outcome.code, without_sql(outcome.out))
+
+
+@pytest.mark.usefixtures("tape")
+def test_a_range_without_a_trade_gives_the_price_as_of_its_start(ask: Ask) -> None:
+    """A quiet range is an answer and no error: the price that was valid in it."""
+    outcome = ask("range", "2025-11-20T10:00:30", "2025-11-20T10:01", "--symbol", "BTCUSDT")
+    expected = [
+        "    No trade of BTCUSDT in that range. The price as of 2025-11-20 10:00:30 UTC was 30 s old:",
+        "",
+        "                price USDT  quantity BTC  taker   time UTC                 trade id",
+        "    as of then    61000.50          0.50  bought  2025-11-20 10:00:00.000  102",
+    ]
+    assert (outcome.code, outcome.out.splitlines()[-4:]) == (0, expected)
+
+
+REPORT = """\
+Database {database}: trades captured from the exchange; times are UTC
+
+What is the latest price of BTCUSDT?
+
+            price USDT  quantity BTC  taker   time UTC                 trade id
+    latest    61839.00          0.30  bought  2025-11-20 10:15:10.000  107
+
+    10.345 s old by this machine's clock, 2025-11-20 10:15:20.345 UTC
+
+
+What was the price of BTCUSDT at 2025-11-20 10:15:09 UTC, the last complete second that was
+captured?
+
+             price USDT  quantity BTC  taker   time UTC                 trade id
+    first      61837.63    0.00108     bought  2025-11-20 10:15:09.000  104
+    lowest     61830.50    0.20        sold    2025-11-20 10:15:09.000  105
+    highest    61837.63    0.00108     bought  2025-11-20 10:15:09.000  104
+    last       61837.63   10.00000001  sold    2025-11-20 10:15:09.999  106
+
+    3 trades in that second:
+
+    price USDT  quantity BTC  taker   time UTC                 trade id
+      61837.63    0.00108     bought  2025-11-20 10:15:09.000  104
+      61830.50    0.20        sold    2025-11-20 10:15:09.000  105
+      61837.63   10.00000001  sold    2025-11-20 10:15:09.999  106
+
+
+What were the lowest and the highest price of BTCUSDT in the last minute up to its newest trade,
+from 2025-11-20 10:14:10.001 to before 2025-11-20 10:15:10.001 UTC?
+
+             price USDT  quantity BTC  taker   time UTC                 trade id
+    first      61850.00          2.00  sold    2025-11-20 10:15:08.999  103
+    lowest     61830.50          0.20  sold    2025-11-20 10:15:09.000  105
+    highest    61850.00          2.00  sold    2025-11-20 10:15:08.999  103
+    last       61839.00          0.30  bought  2025-11-20 10:15:10.000  107
+
+    5 trades in 1 min
+
+
+What were the lowest and the highest price of BTCUSDT in the last hour up to its newest trade, from
+2025-11-20 09:15:10.001 to before 2025-11-20 10:15:10.001 UTC?
+
+             price USDT  quantity BTC  taker   time UTC                 trade id
+    first      61000.50          0.50  bought  2025-11-20 10:00:00.000  102
+    lowest     61000.50          0.50  bought  2025-11-20 10:00:00.000  102
+    highest    61850.00          2.00  sold    2025-11-20 10:15:08.999  103
+    last       61839.00          0.30  bought  2025-11-20 10:15:10.000  107
+
+    6 trades in 1 h
+
+
+What were the lowest and the highest price of BTCUSDT in the last day up to its newest trade, from
+2025-11-19 10:15:10.001 to before 2025-11-20 10:15:10.001 UTC?
+
+             price USDT  quantity BTC  taker   time UTC                 trade id
+    first      60000.10          0.25  bought  2025-11-19 10:15:10.001  101
+    lowest     60000.10          0.25  bought  2025-11-19 10:15:10.001  101
+    highest    61850.00          2.00  sold    2025-11-20 10:15:08.999  103
+    last       61839.00          0.30  bought  2025-11-20 10:15:10.000  107
+
+    7 trades in 1 d
+"""
+
+
+@pytest.mark.usefixtures("tape")
+def test_the_report_of_a_symbol_is_the_whole_expected_text(ask: Ask, database: str) -> None:
+    """Without a command each of the questions is answered, from the newest trade backwards."""
+    outcome = ask("--symbol", "BTCUSDT")
+    expected = REPORT.format(database=database)
+    assert (0, expected, "") == (outcome.code, without_sql(outcome.out), outcome.err)
+
+
+@pytest.mark.usefixtures("tape")
+def test_the_report_is_about_every_stored_symbol(ask: Ask) -> None:
+    """Every stored symbol has its five answers; a capture of one second reports on that second."""
+    out = ask().out
+    questions = [line for line in out.splitlines() if line.startswith("What ")]
+    assert [line.split(" of ")[1][:7] for line in questions] == ["BTCUSDT"] * 5 + ["ETHUSDT"] * 5
+    assert "at 2025-11-20 10:15:00 UTC, the only second that was captured?" in " ".join(questions)
+
+
+@pytest.mark.usefixtures("tape")
+@pytest.mark.parametrize("argv", [["--last", "5m"], ["2025-11-20", "2025-11-20T10:15"], ["--last", "1d"]])
+def test_no_line_is_too_long_for_a_terminal(ask: Ask, argv: list[str]) -> None:
+    """Apart from the first, which has the database's name in it, all lines fit into 100 columns."""
+    assert max(map(len, ask("range", *argv).out.splitlines()[1:])) <= report.LINE_CHARS_MAX
+
+
+def test_every_digit_is_shown(ask: Ask, settings: config.Settings) -> None:
+    """Twelve digits before the point and eight after it come out as they went in, as text and as JSON."""
+    price = "999999999999.99999999"
+    store(
+        settings,
+        [Trade("X币ETH", at("20 10:00:00.000"), 18_446_744_073_709_551_615, Decimal(price), Decimal("1E-8"), True)],
+    )
+    text = ask("latest").out
+    row = text.splitlines()[8].split()
+    assert row == ["latest", price, "0.00000001", "sold", "2025-11-20", "10:00:00.000", "18446744073709551615"]
+    assert "price ETH" in text
+    ((answer,),) = [exact(ask("latest", "--json").out)["answers"]]
+    expected = trade(18_446_744_073_709_551_615, "2025-11-20T10:00:00.000Z", price, "0.00000001", True)
+    assert expected == answer["result"]["trade"]
+
+
+# ---- The answers for programs.
+
+
+@pytest.mark.usefixtures("tape")
+def test_json_of_latest_is_the_whole_expected_document(ask: Ask, database: str) -> None:
+    """One document: prices are strings, ids and the age integers, times ISO 8601 with milliseconds and Z."""
+    outcome = ask("--json", "latest", "--symbol", "ETHUSDT")
+    expected = {
+        "database": database,
+        "demo": False,
+        "answers": [
+            {
+                "kind": "latest",
+                "symbol": "ETHUSDT",
+                "question": "What is the latest price of ETHUSDT?",
+                "sql": [f"{SELECT} WHERE symbol = 'ETHUSDT' ORDER BY timestamp DESC, trade_id DESC LIMIT 1;"],
+                "result": {
+                    "trade": trade(912, "2025-11-20T10:15:00.012Z", "3462.00000000", "1.00000000", True),
+                    "age_ms": 20_333,
+                },
+            }
+        ],
+    }
+    assert (0, expected, "") == (outcome.code, exact(outcome.out), outcome.err)
+
+
+@pytest.mark.usefixtures("tape")
+def test_json_of_a_second_has_all_its_trades(ask: Ask) -> None:
+    """A program gets every trade of the second, however many the text would list."""
+    (answer,) = exact(ask("at", "2025-11-20T10:15:00.5", "--json", "--symbol", "ETHUSDT").out)["answers"]
+    trades = [
+        trade(900 + i, f"2025-11-20T10:15:00.{i:03}Z", f"{3450 + i}.00000000", "1.00000000", True) for i in range(13)
+    ]
+    assert answer["result"] == {
+        "second": "2025-11-20T10:15:00.000Z",
+        "count": 13,
+        "first": trades[0],
+        "lowest": trades[0],
+        "highest": trades[12],
+        "last": trades[12],
+        "as_of": None,
+        "trades": trades,
+    }
+
+
+@pytest.mark.usefixtures("tape")
+def test_json_of_a_range(ask: Ask) -> None:
+    """The range as it was asked, how many trades it has, and the four outstanding ones."""
+    (answer,) = exact(ask("range", "--last", "2s", "--json", "--symbol", "BTCUSDT").out)["answers"]
+    assert answer["result"] == {
+        "start": "2025-11-20T10:15:08.001Z",
+        "end": "2025-11-20T10:15:10.001Z",
+        "count": 5,
+        "first": trade(103, "2025-11-20T10:15:08.999Z", "61850.00000000", "2.00000000", True),
+        "lowest": trade(105, "2025-11-20T10:15:09.000Z", "61830.50000000", "0.20000000", True),
+        "highest": trade(103, "2025-11-20T10:15:08.999Z", "61850.00000000", "2.00000000", True),
+        "last": trade(107, "2025-11-20T10:15:10.000Z", "61839.00000000", "0.30000000", False),
+        "as_of": None,
+    }
+
+
+@pytest.mark.usefixtures("tape")
+def test_json_of_a_quiet_second_has_the_price_as_of_then(ask: Ask) -> None:
+    """The same keys as ever, null where there is nothing, and the trade before with its age in milliseconds."""
+    (answer,) = exact(ask("at", "2025-11-20T10:00:30.25", "--json", "--symbol", "BTCUSDT").out)["answers"]
+    before = trade(102, "2025-11-20T10:00:00.000Z", "61000.50000000", "0.50000000", False)
+    assert answer["result"] == {
+        "second": "2025-11-20T10:00:30.000Z",
+        "count": 0,
+        "first": None,
+        "lowest": None,
+        "highest": None,
+        "last": None,
+        "as_of": {"trade": before, "age_ms": 30_250},
+        "trades": [],
+    }
+
+
+# ---- The SQL that is shown.
+
+
+def run_again(server: Server, database: str, statements: list[str]) -> list[list[Any]]:
+    """The rows of each statement, asked on another connection than the project's."""
+    with closing(server.connect()) as connection, closing(connection.cursor()) as cursor:
+        cursor.execute(f"USE {database}")
+        results = []
+        for statement in statements:
+            cursor.execute(statement)
+            results.append(list(cursor.fetchall()))
+        return results
+
+
+@pytest.mark.usefixtures("tape")
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["latest"],
+        ["at", "2025-11-20T10:15:09"],
+        ["at", "2025-11-20T10:03"],
+        ["range", "2025-11-20T10:00", "2025-11-20T10:15:10"],
+        ["range", "--last", "2d"],
+    ],
+)
+def test_the_sql_gives_the_result_again(ask: Ask, server: Server, database: str, argv: list[str]) -> None:
+    """The statements of the text and of the JSON are the same, and find the trades that the answer names."""
+    (answer,) = exact(ask(*argv, "--json", "--symbol", "BTCUSDT").out)["answers"]
+    blocks = ask(*argv, "--symbol", "BTCUSDT").out.split("\n\n")
+    (folded,) = [block for block in blocks if block.startswith("  SELECT ")]
+    results = run_again(server, database, answer["sql"])
+    assert results == run_again(server, database, re.split(r"(?<=;)\n", folded))
+    found = {(row[2], f"{row[3]:.8f}") for rows in results for row in rows if len(row) == 7}
+    named = re.findall(r'"trade_id": (\d+),\s+"timestamp": "[^"]+",\s+"price": "([^"]+)"', json.dumps(answer["result"]))
+    assert named
+    assert {(int(trade_id), price) for trade_id, price in named} == found
+
+
+@pytest.mark.usefixtures("tape")
+def test_the_sql_can_be_pasted_into_the_mysql_client(ask: Ask, server: Server, database: str) -> None:
+    """The text of an answer, put into the command-line client as it is, prints the same second."""
+    try:
+        client = mysql_server.find_client()
+    except mysql_server.ServerError as error:
+        pytest.skip(str(error))
+    blocks = ask("at", "2025-11-20T10:15:09", "--symbol", "BTCUSDT").out.split("\n\n")
+    where = [f"--socket={server.socket_path}"] if server.socket_path else [f"-h{server.host}", f"-P{server.port}"]
+    line = [str(client), "--no-defaults", *where, f"--user={server.user}", f"--password={server.password}", "--batch"]
+    done = subprocess.run([*line, database], input=blocks[2], capture_output=True, text=True, timeout=SUBPROCESS_S_MAX)
+    prices = [row.split("\t")[3] for row in done.stdout.splitlines()[1:]]
+    assert (prices, done.stderr) == (["61837.63000000", "61830.50000000", "61837.63000000"], "")
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SELECT 1;",
+        "SELECT a FROM t WHERE s = 'two  spaces AND more' AND " + "x = 'y' AND " * 20 + "z = 1 ORDER BY a;",
+        "SELECT " + ", ".join(f"column_{i}" for i in range(40)) + " FROM t;",
+        r"SELECT a FROM t WHERE s = 'it\'s AND so' AND b = 1 UNION ALL SELECT 'FROM  x', a FROM t;",
+    ],
+)
+def test_fold_changes_only_white_space_outside_of_quotes(statement: str) -> None:
+    """Joined again, a folded statement is the statement; a quoted text is never broken."""
+    assert re.sub(r"\n *", " ", report.fold(statement)) == statement
+
+
+# ---- Which symbols, and which database.
+
+
+@pytest.mark.usefixtures("tape")
+@pytest.mark.parametrize(
+    ("argv", "symbols"),
+    [
+        ([], ["BTCUSDT", "ETHUSDT"]),
+        (["--symbol", "ETHUSDT"], ["ETHUSDT"]),
+        (["--symbol", "ethusdt,btcusdt"], ["ETHUSDT", "BTCUSDT"]),
+        (["--symbol", "ETHUSDT", "--symbol", "BTCUSDT", "--symbol", "ETHUSDT"], ["ETHUSDT", "BTCUSDT"]),
+    ],
+)
+def test_symbols_are_chosen_by_name(ask: Ask, argv: list[str], symbols: list[str]) -> None:
+    """--symbol can be repeated and take a list, in any case of letters; before the command it works as well."""
+    for line in (["latest", "--json", *argv], [*argv, "--json", "latest"]):
+        assert [answer["symbol"] for answer in exact(ask(*line).out)["answers"]] == symbols
+
+
+def first_line(outcome: Outcome) -> str:
+    """What the report says of its source."""
+    assert outcome.code == 0, outcome.err
+    return outcome.out.splitlines()[0]
+
+
+@pytest.mark.parametrize("real", ["missing", "without tables", "empty"])
+def test_the_demo_stands_in_for_a_real_database_without_trades(
+    ask: Ask, settings: config.Settings, server: Server, real: str
+) -> None:
+    """Whatever is missing of the real database, the demo's trades are shown, marked as such, and nothing is created."""
+    demo = config.demo_of(settings)
+    store(demo, ETHER)
+    if real == "empty":
+        store(settings, [])
+    if real == "without tables":
+        run_again(server, demo.mysql_database, [f"CREATE DATABASE {settings.mysql_database}"])
+    try:
+        expected = f"Database {demo.mysql_database}: made-up trades of the stand-in exchange (no real trades yet)"
+        assert f"{expected}; times are UTC" == first_line(ask())
+        assert (demo.mysql_database, True) == tuple(exact(ask("--json").out)[name] for name in ("database", "demo"))
+        shown = run_again(server, demo.mysql_database, [f"SHOW DATABASES LIKE '{settings.mysql_database}'"])
+        assert ([[]] if real == "missing" else [[(settings.mysql_database,)]]) == shown
+    finally:
+        run_again(server, "mysql", [f"DROP DATABASE {demo.mysql_database}"])
+
+
+@pytest.mark.usefixtures("tape")
+def test_real_trades_come_before_those_of_the_demo(ask: Ask, settings: config.Settings, server: Server) -> None:
+    """With trades in both databases the real one is read, and the demo's only on request."""
+    demo = config.demo_of(settings)
+    store(demo, [ETHER[0]._replace(symbol="BNBUSDT")])
+    try:
+        expected = f"Database {settings.mysql_database}: trades captured from the exchange; times are UTC"
+        assert expected == first_line(ask("latest"))
+        expected = f"Database {demo.mysql_database}: made-up trades of the stand-in exchange; times are UTC"
+        assert expected == first_line(ask("--demo", "latest")) == first_line(ask("latest", "--demo"))
+        assert "no trade of BNBUSDT is stored" in ask("latest", "--symbol", "BNBUSDT").err
+    finally:
+        run_again(server, "mysql", [f"DROP DATABASE {demo.mysql_database}"])
+
+
+def refusal(outcome: Outcome) -> str:
+    """The one line with which the program has ended in exit code 2."""
+    assert (outcome.code, outcome.out) == (2, "")
+    assert re.fullmatch(r"query_examples\.py[^\n]*: [^\n]+\n", outcome.err), outcome.err
+    return outcome.err.rstrip("\n")
+
+
+def test_an_empty_table_says_what_to_do(ask: Ask, settings: config.Settings) -> None:
+    """With tables and no trade, and no demo either, the way to the first trades is named."""
+    store(settings, [])
+    expected = f"query_examples.py: no trade is stored in {settings.mysql_database} yet: run `python ws_client.py`"
+    assert expected == refusal(ask())
+
+
+def test_a_missing_database_is_one_line(ask: Ask, settings: config.Settings, server: Server) -> None:
+    """The report names the database that is missing, the demo's when that was asked for, and creates neither."""
+    assert f"'{settings.mysql_database}'" in refusal(ask())
+    assert f"'{settings.mysql_database}_demo'" in refusal(ask("--demo"))
+    assert run_again(server, "mysql", [f"SHOW DATABASES LIKE '{settings.mysql_database}%'"]) == [[]]
+
+
+# ---- Mistakes.
+
+
+@pytest.mark.usefixtures("tape")
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (
+            ["latest", "--symbol", "XRPUSDT"],
+            "no trade of XRPUSDT is stored in {database}; --symbol can be BTCUSDT, ETHUSDT",
+        ),
+        (["latest", "--symbol", "'; DROP"], "is no symbol"),
+        (["--symbol", ","], "0 symbols"),
+        (["at", "2025-11-20T10:15:20.346"], "2025-11-20T10:15:20.346Z is in the future; give a time up to now"),
+        (["range", "2025-11-20", "2025-11-21"], "2025-11-21T00:00:00.000Z is in the future"),
+        (["range", "2025-11-20T10:15", "2025-11-20T10:14:59.999"], "is empty: START must be before END"),
+        (["range", "2025-11-20T10:15", "2025-11-20T11:15+01:00"], "is empty: START must be before END"),
+        (["range", "2025-11-20T10:15"], "give either START and END, or --last"),
+        (["range"], "give either START and END, or --last"),
+        (["range", "2025-11-20", "2025-11-21", "--last", "5m"], "give either START and END, or --last"),
+        (["range", "--last", "5"], "'5' is not a duration"),
+        (["range", "--last", "0s"], "'0s' is not a duration"),
+        (["range", "--last", "1.5h"], "'1.5h' is not a duration"),
+        (["range", "--last", "٣m"], "is not a duration"),
+        (["range", "--last", "36501d"], "'36501d' is too long"),
+        (["at", "noon"], "'noon' is not a time"),
+        (["at", "2025-11-20T10:15:60"], "is not a time"),
+        (["at", "1763633709"], "is not a time"),
+        (["at", "0001-01-01T00:00+01:00"], "is not a time"),
+        (["at", "1969-12-31"], "is too early"),
+        (["at"], "TIME"),
+        (["newest"], "invalid choice: 'newest'"),
+        (["latest", "--sym", "BTCUSDT"], "unrecognized arguments: --sym"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(ask: Ask, database: str, argv: list[str], words: str) -> None:
+    """Every mistake on the command line is answered by one line that says what is wrong."""
+    assert words.format(database=database) in refusal(ask(*argv))
+
+
+@pytest.mark.usefixtures("tape")
+def test_the_present_is_not_the_future(ask: Ask) -> None:
+    """The time now, and that of a newest trade ahead of this machine's clock, can be asked for."""
+    assert ask("at", "2025-11-20T10:15:20.345").code == 0
+    assert ask("range", "2025-11-20", "2025-11-20T10:15:10.001", now=at("20 10:15:01.000")).code == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2025-11-20", at("20 00:00:00.000")),
+        ("2025-11-20 10:15", at("20 10:15:00.000")),
+        ("20251120T101509Z", at("20 10:15:09.000")),
+        ("2025-11-20T10:15:09.123456789", at("20 10:15:09.123456")),
+        ("2025-11-20T10:15:09,5+05:30", at("20 04:45:09.500")),
+    ],
+)
+def test_parse_time_returns_utc(text: str, expected: datetime) -> None:
+    """ISO 8601 in its forms; without an offset a time is UTC."""
+    time = query_examples.parse_time(text)
+    assert (expected, UTC) == (time, time.tzinfo)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("1s", 1), ("090s", 90), ("5m", 300), ("2h", 7_200), ("1d", 86_400), ("36500d", 3_153_600_000)],
+)
+def test_parse_duration(text: str, seconds: int) -> None:
+    """A whole number and a unit."""
+    assert timedelta(seconds=seconds) == query_examples.parse_duration(text)
+
+
+def test_parse_duration_refuses_what_timedelta_cannot_hold() -> None:
+    """The largest number that the form allows is refused, and does not overflow."""
+    with pytest.raises(argparse.ArgumentTypeError, match="too long"):
+        query_examples.parse_duration("999999999d")
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "expected"),
+    [
+        (0, "0 s"),
+        (1, "0.001 s"),
+        (59_999, "59.999 s"),
+        (60_999, "1 min"),
+        (3_599_999, "59 min 59 s"),
+        (3_600_000, "1 h"),
+        (7_500_000, "2 h 5 min"),
+        (86_399_999, "23 h 59 min"),
+        (90_000_000, "1 d 1 h"),
+        (31_536_000_000_000, "365000 d"),
+    ],
+)
+def test_duration(milliseconds: int, expected: str) -> None:
+    """Two units, rounded down."""
+    assert expected == report.duration(timedelta(milliseconds=milliseconds))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("61837.63000000", "61837.63"), ("100.00000000", "100.00"), ("0.00000001", "0.00000001"), ("1E+3", "1000.00")],
+)
+def test_amount(text: str, expected: str) -> None:
+    """Trailing zeros go, but two decimals stay."""
+    assert expected == report.amount(Decimal(text))
+
+
+# ---- As users run it.
+
+
+def test_help_is_the_docstring() -> None:
+    """--help works without a database and shows the module's docstring."""
+    outcome = script(os.environ.copy(), "--help")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert query_examples.__doc__ is not None
+    assert query_examples.__doc__.strip() in outcome.out
+
+
+@pytest.mark.usefixtures("tape")
+def test_the_script_reads_the_environment(server: Server, settings: config.Settings) -> None:
+    """As a process, by TCP, on the real clock: the same tape, and nothing on stderr."""
+    outcome = script(environ(server, settings), "latest", "--json")
+    answers = exact(outcome.out)["answers"]
+    assert (
+        outcome.code,
+        outcome.err,
+        [answer["result"]["trade"]["trade_id"] for answer in answers],
+    ) == (0, "", [107, 912])
+
+
+@pytest.mark.usefixtures("tape")
+def test_head_ends_it_silently(server: Server, settings: config.Settings) -> None:
+    """A reader that goes away before anything is written leaves no traceback and no message."""
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "query_examples.py")],
+        env=environ(server, settings),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    with process.stderr:
+        assert process.stderr.read() == b""
+    assert process.wait(SUBPROCESS_S_MAX) == 0
+
+
+@pytest.mark.usefixtures("tape")
+def test_a_symbol_that_the_output_cannot_show_is_escaped(server: Server, settings: config.Settings) -> None:
+    """On a pipe of another encoding a symbol that is not ASCII costs its letters, not the report."""
+    store(settings, [ETHER[0]._replace(symbol="币USDT")])
+    outcome = script(environ(server, settings, PYTHONIOENCODING="ascii"), "latest", "--symbol", "币USDT")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert r"What is the latest price of \u5e01USDT?" in outcome.out
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"MYSQL_USER": "nobody", "MYSQL_PASSWORD": "wrong"}, "check MYSQL_USER"),
+        ({"MYSQL_PORT": "no port"}, "MYSQL_PORT='no port'"),
+        ({"MYSQL_PORT": "closed"}, "check MYSQL_HOST"),
+    ],
+)
+def test_an_error_of_the_database_is_one_line(
+    server: Server, settings: config.Settings, changes: dict[str, str], words: str
+) -> None:
+    """Access denied, a wrong setting, no server: one line that names the setting, and no traceback."""
+    if changes.get("MYSQL_PORT") == "closed":
+        changes = {"MYSQL_PORT": str(free_port())}
+    assert words in refusal(script(environ(server, settings, **changes)))
+
+
+@pytest.mark.parametrize("argv", [[], ["--demo"]])
+def test_no_private_server_is_started_for_nothing(tmp_path: Path, argv: list[str]) -> None:
+    """Before anything was captured there is one line that says what to do, and DATA_DIR stays untouched."""
+    folder = tmp_path / "data"
+    outcome = script(os.environ | {"DATA_DIR": str(folder)}, *argv)
+    expected = f"nothing was captured in {folder} yet: run `python ws_client.py`, or `make demo`"
+    assert f"query_examples.py: {expected}" == refusal(outcome)
+    assert not folder.exists()
