@@ -4,6 +4,7 @@ This is the only module that knows SQL and the driver. Times go in and come out 
 Decimal, ids as int; ranges are half-open. Driver errors leave it as one of the few exceptions below.
 """
 
+import functools
 import re
 import secrets
 from collections import defaultdict
@@ -54,6 +55,7 @@ ABSORB_S = 5
 """A gap that the streams close themselves within so many seconds was a reordering: no record of it is kept."""
 
 SPAN_MARGIN_S = 1
+SYMBOL_CHARS_MAX = 32
 
 
 class Trade(NamedTuple):
@@ -150,6 +152,10 @@ def _open(settings: config.Settings, database: str | None, read_s_max: int) -> C
         " sql_mode = 'STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO',"
         f" innodb_lock_wait_timeout = {LOCK_WAIT_S_MAX}",
     )
+    # The driver checks the certificate of a server that has one, but does without TLS where there is none.
+    if "ssl_ca" in options and not _select(connection, "SHOW SESSION STATUS LIKE 'Ssl_cipher'")[0][1]:
+        connection.close()
+        raise FatalError("MYSQL_SSL_CA is set, but the server at MYSQL_HOST does not offer TLS")
     return connection
 
 
@@ -298,6 +304,9 @@ def _lock(connection: Connection, symbols: list[str]) -> dict[str, Span | None]:
     if others:
         marks = ", ".join(["%s"] * len(others))
         _run(connection, f"UPDATE writers SET token = %s WHERE symbol IN ({marks})", [connection.token, *others])
+        # What was remembered of them is outdated, which the token, now ours again, will not tell the next time.
+        for symbol in others:
+            connection.spans.pop(symbol, None)
     spans = {symbol: _read_span(connection, symbol) for symbol in others}
     return {symbol: spans[symbol] if symbol in spans else connection.spans[symbol] for symbol in symbols}
 
@@ -339,47 +348,56 @@ def _rows(trades: Sequence[Trade]) -> Iterator[str]:
     """The rows as SQL. Only typed values are written out, which is twice as fast as parameters; symbols are quoted
     by the driver's own function. Raises RefusedError for what the engines would round or shift without an error."""
     quoted = {symbol: _quoted(symbol) for symbol in {trade.symbol for trade in trades}}
+    last, when = None, ""
     for symbol, timestamp, trade_id, price, quantity, buyer_is_maker, received_at in trades:
-        when = timestamp.isoformat(" ", "milliseconds")
-        received = "NULL" if received_at is None else f"'{_utc(received_at.isoformat(' ', 'microseconds'))}'"
+        # The parser gives the trades of one millisecond the very same object.
+        if timestamp is not last:
+            last, when = timestamp, _time(timestamp, "milliseconds")
+        received = "NULL" if received_at is None else f"'{_time(received_at, 'microseconds')}'"
         yield (
-            f"({quoted[symbol]},'{_utc(when)}',{trade_id:d},{_number(price)},{_number(quantity)},"
-            f"{buyer_is_maker:d},{received})"
+            f"({quoted[symbol]},'{when}',{trade_id:d},{_number(price)},{_number(quantity)},{buyer_is_maker:d},{received})"
         )
 
 
 def _check_symbol(symbol: str) -> None:
-    """Raises RefusedError for a text that UTF-8 cannot hold, or that the collation takes for another one."""
-    try:
-        symbol.encode()
-    except UnicodeEncodeError as error:
-        raise RefusedError(f"{symbol!r} is no symbol: {error.reason}") from error
-    if not symbol or symbol.endswith(" "):
-        raise RefusedError(f"{symbol!r} is no symbol: it is empty or ends with a blank")
+    """Raises RefusedError for what the column would cut, or take for another: it ignores spaces at the end."""
+    if not 0 < len(symbol) <= SYMBOL_CHARS_MAX or symbol != symbol.rstrip(" "):
+        raise RefusedError(f"symbol {symbol[:80]!r} does not fit VARCHAR({SYMBOL_CHARS_MAX})")
 
 
 def _quoted(text: str) -> str:
     return str(bytes(_QUOTE.quote(_QUOTE.escape(text.encode()))), "utf-8")
 
 
-def _utc(iso: str) -> str:
-    if iso[-6:] != "+00:00":
-        raise RefusedError(f"{iso!r} is not a time in UTC")
-    return iso[:-6]
+def _time(when: datetime, digits: str) -> str:
+    """`when` in UTC, floored to milliseconds or microseconds; quicker than isoformat, which asks the time zone."""
+    try:
+        since = when - _EPOCH
+    except TypeError:
+        raise RefusedError(f"{when!r} has no time zone") from None
+    fraction = f"{since.microseconds // 1000:03d}" if digits == "milliseconds" else f"{since.microseconds:06d}"
+    return f"{_second(since.days, since.seconds)}.{fraction}"
+
+
+@functools.lru_cache(maxsize=1_024)
+def _second(days: int, seconds: int) -> str:
+    return (_EPOCH + timedelta(days, seconds)).strftime("%Y-%m-%d %H:%M:%S")
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def _number(value: Decimal) -> str:
     text = str(value)
     if not _NUMBER(text):
-        # A small number prints as 1E-8, which SQL would read as a float; written out, 1E+999999999 would be a gigabyte.
-        text = f"{value:f}" if abs(value.adjusted()) < _DIGITS_MAX else text
+        # A small number prints as 1E-8, which SQL would read as a float.
+        text = f"{value:f}"
         if not _NUMBER(text):
             raise RefusedError(f"{text[:80]!r} does not fit DECIMAL(20,8)")
     return text
 
 
 _NUMBER = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,8})?").fullmatch
-_DIGITS_MAX = 20
 
 
 def _account(connection: Connection, span: Span | None, trades: Sequence[Trade], found: list[Gap]) -> Span:
@@ -400,9 +418,11 @@ def _account(connection: Connection, span: Span | None, trades: Sequence[Trade],
 
 
 def _insert_gaps(connection: Connection, gaps: Sequence[Gap]) -> None:
-    for gap in gaps:
+    for start in range(0, len(gaps), ROWS_PER_STATEMENT_MAX):
+        rows = gaps[start : start + ROWS_PER_STATEMENT_MAX]
+        marks = ", ".join(["(%s, %s, %s, %s, %s, %s, %s, %s)"] * len(rows))
         # REPLACE, because the begin of a gap that was filled and then lost again is there already.
-        _run(connection, f"REPLACE INTO gaps ({_GAP}) VALUES (%s, %s, %s, %s, %s, %s, %s, %s)", _naive(gap))
+        _run(connection, f"REPLACE INTO gaps ({_GAP}) VALUES {marks}", [value for gap in rows for value in _naive(gap)])
 
 
 _GAP = "symbol, first_trade_id, last_trade_id, reason, detected_at, filled_at, timestamp_before, timestamp_after"
@@ -513,7 +533,7 @@ def _merge_candle_rows(connection: Connection, rows: Sequence[Candle]) -> None:
 
 def _candle_sql(candle: Candle) -> str:
     """A candle as a SELECT. The driver would write a price of 1E-7 as that, which makes all of its column floats."""
-    values = [_quoted(candle.symbol), str(candle.resolution), f"'{_utc(candle.timestamp.isoformat(' '))}'"]
+    values = [_quoted(candle.symbol), str(candle.resolution), f"'{_time(candle.timestamp, 'milliseconds')}'"]
     values += map(_number, (candle.open, candle.high, candle.low, candle.close))
     values += map(str, (candle.first_trade_id, candle.last_trade_id))
     return "SELECT " + ", ".join(f"{value} AS {column}" for value, column in zip(values, Candle._fields, strict=True))

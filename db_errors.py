@@ -37,13 +37,14 @@ class FatalError(DatabaseError):
     """Nothing helps but the operator; the message names the setting."""
 
 
-_GONE: tuple[int, ...] = (1040, 1053, 1077, 1079, 1080, 1129, 1152, 1158, 1159, 1160, 1161, 1203, 1226, 1317, 1927)
+_GONE: tuple[int, ...] = (1040, 1043, 1047, 1053, 1077, 1079, 1080, 1129, 1135, 1152, 1156, 1157, 1158, 1159, 1160)
+_GONE += (1161, 1184, 1203, 1226, 1317, 1927, 3032, 3168)
 _GONE += (2001, 2002, 2003, 2004, 2005, 2006, 2012, 2013, 2014, 2024, 2026, 2027, 2055, 3024, 3169, 4031)
-_CONTENTION = (1205, 1213, 1614, 3058, 3101, 3572, 8002, 8022, 9007)
-_NOT_WRITABLE = (3, 28, 1021, 1026, 1030, 1036, 1041, 1114, 1290, 1792, 1836, 3675)
+_CONTENTION = (1020, 1205, 1206, 1213, 1614, 3058, 3101, 3572, 8002, 8022, 9007)
+_NOT_WRITABLE = (3, 28, 1021, 1026, 1030, 1036, 1037, 1038, 1041, 1114, 1290, 1792, 1836, 1878, 3675)
 _REFUSED = (1048, 1062, 1153, 1264, 1265, 1292, 1366, 1369, 1406, 1411, 1644, 1690, 3819, 4025)
-_ACCESS = (1044, 1045, 1142, 1143, 1227, 1698, 2059, 2061)
-_SCHEMA = (1049, 1054, 1109, 1146, 1356)
+_ACCESS = (1044, 1045, 1130, 1142, 1143, 1227, 1251, 1698, 1820, 1862, 2059, 2061, 3118, 3159, 4151)
+_SCHEMA = (1046, 1049, 1054, 1109, 1146, 1356)
 _CLASSES: dict[int, type[DatabaseError]] = {
     errno: error
     for errnos, error in (
@@ -59,6 +60,7 @@ _CLASSES: dict[int, type[DatabaseError]] = {
 _WAY_OUT = {
     **dict.fromkeys(_ACCESS, "check MYSQL_USER and MYSQL_PASSWORD, and what that user may do (README)"),
     **dict.fromkeys(_SCHEMA, "check MYSQL_DATABASE; if it was dropped, start again to create it"),
+    2026: "check MYSQL_SSL_CA",
     **dict.fromkeys((2002, 2003, 2005), "check MYSQL_HOST, MYSQL_PORT or MYSQL_UNIX_SOCKET; does the server run?"),
 }
 

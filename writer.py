@@ -46,6 +46,7 @@ class Inbox:
         # SimpleQueue is several times faster than Queue; put() keeps the bound, to within one trade per thread.
         self._queue: queue.SimpleQueue[Trade | None] = queue.SimpleQueue()
         self._size_max = size_max
+        self._overflowing = False
         self._recent = {symbol: [0] * RECENT_IDS for symbol in symbols}
         self.stopped = False
 
@@ -55,11 +56,22 @@ class Inbox:
         slot = trade.trade_id % RECENT_IDS
         if recent[slot] == trade.trade_id:
             return "repeated"
-        if self._queue.qsize() >= self._size_max:
+        if self._overflows():
             return "dropped"
         recent[slot] = trade.trade_id
         self._queue.put(trade)
         return "new"
+
+    def _overflows(self) -> bool:
+        """Whether the bound is reached; from then on until the queue is half empty, so that what is lost is one run of
+        ids per symbol and not every other trade."""
+        size = self._queue.qsize()
+        if size < self._size_max and not (self._overflowing and size > self._size_max // 2):
+            self._overflowing = False
+        elif not self._overflowing:
+            self._overflowing = True
+            log.error("the inbox is full (%d trades): new ones are dropped until it is half empty", size)
+        return self._overflowing
 
     def stop(self) -> None:
         """The last message: no trade follows."""

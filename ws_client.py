@@ -29,6 +29,7 @@ import db
 import private_mysql
 import wire
 from backfill import Backfill
+from buffered_app import BufferedApp
 from db import Trade
 from rejects import Rejects
 from retry import BACKOFF_S_MAX, ConnectBudget, Cooldown, backoff_s, jittered, retry_after_s
@@ -237,7 +238,7 @@ class Connection(threading.Thread):
     def _read_until_cut(self) -> None:
         self._error = None
         self.connects += 1
-        self._app = websocket.WebSocketApp(
+        self._app = BufferedApp(
             self._shared.stream_url,
             on_open=self._on_open,
             on_message=self._on_message,
