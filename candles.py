@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 MINUTE, HOUR, DAY = 60, 3_600, 86_400
 """Resolutions, in seconds."""
 RESOLUTIONS = (MINUTE, HOUR, DAY)
+FINER = {DAY: HOUR, HOUR: MINUTE, MINUTE: 0}
+"""What the candles of a resolution are made of; 0: of trades."""
 
 _timestamp = attrgetter("timestamp")
 _trade_id = attrgetter("trade_id")
@@ -50,6 +52,27 @@ def ceil(timestamp: datetime, resolution: int) -> datetime:
     """The first candle's begin at or after `timestamp`."""
     begin = floor(timestamp, resolution)
     return begin if begin == timestamp else begin + timedelta(seconds=resolution)
+
+
+class Piece(NamedTuple):
+    """A part of a range of time, [start, end); `resolution` seconds of the candles that make it up, 0: trades."""
+
+    resolution: int
+    start: datetime
+    end: datetime
+
+
+def pieces(start: datetime, end: datetime, coarsest: int = DAY) -> list[Piece]:
+    """[start, end) cut into at most seven consecutive pieces: candles as coarse as fit, trades at the ragged edges."""
+    if start >= end:
+        return []
+    if not coarsest:
+        return [Piece(0, start, end)]
+    finer = FINER[coarsest]
+    low, high = ceil(start, coarsest), floor(end, coarsest)
+    if low >= high:
+        return pieces(start, end, finer)
+    return [*pieces(start, low, finer), Piece(coarsest, low, high), *pieces(high, end, finer)]
 
 
 def of_trades(trades: Sequence["Trade"]) -> list[Candle]:

@@ -1,0 +1,89 @@
+"""Typed values as SQL: twice as fast as parameters, for the statements that insert thousands of rows.
+
+Only numbers, times and booleans are written out here; a symbol is quoted by the driver's own function. What the engines
+would round, clip or shift without an error is refused.
+"""
+
+import functools
+import re
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+from mysql.connector.conversion import MySQLConverter
+
+from candles import Candle
+from db_errors import RefusedError
+from db_session import Trade
+
+SYMBOL_CHARS_MAX = 32
+
+_QUOTE = MySQLConverter()
+
+
+def rows_sql(trades: Sequence[Trade]) -> Iterator[str]:
+    """The rows as SQL. Only typed values are written out, which is twice as fast as parameters; symbols are quoted
+    by the driver's own function. Raises RefusedError for what the engines would round or shift without an error."""
+    quoted = {symbol: _quoted(symbol) for symbol in {trade.symbol for trade in trades}}
+    last, when = None, ""
+    for symbol, timestamp, trade_id, price, quantity, buyer_is_maker, received_at in trades:
+        # The parser gives the trades of one millisecond the very same object.
+        if timestamp is not last:
+            last, when = timestamp, _time(timestamp, "milliseconds")
+        received = "NULL" if received_at is None else f"'{_time(received_at, 'microseconds')}'"
+        numbers = f"{number_sql(price)},{number_sql(quantity)},{buyer_is_maker:d}"
+        yield f"({quoted[symbol]},'{when}',{trade_id:d},{numbers},{received})"
+
+
+def check_symbol(symbol: str) -> None:
+    """Raises RefusedError for what the column would cut, or take for another: it ignores spaces at the end."""
+    # Half a surrogate pair is no text in UTF-8, on which the driver raises an error that is none of its own.
+    sound = symbol.encode(errors="replace").decode() == symbol
+    if not sound or not 0 < len(symbol) <= SYMBOL_CHARS_MAX or symbol != symbol.rstrip(" "):
+        raise RefusedError(f"symbol {symbol[:80]!r} does not fit VARCHAR({SYMBOL_CHARS_MAX})")
+
+
+def _quoted(text: str) -> str:
+    return str(bytes(_QUOTE.quote(_QUOTE.escape(text.encode()))), "utf-8")
+
+
+def _time(when: datetime, digits: str) -> str:
+    """`when` in UTC, floored to milliseconds or microseconds; quicker than isoformat, which asks the time zone."""
+    # Another zone would be the same moment here, but its hours and days would not be those of the candles.
+    if when.tzinfo is not UTC:
+        raise RefusedError(f"{when!r} is not a time in UTC")
+    since = when - _EPOCH
+    fraction = f"{since.microseconds // 1000:03d}" if digits == "milliseconds" else f"{since.microseconds:06d}"
+    return f"{_second(since.days, since.seconds)}.{fraction}"
+
+
+@functools.lru_cache(maxsize=1_024)
+def _second(days: int, seconds: int) -> str:
+    # strftime would write the year 999 with three digits, and the year 1 would become 2001.
+    return (_EPOCH + timedelta(days, seconds)).isoformat(" ")[:19]
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def number_sql(value: Decimal) -> str:
+    """The digits of `value`. Raises RefusedError for what does not fit DECIMAL(20,8) exactly."""
+    text = str(value)
+    if not _NUMBER(text):
+        # A small number prints as 1E-8, which SQL would read as a float. Written out, 1E+999999999 is a gigabyte.
+        text = f"{value:f}" if abs(value.adjusted()) < _DIGITS_MAX else text
+        if not _NUMBER(text):
+            raise RefusedError(f"{text[:80]!r} does not fit DECIMAL(20,8)")
+    return text
+
+
+_NUMBER = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,8})?").fullmatch
+_DIGITS_MAX = 20
+
+
+def candle_sql(candle: Candle) -> str:
+    """A candle as a SELECT. The driver would write a price of 1E-7 as that, which makes all of its column floats."""
+    values = [_quoted(candle.symbol), str(candle.resolution), f"'{_time(candle.timestamp, 'milliseconds')}'"]
+    values += map(number_sql, (candle.open, candle.high, candle.low, candle.close))
+    values += map(str, (candle.first_trade_id, candle.last_trade_id))
+    return "SELECT " + ", ".join(f"{value} AS {column}" for value, column in zip(values, Candle._fields, strict=True))

@@ -1,0 +1,279 @@
+"""Connections to the database: how a session is set up, how the schema comes into it, how statements are sent.
+
+With db.py, db_ranges.py and db_literals.py this is the only Python that knows SQL or the driver.
+"""
+
+import re
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import mysql.connector
+from mysql.connector.connection import MySQLConnection
+
+import config
+import private_mysql
+from db_errors import FatalError, RefusedError, guard
+from gaps import Span
+
+try:
+    from mysql.connector.connection_cext import CMySQLConnection as _Driver
+except ImportError:  # The wheel's C extension does not load here; correct all the same, but several times slower.
+    _Driver = MySQLConnection  # type: ignore[assignment, misc]
+
+SCHEMA_FILE = Path(__file__).with_name("schema.sql")
+SCHEMA_VERSION = 1
+CONNECT_S_MAX = 5
+WRITE_S_MAX = 10
+"""A server that does not take or answer a writer's statement for so long counts as gone."""
+READ_S_MAX = 300
+LOCK_WAIT_S_MAX = 5
+_MILLISECOND = timedelta(milliseconds=1)
+
+
+class Trade(NamedTuple):
+    """One trade. `timestamp` is the exchange's clock, in whole milliseconds; `received_at` ours, None: back-filled."""
+
+    symbol: str
+    timestamp: datetime
+    trade_id: int
+    price: Decimal
+    quantity: Decimal
+    buyer_is_maker: bool
+    received_at: datetime | None = None
+
+
+class Connection(_Driver):
+    """A driver connection that remembers what it last knew of the ids, and what it was asked, if someone wants to know.
+
+    `asked`: set it to a list, and each SELECT is appended as it was sent, with its values.
+    """
+
+    asked: list[str] | None = None
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.token = secrets.randbits(63)
+        self.spans: dict[str, Span] = {}
+
+
+@guard
+def connect(
+    settings: config.Settings | None = None, *, read_only: bool = False, read_s_max: int | None = None
+) -> Connection:
+    """A connection to the database of `settings` (default: the environment's), which is created when it is missing.
+
+    UTC, strict, utf8mb4, READ COMMITTED, autocommit. With `read_only` the session cannot write, and nothing is
+    created. Without a configured server the private one is used. Raises GoneError, FatalError, ServerError.
+    """
+    settings = settings or config.load()
+    if settings.private:
+        settings = settings._replace(
+            mysql_unix_socket=str(private_mysql.use(settings.data_dir)), mysql_user="root", mysql_password=""
+        )
+    try:
+        connection = _open(settings, settings.mysql_database, read_s_max or (READ_S_MAX if read_only else WRITE_S_MAX))
+    except mysql.connector.Error as error:
+        if error.errno != mysql.connector.errorcode.ER_BAD_DB_ERROR or read_only:
+            raise
+        _create_database(settings)
+        connection = _open(settings, settings.mysql_database, read_s_max or WRITE_S_MAX)
+    if read_only:
+        run(connection, "SET SESSION TRANSACTION READ ONLY")
+    else:
+        apply_schema(connection)
+    return connection
+
+
+def close(connection: Connection) -> None:
+    """Closes `connection`, which may be dead already."""
+    with suppress(mysql.connector.Error):
+        connection.close()
+
+
+def is_fast() -> bool:
+    """Whether the driver's C extension is in use; without it a batch over TCP stalls for 40 ms."""
+    return not issubclass(Connection, MySQLConnection)
+
+
+def _open(settings: config.Settings, database: str | None, read_s_max: int) -> Connection:
+    options: dict[str, Any] = {"host": settings.mysql_host or "localhost", "port": settings.mysql_port}
+    if settings.mysql_unix_socket:
+        options = {"unix_socket": settings.mysql_unix_socket}
+    elif settings.mysql_ssl_ca:
+        options |= {"ssl_ca": settings.mysql_ssl_ca, "ssl_verify_cert": True}
+    connection = Connection(
+        user=settings.mysql_user,
+        password=settings.mysql_password,
+        database=database,
+        # This collation is known to every version of both families; the driver's own default is not.
+        charset="utf8mb4",
+        collation="utf8mb4_bin",
+        autocommit=True,
+        connection_timeout=CONNECT_S_MAX,
+        read_timeout=read_s_max,
+        write_timeout=WRITE_S_MAX,
+        **options,
+    )
+    run(connection, "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
+    run(
+        connection,
+        "SET time_zone = '+00:00',"
+        " sql_mode = 'STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO',"
+        f" innodb_lock_wait_timeout = {LOCK_WAIT_S_MAX}",
+    )
+    # The driver checks the certificate of a server that has one, but does without TLS where there is none.
+    if "ssl_ca" in options and not select(connection, "SHOW SESSION STATUS LIKE 'Ssl_cipher'")[0][1]:
+        connection.close()
+        raise FatalError("MYSQL_SSL_CA is set, but the server at MYSQL_HOST does not offer TLS")
+    return connection
+
+
+def _create_database(settings: config.Settings) -> None:
+    connection = _open(settings, None, WRITE_S_MAX)
+    # config.py lets only letters, digits and _ into the name; a name cannot be a parameter.
+    run(connection, f"CREATE DATABASE IF NOT EXISTS `{settings.mysql_database}` CHARACTER SET utf8mb4")
+    connection.close()
+
+
+@guard
+def apply_schema(connection: Connection) -> None:
+    """Brings the database to SCHEMA_VERSION by running schema.sql; does nothing when it is there already.
+
+    A user without the right to create tables can therefore work in a database that somebody else prepared. Raises
+    FatalError for a database of a newer version.
+    """
+    version = _schema_version(connection)
+    if version is not None and version > SCHEMA_VERSION:
+        raise FatalError(
+            f"the database has schema version {version}, this program knows {SCHEMA_VERSION}: "
+            "update the program, or set MYSQL_DATABASE to another name"
+        )
+    if version == SCHEMA_VERSION:
+        return
+    for statement in schema_statements():
+        run(connection, statement)
+
+
+def schema_statements() -> list[str]:
+    """The statements of schema.sql, in order, without their comments."""
+    bare = re.sub(r"--.*", "", SCHEMA_FILE.read_text(encoding="utf-8"))
+    return [statement.strip() for statement in bare.split(";\n") if statement.strip()]
+
+
+def _schema_version(connection: Connection) -> int | None:
+    try:
+        ((version,),) = select(connection, "SELECT MAX(version) FROM schema_version")
+    except mysql.connector.ProgrammingError as error:
+        if error.errno != mysql.connector.errorcode.ER_NO_SUCH_TABLE:
+            raise
+        return None
+    return None if version is None else int(version)
+
+
+def execute(connection: Connection, sql: str) -> int:
+    """The number of rows that a statement without parameters changed; quicker than a cursor."""
+    return int(connection.cmd_query(sql)["affected_rows"])
+
+
+def run(connection: Connection, sql: str, parameters: Sequence[Any] = ()) -> int:
+    """The number of rows that a statement changed."""
+    with connection.cursor() as cursor:
+        cursor.execute(sql, tuple(parameters))
+        return int(cursor.rowcount)
+
+
+def select(connection: Connection, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
+    """All rows of a query, as the driver gives them."""
+    with connection.cursor() as cursor:
+        cursor.execute(sql, tuple(parameters))
+        if connection.asked is not None:
+            connection.asked.append(str(cursor.statement))
+        return list(cursor.fetchall())
+
+
+@contextmanager
+def transaction(connection: Connection) -> Iterator[None]:
+    """A transaction that is committed at the end of the block, or rolled back by what the block raises."""
+    execute(connection, "BEGIN")
+    try:
+        yield
+        execute(connection, "COMMIT")
+    except BaseException:
+        # Whether a COMMIT that failed took effect is unknown, so nothing that was remembered can be trusted.
+        connection.spans.clear()
+        with suppress(mysql.connector.Error):
+            execute(connection, "ROLLBACK")
+        raise
+
+
+@contextmanager
+def snapshot(connection: Connection) -> Iterator[None]:
+    """A block whose statements all see the tables as they are now, whatever is stored meanwhile."""
+    execute(connection, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+    execute(connection, "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY")
+    try:
+        yield
+    finally:
+        with suppress(mysql.connector.Error):
+            execute(connection, "COMMIT")
+
+
+def lock_writers(connection: Connection, symbols: Sequence[str]) -> dict[str, int]:
+    """The tokens of `symbols`, whose trades nobody else can store before this transaction ends."""
+    marks = ", ".join(["%s"] * len(symbols))
+    sql = f"SELECT symbol, token FROM writers WHERE symbol IN ({marks}) ORDER BY symbol FOR UPDATE"
+    tokens = dict(select(connection, sql, symbols))
+    if len(tokens) < len(symbols):
+        rows = ", ".join(["(%s, 0)"] * len(symbols))
+        run(connection, f"INSERT INTO writers VALUES {rows} ON DUPLICATE KEY UPDATE token = writers.token", symbols)
+        tokens = dict(select(connection, sql, symbols))
+    return tokens
+
+
+def naive(row: Sequence[Any]) -> list[Any]:
+    """The values of a row as parameters: the driver writes the digits of a datetime, whatever its time zone.
+
+    Raises RefusedError for a time without a time zone, which would silently be taken for this machine's.
+    """
+    values = []
+    for value in row:
+        if isinstance(value, datetime):
+            if value.tzinfo is None:
+                raise RefusedError(f"{value.isoformat(' ')!r} has no time zone; give a time in UTC")
+            value = value.astimezone(UTC).replace(tzinfo=None)
+        values.append(value)
+    return values
+
+
+def aware(value: Any) -> Any:
+    """A value of a row; a time becomes UTC-aware."""
+    return value.replace(tzinfo=UTC) if isinstance(value, datetime) else value
+
+
+def trade_of(row: Sequence[Any]) -> Trade:
+    """The trade of a row of `trades`, columns in the order of Trade."""
+    symbol, timestamp, trade_id, price, quantity, buyer_is_maker, received_at = map(aware, row)
+    return Trade(symbol, timestamp, trade_id, price, quantity, bool(buyer_is_maker), received_at)
+
+
+def floor_ms(when: datetime) -> datetime:
+    """The last millisecond at or before `when`."""
+    return when.replace(microsecond=when.microsecond // 1000 * 1000)
+
+
+def ceil_ms(when: datetime) -> datetime:
+    """The first millisecond at or after `when`, in UTC, since stored times are such, and SQL must not round a bound.
+
+    In another zone the days and hours of a range would not be those of the candles. Raises RefusedError for a time
+    without a zone.
+    """
+    if when.tzinfo is None:
+        raise RefusedError(f"{when.isoformat(' ')!r} has no time zone; give a time in UTC")
+    when = when.astimezone(UTC)
+    floored = floor_ms(when)
+    return floored if floored == when else floored + _MILLISECOND
