@@ -11,6 +11,7 @@ import logging
 import sys
 import threading
 import time
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -54,23 +55,25 @@ class Filler:
         self._wait = wait
         self._passed_over: Counter[tuple[str, int]] = Counter()
 
-    def fill_page(self, connection: db.Connection, gap: Gap) -> int:
+    def fill_page(self, connection: db.Connection, gap: Gap, later: Sequence[Gap] = ()) -> int:
         """How many ids from the begin of `gap` on are settled, stored or given up, after one call of the exchange.
 
-        0: the exchange has not got as far yet, or must pass over the ids once more to be believed. Raises RestError,
+        A page costs the same however long it is, so what it holds of the `later` gaps of the symbol is stored too. 0:
+        the exchange has not got as far yet, or must pass over the ids once more to be believed. Raises RestError,
         db.DatabaseError.
         """
         first = gap.first_trade_id
-        page = self._rest.fetch_trades(gap.symbol, first, min(gap.missing, PAGE_TRADES_MAX))
+        limit = min(later[-1].last_trade_id - first + 1 if later else gap.missing, PAGE_TRADES_MAX)
+        page = self._rest.fetch_trades(gap.symbol, first, limit)
         for reason, text in page.refused:
             self._rejects.put(reason, text)
-        trades = [trade for trade in page.trades if first <= trade.trade_id <= gap.last_trade_id]
+        trades = _inside([gap, *later], page.trades)
         refused: list[int] = []
         if trades:
             self._insert(connection, trades, refused)
         for trade_id in refused:
             self._give_up(connection, gap.symbol, (trade_id, trade_id), trade_ids.REFUSED)
-        settled = self._run_length(first, [trade.trade_id for trade in trades])
+        settled = self._run_length(first, [trade.trade_id for trade in trades if trade.trade_id <= gap.last_trade_id])
         if settled or not page.trades:
             return settled
         return self._pass_over(connection, gap, min(trade.trade_id for trade in page.trades))
@@ -147,12 +150,12 @@ class Backfill(threading.Thread):
         if self._connection is None:
             self._connection = db.connect(self._settings)
         gaps = db.open_gaps(self._connection)
-        self.open, self.missing = len(gaps), sum(gap.missing for gap in gaps)
+        self.open, self.missing = len(gaps), _missing(gaps)
         due = [gap for gap in gaps if is_due(gap, datetime.now(UTC)) and gap.symbol in self._settings.symbols]
-        for gap in due:
+        for number, gap in enumerate(due):
             if self._stop_asked.is_set():
                 break
-            if self.filler.fill_page(self._connection, gap):
+            if self.filler.fill_page(self._connection, gap, _of_symbol(gap.symbol, due[number + 1 :])):
                 self._attempt = 0
                 return 0.0
         if due:
@@ -177,6 +180,21 @@ class Backfill(threading.Thread):
         self._rest.close()
 
 
+def _of_symbol(symbol: str, gaps: Sequence[Gap]) -> list[Gap]:
+    return [gap for gap in gaps if gap.symbol == symbol]
+
+
+def _inside(gaps: Sequence[Gap], trades: Sequence[db.Trade]) -> list[db.Trade]:
+    """Those of `trades` that lie in one of `gaps`, which are in order of their ids."""
+    firsts = [gap.first_trade_id for gap in gaps]
+
+    def is_missing(trade_id: int) -> bool:
+        place = bisect_right(firsts, trade_id)
+        return place > 0 and trade_id <= gaps[place - 1].last_trade_id
+
+    return [trade for trade in trades if is_missing(trade.trade_id)]
+
+
 def is_due(gap: Gap, now: datetime) -> bool:
     """Whether the exchange should be asked for `gap` now; also when the clock was set back since it was detected."""
     age = now - gap.detected_at
@@ -187,22 +205,34 @@ def fill_all(connection: db.Connection, filler: Filler, symbol: str | None) -> N
     """Tries every open gap, given up or not, with a progress bar; ends when nothing more is to be had."""
     gaps = db.open_gaps(connection, symbol)
     tries = 0
-    with tqdm(total=sum(gap.missing for gap in gaps), unit=" trades", disable=None, file=sys.stderr) as bar:
+    with tqdm(total=_missing(gaps), unit=" trades", disable=None, file=sys.stderr) as bar:
         while gaps and tries < TRIES_MAX:
-            gap = gaps[0]
+            gap, missing = gaps[0], _missing(gaps)
             try:
-                settled = filler.fill_page(connection, gap)
+                settled = filler.fill_page(connection, gap, _of_symbol(gap.symbol, gaps[1:]))
             except RestError as error:
                 log.warning("%s", error)
                 settled = 0
             if settled:
                 tries = 0
-                bar.update(settled)
-                rest = gap._replace(first_trade_id=gap.first_trade_id + settled)
-                gaps = [rest, *gaps[1:]] if rest.missing > 0 else gaps[1:]
+                # What was given up stays open, so only what lies behind it is looked at again.
+                gaps = _beyond(db.open_gaps(connection, symbol), gap.symbol, gap.first_trade_id + settled)
+                bar.update(max(0, missing - _missing(gaps)))
             else:
                 time.sleep(jittered(backoff_s(tries)))
                 tries += 1
+
+
+def _missing(gaps: Sequence[Gap]) -> int:
+    return sum(gap.missing for gap in gaps)
+
+
+def _beyond(gaps: Sequence[Gap], symbol: str, first: int) -> list[Gap]:
+    """Of `gaps`, which are in order, what lies at `first` of `symbol` or after it."""
+    ahead = [gap for gap in gaps if (gap.symbol, gap.last_trade_id) >= (symbol, first)]
+    return [
+        gap._replace(first_trade_id=max(gap.first_trade_id, first)) if gap.symbol == symbol else gap for gap in ahead
+    ]
 
 
 def list_gaps(gaps: Sequence[Gap]) -> str:
@@ -222,7 +252,7 @@ def list_gaps(gaps: Sequence[Gap]) -> str:
     ]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    total = f"{sum(gap.missing for gap in gaps)} ids are missing in {len(gaps)} gaps"
+    total = f"{_missing(gaps)} ids are missing in {len(gaps)} gaps"
     return "\n".join([*lines, total] if gaps else ["no id is missing"])
 
 

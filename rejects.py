@@ -19,6 +19,8 @@ FILE_BYTES_MAX = 32 * 2**20
 """The file is then renamed to rejects.jsonl.1, which replaces the one before: at most twice this is on the disk."""
 QUEUED_BYTES_MAX = 16 * 2**20
 """What waits for the disk; beyond it a refusal is counted but not kept."""
+ITEM_BYTES = 1_000
+"""What a refusal that waits takes beside its frame, about; without it a flood of empty frames would have no bound."""
 CLOSE_S_MAX = 5.0
 
 
@@ -37,15 +39,15 @@ class Rejects(threading.Thread):
 
     def put(self, reason: str, frame: bytes | str) -> None:
         """Counts a refusal and hands it to the thread; returns at once."""
-        text = frame[:FRAME_BYTES_MAX]
-        kept = (text.encode("utf-8", "surrogatepass") if isinstance(text, str) else bytes(text))[:FRAME_BYTES_MAX]
+        whole = frame.encode("utf-8", "surrogatepass") if isinstance(frame, str) else frame
+        kept = bytes(whole[:FRAME_BYTES_MAX])
         with self._lock:
             self.counted += 1
-            if self._queued_bytes + len(kept) > QUEUED_BYTES_MAX:
+            if self._queued_bytes + ITEM_BYTES + len(kept) > QUEUED_BYTES_MAX:
                 self.unkept += 1
                 return
-            self._queued_bytes += len(kept)
-        self._queue.put((datetime.now(UTC), reason, kept, len(frame)))
+            self._queued_bytes += ITEM_BYTES + len(kept)
+        self._queue.put((datetime.now(UTC), reason, kept, len(whole)))
 
     def close(self) -> None:
         """Writes what waits and ends the thread."""
@@ -62,11 +64,12 @@ class Rejects(threading.Thread):
                 if self.unkept == 1:
                     log.error("a refused frame could not be kept in %s: %s", self._path, error)
             with self._lock:
-                self._queued_bytes -= len(frame)
+                self._queued_bytes -= ITEM_BYTES + len(frame)
 
     def _append(self, line: bytes) -> None:
         if self._path.exists() and self._path.stat().st_size + len(line) > FILE_BYTES_MAX:
             self._path.replace(self._path.with_name(self._path.name + ".1"))
+        self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("ab") as file:
             file.write(line)
 

@@ -43,7 +43,7 @@ class Spool:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        found = sorted(folder.glob("*.spool"))
+        found = sorted(folder.glob("[0-9]" * 12 + ".spool"))
         self._segments = deque((path, True) for path in found)
         self._number = int(found[-1].stem) if found else 0
         self._bytes = sum(path.stat().st_size for path in found)
@@ -73,6 +73,7 @@ class Spool:
         except OSError:
             # Whole lines only: what came of a failed write would be taken for corruption by the replay.
             os.ftruncate(self._tail.fileno(), self._tail_bytes)
+            self._tail.seek(self._tail_bytes)
             raise
         self._tail_bytes += len(lines)
         self._bytes += len(lines)

@@ -34,26 +34,30 @@ class Stats:
     def __init__(self) -> None:
         self._trades: Counter[str] = Counter()
         self._lags: dict[str, list[int]] = {}
-        self._prices: dict[str, Decimal] = {}
+        self._last: dict[str, Trade] = {}
 
     def add(self, trades: Sequence[Trade]) -> None:
         """Counts a batch, in the order of its arrival."""
         if not trades:
             return
         self._trades.update(map(_symbol, trades))
-        for trade in trades[:: max(1, len(trades) // LAGS_PER_BATCH_MAX)]:
-            self._prices[trade.symbol] = trade.price
+        self._last.update(zip(map(_symbol, trades), trades, strict=True))
+        for trade in trades[:: -(-len(trades) // LAGS_PER_BATCH_MAX)]:
             lags = self._lags.setdefault(trade.symbol, [])
             if trade.received_at is not None and len(lags) < LAGS_MAX:
                 lags.append((trade.received_at - trade.timestamp) // _MILLISECOND)
-        self._prices[trades[-1].symbol] = trades[-1].price
 
     def take(self, symbols: Sequence[str]) -> list[Line]:
         """A line per symbol of what was added since the last call, and begins a new interval."""
         trades, self._trades = self._trades, Counter()
         lags, self._lags = self._lags, {}
         return [
-            Line(symbol, self._prices.get(symbol), trades[symbol], *percentiles(lags.get(symbol, [])))
+            Line(
+                symbol,
+                self._last[symbol].price if symbol in self._last else None,
+                trades[symbol],
+                *percentiles(lags.get(symbol, [])),
+            )
             for symbol in symbols
         ]
 
