@@ -176,11 +176,12 @@ def _ends_and_extremes(
     connection: Connection, symbol: str, ends: tuple[datetime, datetime], wanted: dict[str, _Wanted]
 ) -> list[Trade]:
     """The first and the last trade in `ends`, and the earliest of each piece of `wanted` at its price."""
-    parts = ["1 ORDER BY timestamp, trade_id", "1 ORDER BY timestamp DESC, trade_id DESC"]
-    parts += [f"price = {number_sql(one.price)} ORDER BY timestamp, trade_id" for one in wanted.values()]
+    oldest_first, newest_first = "ORDER BY timestamp, trade_id", "ORDER BY timestamp DESC, trade_id DESC"
+    parts = [oldest_first, newest_first]
+    parts += [f"AND price = {number_sql(one.price)} {oldest_first}" for one in wanted.values()]
     pieces = [ends, ends, *((one.piece.start, one.piece.end) for one in wanted.values())]
     sql = " UNION ALL ".join(
-        f"(SELECT {index}, {_TRADE} FROM trades WHERE {_WITHIN} AND {part} LIMIT 1)" for index, part in enumerate(parts)
+        f"(SELECT {index}, {_TRADE} FROM trades WHERE {_WITHIN} {part} LIMIT 1)" for index, part in enumerate(parts)
     )
     rows = select(connection, sql, naive([value for piece in pieces for value in (symbol, *piece)]))
     if len(rows) < len(parts):

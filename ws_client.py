@@ -18,7 +18,7 @@ from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 import websocket
@@ -66,7 +66,9 @@ class NotATrade(Refusal):
         self.kind = kind
 
 
-class _Payload(msgspec.Struct, tag_field="e", tag="trade", gc=False):
+class _Payload(msgspec.Struct, gc=False):
+    # A field and not the struct's tag, which msgspec takes for optional where there is no union.
+    e: Literal["trade"]
     E: int
     s: str
     t: int
@@ -266,7 +268,8 @@ class Connection(threading.Thread):
             self._on_refusal(refusal, frame)
             return
         self.parsed += 1
-        self.newest[trade.symbol] = trade.trade_id
+        if trade.trade_id > self.newest.get(trade.symbol, 0):
+            self.newest[trade.symbol] = trade.trade_id
         self.verdicts[self._shared.inbox.put(trade)] += 1
 
     def _on_refusal(self, refusal: Refusal, frame: str | bytes) -> None:
@@ -465,6 +468,8 @@ def _capture(settings: config.Settings, arguments: argparse.Namespace) -> int:
     capture = Capture(settings, arguments.connections)
     _obey_signals(capture.stop_asked)
     log.info("capturing %s into database %s", ", ".join(settings.symbols), settings.mysql_database)
+    if settings.demo:
+        log.info("these trades are made up; look at them in another terminal: make report")
     try:
         capture.run(arguments.duration)
     finally:

@@ -7,6 +7,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import os
 import signal
 import sys
 import threading
@@ -175,7 +176,9 @@ def _when_stdin_closes(then: Callable[[], object]) -> None:
     """Calls `then` in a thread of its own once nobody can write to our standard input any more."""
 
     def wait() -> None:
-        sys.stdin.buffer.read()
+        # Not through sys.stdin, whose lock a thread that waits would hold when the interpreter ends.
+        while os.read(0, 4096):
+            pass
         then()
 
     threading.Thread(target=wait, name="stdin", daemon=True).start()
