@@ -1,6 +1,10 @@
 """What a person sees: the log on stderr, coloured on a terminal and plain in a pipe, and the line every few seconds."""
 
+import atexit
+import contextlib
 import logging
+import logging.handlers
+import queue
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -8,6 +12,9 @@ from decimal import Decimal
 from typing import TextIO
 
 from stats import Line
+
+RECORDS_MAX = 10_000
+"""Log records that wait for a terminal that takes none."""
 
 _COLOURS = {logging.WARNING: "\x1b[33m", logging.ERROR: "\x1b[31m", logging.CRITICAL: "\x1b[31;1m"}
 _DIM, _RESET = "\x1b[2m", "\x1b[0m"
@@ -32,14 +39,39 @@ class _Formatter(logging.Formatter):
         return f"{_DIM}{at}{_RESET} {colour}{text}{_RESET if colour else ''}"
 
 
-def set_up(level: str, stream: TextIO | None = None) -> None:
-    """Sends the log to `stream` (default: stderr)."""
+class _NeverWaiting(logging.handlers.QueueHandler):
+    """Hands a record to the thread that writes; a record for which there is no room is lost, not waited for."""
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        with contextlib.suppress(queue.Full):
+            self.queue.put_nowait(record)
+
+
+def set_up(level: str, stream: TextIO | None = None) -> logging.handlers.QueueListener:
+    """Sends the log to `stream` (default: stderr), through a thread of its own, which is returned.
+
+    A terminal that was stopped (Ctrl-S) or a full pipe would otherwise stop whoever has something to say, and so the
+    capture.
+    """
     stream = stream or sys.stderr
     handler = logging.StreamHandler(stream)
     handler.setFormatter(_Formatter(stream.isatty()))
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    records: queue.Queue[logging.LogRecord] = queue.Queue(RECORDS_MAX)
+    listener = logging.handlers.QueueListener(records, handler)
+    sender = _NeverWaiting(records)
+    sender.setFormatter(logging.Formatter("%(message)s"))
+    logging.basicConfig(level=level.upper(), handlers=[sender], force=True)
+    listener.start()
+    atexit.register(_stop, listener)
     # The library says at ERROR what this program says itself, and better.
     logging.getLogger("websocket").setLevel(logging.CRITICAL + 1)
+    return listener
+
+
+def _stop(listener: logging.handlers.QueueListener) -> None:
+    """Writes what waits, unless somebody has stopped the thread before."""
+    if listener._thread is not None:
+        listener.stop()
 
 
 def symbol_text(line: Line, seconds: float) -> str:

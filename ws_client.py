@@ -26,6 +26,7 @@ import websocket
 import config
 import console
 import db
+import file_lock
 import private_mysql
 import wire
 from backfill import Backfill
@@ -449,7 +450,7 @@ def main(argv: list[str] | None = None) -> int:
     exchange: subprocess.Popen[str] | None = None
     try:
         settings = _settings(arguments)
-        settings.capture_dir.mkdir(parents=True, exist_ok=True)
+        _claim(settings.capture_dir)
         if arguments.demo:
             exchange, settings = _start_exchange(settings)
         return _capture(settings, arguments)
@@ -492,6 +493,13 @@ def _settings(arguments: argparse.Namespace) -> config.Settings:
     if arguments.symbols:
         settings = settings._replace(symbols=config.parse_symbols("--symbols", arguments.symbols))
     return config.demo_of(settings) if arguments.demo else settings
+
+
+def _claim(folder: Path) -> None:
+    """Makes sure that no other capture uses `folder`, until this process ends. Raises CaptureError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if file_lock.AVAILABLE and not file_lock.try_alone(file_lock.open_lock(folder / "capture.lock")):
+        raise CaptureError(f"another capture uses DATA_DIR={folder}; stop it, or give this one another DATA_DIR")
 
 
 def _start_exchange(settings: config.Settings) -> tuple[subprocess.Popen[str], config.Settings]:
