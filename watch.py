@@ -45,7 +45,7 @@ class Limits(NamedTuple):
     """Renewing before the cut loses nothing: the new connection delivers before the old one closes."""
     renew_stagger_s: float = 1_800.0
     take_over_s_max: float = 60.0
-    """An old connection is kept for at most so long while its successor delivers nothing."""
+    """An old connection is kept for at most so long while its successor is open and delivers nothing."""
     join_s_max: float = 5.0
 
 
@@ -167,6 +167,9 @@ class Standby:
     def _take_over(self, slot: int, now: float) -> None:
         """Lets the successor have the slot once it delivers, or once the old one was kept long enough."""
         old, new = self._current[slot].connection, self._next[slot]
+        # One that cannot connect, because the exchange lets nobody in, must not end one that still delivers.
+        if new.connection.opened_at is None:
+            return
         if not new.connection.parsed and now - new.started_at < self._limits.take_over_s_max:
             return
         self._current[slot] = self._next.pop(slot)

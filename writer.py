@@ -30,6 +30,8 @@ IDLE_S_MAX = 0.5
 """The longest wait for a trade before the writer looks after an outage again."""
 NOT_WRITABLE_S_MIN = 5.0
 """A full or read-only server is not asked more often."""
+COMPLAIN_S = 10.0
+"""A disk that takes nothing is tried again several times a second, but not spoken of so often."""
 DRAIN_S_MAX = 30.0
 """At the end the spool is replayed for at most so long; the rest waits on the disk for the next start."""
 RECENT_IDS = 65_536
@@ -48,6 +50,7 @@ class Inbox:
         self._size_max = size_max
         self._overflowing = False
         self._recent = {symbol: [0] * RECENT_IDS for symbol in symbols}
+        self.stop_asked = False
         self.stopped = False
 
     def put(self, trade: Trade) -> str:
@@ -75,6 +78,7 @@ class Inbox:
 
     def stop(self) -> None:
         """The last message: no trade follows."""
+        self.stop_asked = True
         self._queue.put(None)
 
     def take(self, wait_s: float) -> list[Trade]:
@@ -85,12 +89,14 @@ class Inbox:
             return []
         more = min(self._queue.qsize(), BATCH_TRADES_MAX - 1)
         items += [self._queue.get_nowait() for _ in range(more)]
-        if items[-1] is None:
-            self.stopped = True
-        return [trade for trade in items if trade is not None]
+        trades = [trade for trade in items if trade is not None]
+        # Not only when it comes last: a callback thread that did not end in time may put a trade behind it.
+        self.stopped = self.stopped or len(trades) < len(items)
+        return trades
 
     def __len__(self) -> int:
-        return self._queue.qsize()
+        # The message to stop is no trade.
+        return max(0, self._queue.qsize() - (self.stop_asked and not self.stopped))
 
 
 class Writer(threading.Thread):
@@ -117,6 +123,7 @@ class Writer(threading.Thread):
         self._was_online = False
         self._attempt = 0
         self._retry_at = 0.0
+        self._complain_at = 0.0
         self._reason = AWAY
 
     @property
@@ -147,7 +154,7 @@ class Writer(threading.Thread):
     def _work(self) -> None:
         self._catch_up()
         self.ready.set()
-        while not self._inbox.stopped:
+        while not self._inbox.stopped and not self._is_stuck_at_the_end():
             self._step()
         self._finish()
 
@@ -160,6 +167,10 @@ class Writer(threading.Thread):
         if self._held:
             self._place()
         self._catch_up()
+
+    def _is_stuck_at_the_end(self) -> bool:
+        """Whether neither the database nor the disk takes what is held, and no more is to come behind it."""
+        return self._inbox.stop_asked and bool(self._held) and self._connection is None
 
     def _wait_s(self) -> float:
         """How long to wait for a trade: not at all while there is something to replay and someone to take it."""
@@ -182,8 +193,12 @@ class Writer(threading.Thread):
 
     def _complain(self, error: OSError) -> None:
         """The disk does not take the batch: it stays in memory, where the inbox fills up behind it."""
-        log.error("the spool takes nothing (%s); %d trades wait in memory", error, len(self._inbox) + len(self._held))
-        time.sleep(min(IDLE_S_MAX, max(0.0, self._retry_at - time.monotonic())))
+        now = time.monotonic()
+        if now >= self._complain_at:
+            waiting = len(self._inbox) + len(self._held)
+            log.error("the spool takes nothing (%s); %d trades wait in memory", error, waiting)
+            self._complain_at = now + COMPLAIN_S
+        time.sleep(min(IDLE_S_MAX, max(0.0, self._retry_at - now)))
 
     def _catch_up(self) -> None:
         """Connects when it is time, and replays one part of the spool."""
@@ -265,17 +280,18 @@ class Writer(threading.Thread):
         """After the last trade: a last try, so that as little as possible is left for the next start."""
         deadline = time.monotonic() + DRAIN_S_MAX
         self._retry_at = math.inf if self.failure else 0.0
-        while (self._held or not self._spool.empty) and time.monotonic() < deadline and self.failure is None:
+        while self._remains() and time.monotonic() < deadline and self.failure is None:
             attempt = self._attempt
-            if self._held:
-                self._place()
-            self._catch_up()
+            self._step()
             if self._attempt > attempt > 0:
                 break
         if self._held:
             self._place()
         if self.left_over:
             log.warning("%d trades are not in the database: see the summary", self.left_over)
+
+    def _remains(self) -> bool:
+        return bool(self._held) or not self._spool.empty or not self._inbox.stopped
 
     def _close_connection(self) -> None:
         if self._connection is not None:
