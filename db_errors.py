@@ -45,6 +45,7 @@ _NOT_WRITABLE = (3, 28, 1021, 1026, 1030, 1036, 1037, 1038, 1041, 1114, 1290, 17
 _REFUSED = (1048, 1062, 1153, 1264, 1265, 1292, 1366, 1369, 1406, 1411, 1644, 1690, 3819, 4025)
 _ACCESS = (1044, 1045, 1130, 1142, 1143, 1227, 1251, 1698, 1820, 1862, 2059, 2061, 3118, 3159, 4151)
 _SCHEMA = (1046, 1049, 1054, 1109, 1146, 1356)
+_MISSING = (1049, 1146)
 _CLASSES: dict[int, type[DatabaseError]] = {
     errno: error
     for errnos, error in (
@@ -57,9 +58,11 @@ _CLASSES: dict[int, type[DatabaseError]] = {
     )
     for errno in errnos
 }
+_NOTHING_YET = "check MYSQL_DATABASE; nothing was captured yet? run `python ws_client.py` or `make demo`"
 _WAY_OUT = {
     **dict.fromkeys(_ACCESS, "check MYSQL_USER and MYSQL_PASSWORD, and what that user may do (README)"),
     **dict.fromkeys(_SCHEMA, "check MYSQL_DATABASE; if it was dropped, start again to create it"),
+    **dict.fromkeys(_MISSING, _NOTHING_YET),
     2026: "check MYSQL_SSL_CA",
     **dict.fromkeys((2002, 2003, 2005), "check MYSQL_HOST, MYSQL_PORT or MYSQL_UNIX_SOCKET; does the server run?"),
 }
