@@ -94,8 +94,8 @@ def insert_trades(
     with transaction(connection):
         known = _lock(connection, sorted(groups))
         inserted = _insert_rows(connection, trades)
-        spans = {symbol: _account(connection, known[symbol], group, found) for symbol, group in groups.items()}
-        _insert_gaps(connection, [gap._replace(reason=reason) for gap in found])
+        spans = {symbol: _account(connection, known[symbol], group, reason, found) for symbol, group in groups.items()}
+        _insert_gaps(connection, found)
         _merge_candles(connection, [candle for group in groups.values() for candle in bars.of_trades(group)])
         # Before the commit: should anything go wrong with that, all of them are forgotten.
         connection.spans.update(spans)
@@ -172,7 +172,7 @@ def _insert_rows(connection: Connection, trades: Sequence[Trade]) -> int:
 _INSERT = "INSERT INTO trades (symbol, timestamp, trade_id, price, quantity, buyer_is_maker, received_at) VALUES "
 
 
-def _account(connection: Connection, span: Span | None, trades: Sequence[Trade], found: list[Gap]) -> Span:
+def _account(connection: Connection, span: Span | None, trades: Sequence[Trade], reason: str, found: list[Gap]) -> Span:
     """The span after `trades` of one symbol; new gaps are appended to `found`, open ones brought up to date."""
     ids = [trade.trade_id for trade in trades]
     low, high = min(ids), max(ids)
@@ -182,7 +182,7 @@ def _account(connection: Connection, span: Span | None, trades: Sequence[Trade],
     now = datetime.now(UTC)
     grown, stretches, late = trade_ids.account(span, points)
     for stretch in stretches:
-        found += trade_ids.holes(trades[0].symbol, stretch, "", now)
+        found += trade_ids.holes(trades[0].symbol, stretch, reason, now)
     if late:
         from_stream = all(trade.received_at is not None for trade in trades)
         _fill(connection, trades[0].symbol, late, now, absorb=from_stream)

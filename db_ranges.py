@@ -212,16 +212,19 @@ def rebuild_candles(connection: Connection, symbol: str) -> int:
 
     For a table that something else has filled. Safe beside a capture: what is captured meanwhile is merged as ever.
     """
-    ((first, last),) = select(
-        connection,
-        "SELECT (SELECT timestamp FROM trades WHERE symbol = %s ORDER BY timestamp LIMIT 1),"
-        " (SELECT timestamp FROM trades WHERE symbol = %s ORDER BY timestamp DESC LIMIT 1)",
-        (symbol, symbol),
-    )
-    if first is None:
-        return run(connection, "DELETE FROM candles WHERE symbol = %s", (symbol,)) * 0
-    day, made = bars.floor(aware(first), DAY), 0
-    while day <= aware(last):
+    with transaction(connection):
+        lock_writers(connection, [symbol])
+        ends = "(SELECT timestamp FROM trades WHERE symbol = %s ORDER BY timestamp {way} LIMIT 1)"
+        sql = f"SELECT {ends.format(way='ASC')}, {ends.format(way='DESC')}"
+        ((first, last),) = select(connection, sql, (symbol, symbol))
+        if first is None:
+            run(connection, "DELETE FROM candles WHERE symbol = %s", (symbol,))
+            return 0
+        first, last = bars.floor(aware(first), DAY), aware(last)
+        outside = "DELETE FROM candles WHERE symbol = %s AND (timestamp < %s OR timestamp > %s)"
+        run(connection, outside, naive((symbol, first, last)))
+    day, made = first, 0
+    while day <= last:
         with transaction(connection):
             lock_writers(connection, [symbol])
             made += _rebuild_day(connection, symbol, day)
@@ -231,7 +234,8 @@ def rebuild_candles(connection: Connection, symbol: str) -> int:
 
 def _rebuild_day(connection: Connection, symbol: str, day: datetime) -> int:
     bounds = naive((symbol, day, day + timedelta(days=1)))
-    run(connection, f"DELETE FROM candles WHERE {_WITHIN}", bounds)
+    resolutions = ", ".join(map(str, bars.RESOLUTIONS))
+    run(connection, f"DELETE FROM candles WHERE {_WITHIN} AND resolution IN ({resolutions})", bounds)
     return sum(
         run(connection, _rebuild_sql(*step), bounds)
         for step in (

@@ -98,13 +98,20 @@ def find_client(family: str | None = None) -> Path:
 
 
 def command(binary: Binary, data: Path, socket_path: Path, pid_file: Path) -> list[str]:
-    """The server's command line: durable, one Unix socket, no network, no settings from elsewhere."""
+    """The server's command line: durable, one Unix socket, no network, no settings from elsewhere.
+
+    The folder `tmp` beside `data` is made: a server that starts deletes what looks like a forgotten table in its
+    folder of temporary files, which in a shared one may be another server's.
+    """
+    temporary = data.parent / "tmp"
+    temporary.mkdir(mode=0o700, exist_ok=True)
     line = [
         str(binary.path),
         "--no-defaults",
         f"--datadir={data}",
         f"--socket={socket_path}",
         f"--pid-file={pid_file}",
+        f"--tmpdir={temporary}",
         "--skip-networking",
         "--skip-name-resolve",
         "--innodb-flush-log-at-trx-commit=1",
