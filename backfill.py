@@ -74,9 +74,11 @@ class Filler:
         for trade_id in refused:
             self._give_up(connection, gap.symbol, (trade_id, trade_id), trade_ids.REFUSED)
         settled = self._run_length(first, [trade.trade_id for trade in trades if trade.trade_id <= gap.last_trade_id])
-        if settled or not page.trades:
+        if settled or not (page.trades or page.refused):
             return settled
-        return self._pass_over(connection, gap, min(trade.trade_id for trade in page.trades))
+        # Where rows came and none of them is a trade, the first id at least is not to be had.
+        served = min((trade.trade_id for trade in page.trades), default=first + 1)
+        return self._pass_over(connection, gap, served)
 
     def _insert(self, connection: db.Connection, trades: Sequence[db.Trade], refused: list[int]) -> None:
         def refuse(trade: db.Trade, words: str) -> None:
@@ -127,6 +129,7 @@ class Backfill(threading.Thread):
         self.filler = Filler(self._rest, rejects, self._stop_asked.wait)
         self._connection: db.Connection | None = None
         self._attempt = 0
+        self._asked = self._failed = ""
 
     def stop(self) -> None:
         """Asks the thread to end after the page it is at."""
@@ -152,9 +155,12 @@ class Backfill(threading.Thread):
         gaps = db.open_gaps(self._connection)
         self.open, self.missing = len(gaps), _missing(gaps)
         due = [gap for gap in gaps if is_due(gap, datetime.now(UTC)) and gap.symbol in self._settings.symbols]
+        # After a failure it is another symbol's turn: one that the exchange refuses to serve must not stop the others.
+        due.sort(key=lambda gap: gap.symbol <= self._failed)
         for number, gap in enumerate(due):
             if self._stop_asked.is_set():
                 break
+            self._asked = gap.symbol
             if self.filler.fill_page(self._connection, gap, _of_symbol(gap.symbol, due[number + 1 :])):
                 self._attempt = 0
                 return 0.0
@@ -168,6 +174,8 @@ class Backfill(threading.Thread):
     def _step_back(self, error: Exception) -> float:
         if isinstance(error, db.DatabaseError | private_mysql.ServerError):
             self._close()
+        else:
+            self._failed = self._asked
         wait_s = jittered(backoff_s(self._attempt))
         self._attempt += 1
         log.warning("the back-fill waits %.1f s: %s", wait_s, error)
@@ -204,35 +212,41 @@ def is_due(gap: Gap, now: datetime) -> bool:
 def fill_all(connection: db.Connection, filler: Filler, symbol: str | None) -> None:
     """Tries every open gap, given up or not, with a progress bar; ends when nothing more is to be had."""
     gaps = db.open_gaps(connection, symbol)
-    tries = 0
     with tqdm(total=_missing(gaps), unit=" trades", disable=None, file=sys.stderr) as bar:
-        while gaps and tries < TRIES_MAX:
-            gap, missing = gaps[0], _missing(gaps)
-            try:
-                settled = filler.fill_page(connection, gap, _of_symbol(gap.symbol, gaps[1:]))
-            except RestError as error:
-                log.warning("%s", error)
-                settled = 0
-            if settled:
-                tries = 0
-                # What was given up stays open, so only what lies behind it is looked at again.
-                gaps = _beyond(db.open_gaps(connection, symbol), gap.symbol, gap.first_trade_id + settled)
-                bar.update(max(0, missing - _missing(gaps)))
-            else:
-                time.sleep(jittered(backoff_s(tries)))
-                tries += 1
+        for name in dict.fromkeys(gap.symbol for gap in gaps):
+            _fill_symbol(connection, filler, _of_symbol(name, gaps), bar.update)
+
+
+def _fill_symbol(
+    connection: db.Connection, filler: Filler, gaps: Sequence[Gap], progress: Callable[[int], object]
+) -> None:
+    """Tries `gaps`, which are of one symbol, until they are settled or TRIES_MAX attempts in a row brought nothing."""
+    tries = 0
+    while gaps and tries < TRIES_MAX:
+        gap, missing = gaps[0], _missing(gaps)
+        try:
+            settled = filler.fill_page(connection, gap, gaps[1:])
+        except (RestError, db.ContentionError) as error:
+            log.warning("%s", error)
+            settled = 0
+        if settled:
+            tries = 0
+            # What was given up stays open, so only what lies behind it is looked at again.
+            gaps = _beyond(db.open_gaps(connection, gap.symbol), gap.first_trade_id + settled)
+            progress(max(0, missing - _missing(gaps)))
+        else:
+            time.sleep(jittered(backoff_s(tries)))
+            tries += 1
 
 
 def _missing(gaps: Sequence[Gap]) -> int:
     return sum(gap.missing for gap in gaps)
 
 
-def _beyond(gaps: Sequence[Gap], symbol: str, first: int) -> list[Gap]:
-    """Of `gaps`, which are in order, what lies at `first` of `symbol` or after it."""
-    ahead = [gap for gap in gaps if (gap.symbol, gap.last_trade_id) >= (symbol, first)]
-    return [
-        gap._replace(first_trade_id=max(gap.first_trade_id, first)) if gap.symbol == symbol else gap for gap in ahead
-    ]
+def _beyond(gaps: Sequence[Gap], first: int) -> list[Gap]:
+    """What of `gaps` lies at `first` or after it."""
+    ahead = [gap for gap in gaps if gap.last_trade_id >= first]
+    return [gap._replace(first_trade_id=max(gap.first_trade_id, first)) for gap in ahead]
 
 
 def list_gaps(gaps: Sequence[Gap]) -> str:
@@ -271,8 +285,12 @@ def main(argv: list[str] | None = None) -> int:
     try:
         settings = config.load()
         settings = config.demo_of(settings) if arguments.demo else settings
-        symbol = config.parse_symbols("--symbol", arguments.symbol)[0] if arguments.symbol else None
+        symbol = _one_symbol(arguments.symbol) if arguments.symbol is not None else None
         connection = db.connect(settings)
+        if symbol is not None and symbol not in (stored := db.symbols(connection)):
+            raise config.ConfigError(
+                f"--symbol={symbol}: no trade of it is stored; stored: {', '.join(stored) or 'none'}"
+            )
         if not arguments.list:
             _fill_by_hand(settings, connection, symbol)
         gaps = db.open_gaps(connection, symbol)
@@ -280,17 +298,31 @@ def main(argv: list[str] | None = None) -> int:
     except (config.ConfigError, db.DatabaseError, private_mysql.ServerError) as error:
         print(f"backfill.py: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(
+            "backfill.py: interrupted; what was filled is stored, and the next run goes on from there", file=sys.stderr
+        )
+        return 2
     print(list_gaps(gaps))
     return 1 if gaps else 0
+
+
+def _one_symbol(text: str) -> str:
+    symbols = config.parse_symbols("--symbol", text)
+    if len(symbols) > 1:
+        raise config.ConfigError(f"--symbol={text!r} names {len(symbols)} symbols; give one, or none for all")
+    return symbols[0]
 
 
 def _fill_by_hand(settings: config.Settings, connection: db.Connection, symbol: str | None) -> None:
     rejects = Rejects(settings.capture_dir)
     rejects.start()
     filler = Filler(Rest(settings.rest_url, Cooldown()), rejects)
-    fill_all(connection, filler, symbol)
-    rejects.close()
-    print(f"filled {filler.filled} ids, gave up {filler.given_up}")
+    try:
+        fill_all(connection, filler, symbol)
+    finally:
+        rejects.close()
+        print(f"filled {filler.filled} ids, gave up {filler.given_up}")
 
 
 if __name__ == "__main__":

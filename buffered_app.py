@@ -15,6 +15,8 @@ from websocket._dispatcher import DispatcherBase
 
 READ_BYTES_MAX = 256 * 2**10
 """What one read takes at most: about 1,200 frames."""
+FRAME_BYTES_MAX = 64 * 2**20
+"""A frame that announces more ends the connection instead of filling the memory; a trade is 200 bytes."""
 IDLE_S_MAX = 10.0
 """How long to wait for data before it is checked whether the connection is still wanted."""
 
@@ -34,6 +36,8 @@ class Reader:
 
     def take(self, size: int) -> bytes:
         """The next `size` bytes; waits for them as long as the socket's time-out allows. Raises what receiving does."""
+        if size > FRAME_BYTES_MAX:
+            raise websocket.WebSocketPayloadException(f"a frame of {size} bytes; at most {FRAME_BYTES_MAX} are taken")
         end = self._at + size
         if end <= len(self._data):
             piece = self._data[self._at : end]

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple
+from urllib.parse import quote
 
 import config
 import console
@@ -38,8 +39,8 @@ class Shared(NamedTuple):
 
     @property
     def stream_url(self) -> str:
-        """The address of the combined stream; stream names are lower case (web-socket-streams.md)."""
-        return f"{self.ws_url}/stream?streams=" + "/".join(f"{symbol.lower()}@trade" for symbol in self.symbols)
+        """The address of the combined stream; names are lower case (web-socket-streams.md), and some not ASCII."""
+        return f"{self.ws_url}/stream?streams=" + "/".join(f"{quote(symbol.lower())}@trade" for symbol in self.symbols)
 
 
 class CaptureError(Exception):

@@ -27,6 +27,10 @@ WEIGHT_SHARE = 2
 """One part of so many of the limit is used; the rest is for other programs at this address."""
 CONNECT_S_MAX = 5.0
 READ_S_MAX = 10.0
+"""The longest pause within an answer."""
+CALL_S_MAX = 30.0
+"""For the whole of a body, however it drips."""
+READ_BYTES_MAX = 64 * 2**10
 BODY_BYTES_MAX = 8 * 2**20
 """A page of 1,000 trades is 150 KB, exchangeInfo of one symbol 10 KB."""
 RATE_LIMITED_S = 60.0
@@ -135,28 +139,29 @@ class Rest:
         return found[0] if found else WEIGHT_PER_MINUTE
 
     def _get(self, call: str, fields: dict[str, str]) -> bytes:
-        left_s = self._cooldown.left_s()
-        if left_s:
+        if left_s := self._cooldown.left_s():
             self._wait(left_s)
+        # The wait may have been cut short, or the order renewed meanwhile.
+        if left_s := self._cooldown.left_s():
+            raise RestError(f"the exchange wants no request for another {left_s:.0f} s")
         self.calls += 1
         try:
             answer = self._pool.request("GET", f"{self._url}/api/v3/{call}", fields=fields, preload_content=False)
+            # Before the body, which may never come.
+            self._note_limits(answer.status, answer.headers)
             try:
-                body = answer.read(BODY_BYTES_MAX + 1)
-                # A body that ended early leaves bytes that were announced; reading on raises IncompleteRead.
-                rest = answer.read(1)
+                body = _body(answer)
             finally:
                 answer.close() if answer.status >= 400 else answer.release_conn()
         except urllib3.exceptions.HTTPError as error:
             raise RestError(f"BINANCE_REST_URL={self._url}: {error}") from None
-        if rest or len(body) > BODY_BYTES_MAX:
-            raise RestError(f"the answer is longer than {BODY_BYTES_MAX} bytes")
-        self._note_limits(answer.headers)
         if answer.status != 200:
-            raise RestError(self._refusal(answer.status, answer.headers, body))
-        return bytes(body)
+            raise RestError(self._refusal(answer.status, body))
+        return body
 
-    def _note_limits(self, headers: urllib3.HTTPHeaderDict) -> None:
+    def _note_limits(self, status: int, headers: urllib3.HTTPHeaderDict) -> None:
+        if status in (418, 429):
+            self._cooldown.order(retry_after_s(headers.get("Retry-After"), RATE_LIMITED_S))
         used = headers.get("X-MBX-USED-WEIGHT-1M", "")
         if re.fullmatch(r"[0-9]{1,9}", used):
             self._used = int(used)
@@ -167,9 +172,26 @@ class Rest:
             second = time.gmtime().tm_sec
         self._minute_left_s = 61.0 - second
 
-    def _refusal(self, status: int, headers: urllib3.HTTPHeaderDict, body: bytes) -> str:
+    def _refusal(self, status: int, body: bytes) -> str:
         if status in (418, 429):
-            wait_s = retry_after_s(headers.get("Retry-After"), RATE_LIMITED_S)
-            self._cooldown.order(wait_s)
-            return f"HTTP {status}: too many requests from this address; waiting {wait_s:.0f} s as told"
-        return f"HTTP {status}: {_STATUSES.get(status) or body[:200].decode('utf-8', 'replace')}"
+            left_s = self._cooldown.left_s()
+            return f"HTTP {status}: too many requests from this address; waiting {left_s:.0f} s as told"
+        words = " ".join(body[:200].decode("utf-8", "replace").split())
+        return f"HTTP {status}: {_STATUSES.get(status) or words}"
+
+
+def _body(answer: urllib3.BaseHTTPResponse) -> bytes:
+    """The whole body. Raises RestError when it is too long or too slow, urllib3's HTTPError when it ends early."""
+    deadline = time.monotonic() + CALL_S_MAX
+    parts: list[bytes] = []
+    size = 0
+    while piece := answer.read1(READ_BYTES_MAX):
+        parts.append(piece)
+        size += len(piece)
+        if size > BODY_BYTES_MAX:
+            answer.close()
+            raise RestError(f"the answer is longer than {BODY_BYTES_MAX} bytes")
+        if time.monotonic() > deadline:
+            answer.close()
+            raise RestError(f"the answer was not through after {CALL_S_MAX:.0f} s")
+    return b"".join(parts)
