@@ -5,9 +5,9 @@ ids as int; ranges are half-open. Driver errors leave as one of the few exceptio
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import candles as bars
 import gaps as trade_ids
@@ -37,6 +37,7 @@ from db_session import (
     naive,
     run,
     select,
+    sent,
     trade_of,
     transaction,
 )
@@ -67,6 +68,8 @@ ROWS_PER_STATEMENT_MAX = 2_000
 ABSORB_S = 5
 """A gap that the streams close themselves within so many seconds was a reordering: no record of it is kept."""
 SPAN_MARGIN_S = 1
+
+T = TypeVar("T")
 _MILLISECOND = timedelta(milliseconds=1)
 
 
@@ -91,17 +94,18 @@ def insert_trades(
     for symbol in groups:
         check_symbol(symbol)
     found: list[Gap] = []
-    with transaction(connection):
+    last = _insert_statements(trades)
+    rows = len(last)
+    with transaction(connection, last) as changed:
         known = _lock(connection, sorted(groups))
-        inserted = _insert_rows(connection, trades)
         spans = {symbol: _account(connection, known[symbol], group, reason, found) for symbol, group in groups.items()}
-        _insert_gaps(connection, found)
-        _merge_candles(connection, [candle for group in groups.values() for candle in bars.of_trades(group)])
+        last += _gap_statements(connection, found)
+        last += _candle_statements([candle for group in groups.values() for candle in bars.of_trades(group)])
         # Before the commit: should anything go wrong with that, all of them are forgotten.
         connection.spans.update(spans)
     if opened is not None:
         opened.extend(found)
-    return inserted
+    return sum(changed[:rows])
 
 
 def insert_acceptable(
@@ -160,13 +164,18 @@ def _point(row: tuple[int, datetime]) -> Point:
     return row[0], row[1].replace(tzinfo=UTC)
 
 
-def _insert_rows(connection: Connection, trades: Sequence[Trade]) -> int:
-    inserted = 0
-    for start in range(0, len(trades), ROWS_PER_STATEMENT_MAX):
-        rows = ",".join(rows_sql(trades[start : start + ROWS_PER_STATEMENT_MAX]))
-        # INSERT IGNORE would clip what does not fit; this keeps the row that is there and changes nothing.
-        inserted += execute(connection, f"{_INSERT}{rows} ON DUPLICATE KEY UPDATE trade_id = trades.trade_id")
-    return inserted
+def _insert_statements(trades: Sequence[Trade]) -> list[str]:
+    # INSERT IGNORE would clip what does not fit; this keeps the row that is there and changes nothing.
+    return [
+        f"{_INSERT}{','.join(rows_sql(part))} ON DUPLICATE KEY UPDATE trade_id = trades.trade_id"
+        for part in _parts(trades)
+    ]
+
+
+def _parts(rows: Sequence[T]) -> Iterator[Sequence[T]]:
+    """`rows` in runs that one statement takes."""
+    for start in range(0, len(rows), ROWS_PER_STATEMENT_MAX):
+        yield rows[start : start + ROWS_PER_STATEMENT_MAX]
 
 
 _INSERT = "INSERT INTO trades (symbol, timestamp, trade_id, price, quantity, buyer_is_maker, received_at) VALUES "
@@ -189,12 +198,16 @@ def _account(connection: Connection, span: Span | None, trades: Sequence[Trade],
     return grown
 
 
-def _insert_gaps(connection: Connection, gaps: Sequence[Gap]) -> None:
-    for start in range(0, len(gaps), ROWS_PER_STATEMENT_MAX):
-        rows = gaps[start : start + ROWS_PER_STATEMENT_MAX]
-        marks = ", ".join(["(%s, %s, %s, %s, %s, %s, %s, %s)"] * len(rows))
-        # REPLACE, because the begin of a gap that was filled and then lost again is there already.
-        run(connection, f"REPLACE INTO gaps ({_GAP}) VALUES {marks}", [value for gap in rows for value in naive(gap)])
+def _gap_statements(connection: Connection, gaps: Sequence[Gap]) -> list[str]:
+    # REPLACE, because the begin of a gap that was filled and then lost again is there already.
+    return [
+        sent(
+            connection,
+            f"REPLACE INTO gaps ({_GAP}) VALUES " + ", ".join(["(%s, %s, %s, %s, %s, %s, %s, %s)"] * len(part)),
+            [value for gap in part for value in naive(gap)],
+        )
+        for part in _parts(gaps)
+    ]
 
 
 _GAP = "symbol, first_trade_id, last_trade_id, reason, detected_at, filled_at, timestamp_before, timestamp_after"
@@ -216,7 +229,7 @@ def give_up(connection: Connection, symbol: str, first: int, last: int, reason: 
     """How many ids of first to last (inclusive) are in open gaps; those get `reason` and stay open."""
     now = datetime.now(UTC)
     changed = 0
-    with transaction(connection):
+    with transaction(connection, []):
         _lock(connection, [symbol])
         for gap in _open_gaps(connection, symbol, first, last):
             low, high = max(first, gap.first_trade_id), min(last, gap.last_trade_id)
@@ -233,8 +246,8 @@ def give_up(connection: Connection, symbol: str, first: int, last: int, reason: 
 
 def _replace_gap(connection: Connection, gap: Gap, parts: Sequence[Gap]) -> None:
     key = (gap.symbol, gap.first_trade_id)
-    run(connection, "DELETE FROM gaps WHERE symbol = %s AND first_trade_id = %s", key)
-    _insert_gaps(connection, parts)
+    delete = sent(connection, "DELETE FROM gaps WHERE symbol = %s AND first_trade_id = %s", key)
+    execute(connection, delete, *_gap_statements(connection, parts))
 
 
 def _joined(connection: Connection, run: Gap) -> Gap:
@@ -261,27 +274,22 @@ def _gap(row: Sequence[Any]) -> Gap:
     return Gap(*(aware(value) for value in row))
 
 
-def _merge_candles(connection: Connection, rows: Sequence[Candle]) -> None:
+def _candle_statements(rows: Sequence[Candle]) -> list[str]:
     """Merges candles into the table; LEAST, GREATEST and the ids decide, so repeats and any order do no harm.
 
     `VALUES(column)` is deprecated in MySQL and `AS new` unknown to MariaDB; this form both know. MySQL assigns from
     left to right and sees what it has assigned, so the ids, which the others compare, come last.
     """
-    for start in range(0, len(rows), ROWS_PER_STATEMENT_MAX):
-        _merge_candle_rows(connection, rows[start : start + ROWS_PER_STATEMENT_MAX])
-
-
-def _merge_candle_rows(connection: Connection, rows: Sequence[Candle]) -> None:
-    new = " UNION ALL ".join(map(candle_sql, rows))
-    sql = (
-        f"INSERT INTO candles ({', '.join(Candle._fields)}) SELECT * FROM ({new}) AS new ON DUPLICATE KEY UPDATE"
+    return [
+        f"INSERT INTO candles ({', '.join(Candle._fields)})"
+        f" SELECT * FROM ({' UNION ALL '.join(map(candle_sql, part))}) AS new ON DUPLICATE KEY UPDATE"
         " high = GREATEST(candles.high, new.high), low = LEAST(candles.low, new.low),"
         " open = IF(new.first_trade_id < candles.first_trade_id, new.open, candles.open),"
         " close = IF(new.last_trade_id > candles.last_trade_id, new.close, candles.close),"
         " first_trade_id = LEAST(candles.first_trade_id, new.first_trade_id),"
         " last_trade_id = GREATEST(candles.last_trade_id, new.last_trade_id)"
-    )
-    execute(connection, sql)
+        for part in _parts(rows)
+    ]
 
 
 # ---- Reading.

@@ -5,6 +5,7 @@ apart and putting them together again. A range is read an hour at a time, so no 
 tables for long, and its rows are streamed, so the memory does not grow with the range.
 """
 
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
@@ -22,9 +23,9 @@ MICROSECONDS_FROM = datetime(2025, 1, 1, tzinfo=UTC)
 PLAIN, BINANCE, INFLUX, INFLUX_TEXT = "plain", "binance", "influx", "influx-text"
 """The layouts of a line, none of which has the symbol in it.
 
-`plain`: timestamp, trade_id, price, quantity, buyer_is_maker, received_at; ISO 8601 times, true or false, nothing for a
-NULL. `binance`: as the exchange's archive. `influx` and `influx-text`: the fields and the time stamp of a point, amounts
-as numbers or as texts.
+`plain`: timestamp, trade_id, price, quantity, buyer_is_maker, received_at; ISO 8601 times, true or false, nothing for
+a NULL. `binance`: as the exchange's archive. `influx` and `influx-text`: the fields and the time stamp of a point,
+amounts as numbers or as texts.
 """
 
 _EPOCH_US = "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', {})"
@@ -38,8 +39,8 @@ _BINANCE = (
     "CONCAT(trade_id, ',', price, ',', quantity, ',', TRUNCATE(price * quantity, 8), ',', {time},"
     " IF(buyer_is_maker, ',True,True', ',False,True'))"
 )
-# A point replaces another of the same tags and the same time stamp, and two trades of three share their millisecond: the
-# nanoseconds below it are those of the id, whatever else is stored.
+# A point replaces another of the same tags and the same time stamp, and two trades of three share their millisecond:
+# the nanoseconds below it are those of the id, whatever else is stored.
 _INFLUX = (
     "CONCAT('price=', {price}, ',quantity=', {quantity}, IF(buyer_is_maker, ',buyer_is_maker=true',"
     " ',buyer_is_maker=false'), ',trade_id=', trade_id, 'i', IFNULL(CONCAT(',received_at=', {received}, 'i'), ''),"
@@ -47,11 +48,16 @@ _INFLUX = (
 )
 
 
-class Chunk(NamedTuple):
-    """Lines in the order of the table's key, and what it takes to count them; each line ends with a line feed."""
+_ID = {PLAIN: rb"[^,]*,(\d+)", BINANCE: rb"(\d+)", INFLUX: rb".*,trade_id=(\d+)i", INFLUX_TEXT: rb".*,trade_id=(\d+)i"}
 
-    rows: int
+
+class Chunk(NamedTuple):
+    """Lines in the order of the table's key, each with a line feed at its end; how many, and the outermost ids."""
+
     text: bytes
+    rows: int
+    first_trade_id: int
+    last_trade_id: int
 
 
 def line_sql(layout: str, hour: datetime) -> str:
@@ -78,23 +84,29 @@ def lines(connection: Connection, symbol: str, start: datetime, end: datetime, l
     start, end = ceil_ms(start), ceil_ms(end)
     while start < end:
         until = min(end, bars.floor(start, HOUR) + timedelta(seconds=HOUR))
-        yield from _stream(connection, line_sql(layout, start), (symbol, start, until), layout == PLAIN)
+        yield from _stream(connection, (symbol, start, until), layout)
         start = until
 
 
-def _stream(connection: Connection, line: str, bounds: tuple[Any, ...], iso: bool) -> Iterator[Chunk]:
+def _stream(connection: Connection, bounds: tuple[str, datetime, datetime], layout: str) -> Iterator[Chunk]:
+    line = line_sql(layout, bounds[1])
     sql = f"SELECT {line} FROM trades WHERE symbol = %s AND timestamp >= %s AND timestamp < %s"
     cursor = _ask(connection, f"{sql} ORDER BY timestamp, trade_id", bounds)
     done = False
     try:
         while rows := _more(cursor):
-            text = b"\n".join([line for (line,) in rows])
-            yield Chunk(len(rows), (text.replace(b" ", b"T") if iso else text) + b"\n")
+            yield _chunk([line for (line,) in rows], layout)
         done = True
         cursor.close()
     finally:
         if not done:
             close(connection)
+
+
+def _chunk(made: list[bytes], layout: str) -> Chunk:
+    text = b"\n".join(made)
+    first, last = (int(re.match(_ID[layout], line)[1]) for line in (made[0], made[-1]))  # type: ignore[index]
+    return Chunk((text.replace(b" ", b"T") if layout == PLAIN else text) + b"\n", len(made), first, last)
 
 
 @guard

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-from candles import DAY, FINER
+from candles import DAY, FINER, Candle
 from db_errors import guard
 from db_session import Connection, Trade, aware, ceil_ms, naive, select, trade_of
 from gaps import Gap
@@ -22,6 +22,7 @@ LATEST = datetime(2200, 1, 1, tzinfo=UTC)
 """Every stored time lies between the two, far from what DATETIME or Python cannot hold."""
 
 _TRADE = ", ".join(Trade._fields)
+_CANDLE = ", ".join(Candle._fields)
 _GAP = ", ".join(Gap._fields)
 
 
@@ -139,6 +140,15 @@ def ends(connection: Connection, symbol: str) -> tuple[datetime, datetime] | Non
     first = select(connection, sql.format(way="ASC"), (symbol,))
     last = select(connection, sql.format(way="DESC"), (symbol,))
     return (aware(first[0][0]), aware(last[0][0])) if first and last else None
+
+
+@guard
+def last_candles(connection: Connection, symbol: str, resolution: int, end: datetime, size: int) -> list[Candle]:
+    """The last `size` candles of `resolution` seconds that begin before `end`, oldest first."""
+    sql = f"SELECT {_CANDLE} FROM candles WHERE symbol = %s AND resolution = %s AND timestamp < %s"
+    values = naive((symbol, resolution, ceil_ms(end), size))
+    rows = select(connection, f"{sql} ORDER BY timestamp DESC LIMIT %s", values)
+    return [Candle(*map(aware, row)) for row in reversed(rows)]
 
 
 @guard

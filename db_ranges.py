@@ -212,7 +212,7 @@ def rebuild_candles(connection: Connection, symbol: str) -> int:
 
     For a table that something else has filled. Safe beside a capture: what is captured meanwhile is merged as ever.
     """
-    with transaction(connection):
+    with transaction(connection, []):
         lock_writers(connection, [symbol])
         ends = "(SELECT timestamp FROM trades WHERE symbol = %s ORDER BY timestamp {way} LIMIT 1)"
         sql = f"SELECT {ends.format(way='ASC')}, {ends.format(way='DESC')}"
@@ -225,7 +225,7 @@ def rebuild_candles(connection: Connection, symbol: str) -> int:
         run(connection, outside, naive((symbol, first, last)))
     day, made = first, 0
     while day <= last:
-        with transaction(connection):
+        with transaction(connection, []):
             lock_writers(connection, [symbol])
             made += _rebuild_day(connection, symbol, day)
         day += timedelta(days=1)

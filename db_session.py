@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import mysql.connector
 from mysql.connector.connection import MySQLConnection
+from mysql.connector.errors import get_mysql_exception
 
 import config
 import private_mysql
@@ -21,9 +22,11 @@ from db_errors import FatalError, RefusedError, guard
 from gaps import Span
 
 try:
+    from _mysql_connector import MySQLInterfaceError  # type: ignore[import-not-found]
     from mysql.connector.connection_cext import CMySQLConnection as _Driver
 except ImportError:  # The wheel's C extension does not load here; correct all the same, but several times slower.
     _Driver = MySQLConnection  # type: ignore[assignment, misc]
+    MySQLInterfaceError = mysql.connector.Error
 
 SCHEMA_FILE = Path(__file__).with_name("schema.sql")
 SCHEMA_VERSION = 1
@@ -175,34 +178,60 @@ def _schema_version(connection: Connection) -> int | None:
     return None if version is None else int(version)
 
 
-def execute(connection: Connection, sql: str) -> int:
-    """The number of rows that a statement without parameters changed; quicker than a cursor."""
-    return int(connection.cmd_query(sql)["affected_rows"])
+def sent(connection: Connection, sql: str, parameters: Sequence[Any]) -> str:
+    """`sql` with its parameters in place of each %s, written and quoted by the driver."""
+    pieces = sql.split("%s")
+    values = connection.prepare_for_mysql(tuple(parameters)) if parameters else ()
+    return "".join(piece + value.decode() for piece, value in zip(pieces, [*values, b""], strict=True))
+
+
+def execute(connection: Connection, *statements: str) -> list[int]:
+    """How many rows each of `statements` changed; they are sent together, and the first that fails ends it."""
+    if not is_fast():
+        return [_changed(connection.cmd_query(statement)) for statement in statements]
+    try:
+        changed = [_changed(connection.cmd_query("; ".join(statements)))]
+        while connection.next_result():
+            changed.append(_changed(connection.fetch_eof_status()))
+    except MySQLInterfaceError as error:
+        raise get_mysql_exception(error.errno, msg=error.msg, sqlstate=error.sqlstate) from error
+    return changed
+
+
+def _changed(result: Any) -> int:
+    return int(result["affected_rows"])
 
 
 def run(connection: Connection, sql: str, parameters: Sequence[Any] = ()) -> int:
     """The number of rows that a statement changed."""
-    with connection.cursor() as cursor:
-        cursor.execute(sql, tuple(parameters))
-        return int(cursor.rowcount)
+    return execute(connection, sent(connection, sql, parameters))[0]
 
 
 def select(connection: Connection, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
-    """All rows of a query, as the driver gives them."""
-    with connection.cursor() as cursor:
-        cursor.execute(sql, tuple(parameters))
-        if connection.asked is not None:
-            connection.asked.append(str(cursor.statement))
-        return list(cursor.fetchall())
+    """All rows of a query, as the driver gives them. A cursor would ask each time whether the server is still there."""
+    statement = sent(connection, sql, parameters)
+    if connection.asked is not None:
+        connection.asked.append(statement)
+    if not is_fast():
+        with connection.cursor() as cursor:
+            cursor.execute(statement)
+            return list(cursor.fetchall())
+    connection.cmd_query(statement)
+    return list(connection.get_rows()[0])
 
 
 @contextmanager
-def transaction(connection: Connection) -> Iterator[None]:
-    """A transaction that is committed at the end of the block, or rolled back by what the block raises."""
+def transaction(connection: Connection, last: list[str]) -> Iterator[list[int]]:
+    """A transaction that ends with the statements in `last` and a commit, or is rolled back by what the block raises.
+
+    `last` is filled by the block and sent together with the COMMIT; afterwards the list that the block got says how
+    many rows each of its statements changed.
+    """
+    changed: list[int] = []
     execute(connection, "BEGIN")
     try:
-        yield
-        execute(connection, "COMMIT")
+        yield changed
+        changed += execute(connection, *last, "COMMIT")[:-1]
     except BaseException:
         # Whether a COMMIT that failed took effect is unknown, so nothing that was remembered can be trusted.
         connection.spans.clear()
@@ -214,8 +243,11 @@ def transaction(connection: Connection) -> Iterator[None]:
 @contextmanager
 def snapshot(connection: Connection) -> Iterator[None]:
     """A block whose statements all see the tables as they are now, whatever is stored meanwhile."""
-    execute(connection, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-    execute(connection, "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY")
+    execute(
+        connection,
+        "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ",
+        "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY",
+    )
     try:
         yield
     finally:

@@ -17,6 +17,7 @@ import pytest
 
 import config
 import db
+import db_session
 import gaps
 from db import Trade
 from tests.servers import ROOT, Server
@@ -166,8 +167,12 @@ def prepare(connection: db.Connection, name: str) -> tuple[tuple[str, str], list
     return (one, other), [trade(one, 5), trade(one, 10), trade(one, 20), trade(other, 3), trade(other, 7)]
 
 
-def test_killed_at_every_statement(connection: db.Connection, settings: config.Settings) -> None:
-    """SIGKILL before or after any statement of the transaction: all or nothing, and repeating gives the same tables."""
+@pytest.mark.parametrize("together", [False, True])
+def test_killed_at_every_statement(connection: db.Connection, settings: config.Settings, together: bool) -> None:
+    """SIGKILL before or after any statement of the transaction: all or nothing, and repeating gives the same tables.
+
+    Once as usual, the last statements in one packet, and once each on its own, as without the driver's C extension.
+    """
     reference, batch = prepare(connection, "REFERENCE")
     db.insert_trades(connection, batch)
     whole = tables(connection, reference)
@@ -176,7 +181,7 @@ def test_killed_at_every_statement(connection: db.Connection, settings: config.S
         symbols, batch = prepare(connection, f"KILLED{number}X")
         before = tables(connection, symbols)
 
-        code = ended(forked(settings, partial(_insert_and_die, rows=batch, number=number)))
+        code = ended(forked(settings, partial(_insert_and_die, rows=batch, number=number, together=together)))
 
         left = tables(connection, symbols)
         assert left in (before, whole)
@@ -190,10 +195,10 @@ def test_killed_at_every_statement(connection: db.Connection, settings: config.S
     # Killed before each statement of the transaction, then killed after the last one, which is the commit; then not.
     killed = -signal.SIGKILL
     assert outcomes == [(killed, False)] * (len(outcomes) - 2) + [(killed, True), (0, True)]
-    assert len(outcomes) > 10
+    assert len(outcomes) > (8 if together else 12)
 
 
-def _insert_and_die(connection: db.Connection, rows: list[Trade], number: int) -> None:
+def _insert_and_die(connection: db.Connection, rows: list[Trade], number: int, together: bool) -> None:
     """Inserts `rows` but is killed before the statement of that number, which may be one after the last."""
     run = type(connection).cmd_query
     sent = 0
@@ -206,6 +211,8 @@ def _insert_and_die(connection: db.Connection, rows: list[Trade], number: int) -
         return run(opened, *arguments, **options)
 
     type(connection).cmd_query = count  # type: ignore[method-assign]
+    if not together:
+        db_session.is_fast = lambda: False  # type: ignore[assignment]
     db.insert_trades(connection, rows)
     # The moment after the commit, before anything is done with what it returned.
     if sent + 1 == number:
