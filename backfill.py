@@ -78,7 +78,7 @@ class Filler:
             return settled
         # Where rows came and none of them is a trade, the first id at least is not to be had.
         served = min((trade.trade_id for trade in page.trades), default=first + 1)
-        return self._pass_over(connection, gap, served)
+        return self._pass_over(connection, gap, served, trade_ids.NOT_SERVED if page.trades else trade_ids.INVALID)
 
     def _insert(self, connection: db.Connection, trades: Sequence[db.Trade], refused: list[int]) -> None:
         def refuse(trade: db.Trade, words: str) -> None:
@@ -96,7 +96,7 @@ class Filler:
             length += 1
         return length
 
-    def _pass_over(self, connection: db.Connection, gap: Gap, served: int) -> int:
+    def _pass_over(self, connection: db.Connection, gap: Gap, served: int, reason: str) -> int:
         """The exchange answered with `served` when asked for the begin of the gap: is what lies before not there?"""
         key = (gap.symbol, gap.first_trade_id)
         if served <= gap.first_trade_id:
@@ -108,7 +108,7 @@ class Filler:
             return 0
         del self._passed_over[key]
         last = min(served - 1, gap.last_trade_id)
-        self._give_up(connection, gap.symbol, (gap.first_trade_id, last), trade_ids.NOT_SERVED)
+        self._give_up(connection, gap.symbol, (gap.first_trade_id, last), reason)
         return last - gap.first_trade_id + 1
 
     def _give_up(self, connection: db.Connection, symbol: str, ids: tuple[int, int], reason: str) -> None:

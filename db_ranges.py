@@ -64,7 +64,8 @@ class _Wanted(NamedTuple):
 def min_max(connection: Connection, symbol: str, start: datetime, end: datetime) -> MinMax | None:
     """The extremes of the price in [start, end), with the trade of each; None when nothing traded.
 
-    The count is that of the exchange's ids between the first and the last trade, less those in open gaps: exact.
+    The count is that of the exchange's ids between the first and the last trade, less those in open gaps: exact where
+    the time stamps rise with the ids, as the exchange's do.
     """
     start, end = ceil_ms(start), ceil_ms(end)
     # Its statements build on each other, and a bar that still grows would change between them.

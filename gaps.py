@@ -12,9 +12,10 @@ from typing import NamedTuple
 MISSED = "missing in the stream"
 AWAY = "capture was not running"
 NOT_SERVED = "not served by the exchange"
+INVALID = "what the exchange serves is no valid trade"
 REFUSED = "refused by the database"
 
-GIVEN_UP = (NOT_SERVED, REFUSED)
+GIVEN_UP = (NOT_SERVED, INVALID, REFUSED)
 """Reasons for which asking the exchange again is of no use: such a gap stays open, since its ids stay missing."""
 
 Point = tuple[int, datetime]

@@ -2,6 +2,7 @@
 # What the Makefile sets up, each only if it is missing:
 #   tools/setup.sh venv [PYTHON]   the virtual environment .venv, with Python 3.11 or later
 #   tools/setup.sh server          a database server's program, unless MYSQL_HOST or MYSQL_UNIX_SOCKET names a server
+#   tools/setup.sh postgres        PostgreSQL's programs, for the tests of the mirror; one line where they cannot be had
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -10,16 +11,14 @@ die() {
     exit 2
 }
 
+may_install() {
+    command -v apt-get >/dev/null && { [ "$(id -u)" = 0 ] || command -v sudo >/dev/null; }
+}
+
 # Installs Debian or Ubuntu packages, as root or with sudo; the lists first, for a fresh machine may have none.
 apt_install() {
-    command -v apt-get >/dev/null || return 1
-    if [ "$(id -u)" = 0 ]; then
-        sudo=
-    elif command -v sudo >/dev/null; then
-        sudo=sudo
-    else
-        return 1
-    fi
+    may_install || return 1
+    [ "$(id -u)" = 0 ] && sudo= || sudo=sudo
     echo "installing $* ..." >&2
     $sudo apt-get -qq update >&2 || echo "apt-get update failed; going on with the lists that are there" >&2
     $sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq -y -o Dpkg::Use-Pty=0 --no-install-recommends install "$@" >/dev/null
@@ -65,8 +64,35 @@ get_server() {
             "or start one with Docker and set MYSQL_HOST; or set MYSQL_HOST to a server that you have"
 }
 
+has_postgres() {
+    for initdb in /usr/lib/postgresql/*/bin/initdb /opt/homebrew/opt/postgresql*/bin/initdb \
+        /usr/local/opt/postgresql*/bin/initdb "$(command -v initdb)"; do
+        [ ! -x "$initdb" ] || return 0
+    done
+    return 1
+}
+
+# Debian's package makes a database cluster and starts it as a service, which nobody has asked for here.
+without_cluster() {
+    folder=/etc/postgresql-common/createcluster.d
+    setting=$folder/tests-need-none.conf
+    [ "$(id -u)" = 0 ] && sudo= || sudo=sudo
+    $sudo sh -c "mkdir -p $folder && echo 'create_main_cluster = false' >$setting" || return 1
+    status=0
+    "$@" || status=$?
+    $sudo sh -c "rm -f $setting; rmdir $folder 2>/dev/null || true"
+    return $status
+}
+
+get_postgres() {
+    has_postgres && return
+    may_install && without_cluster apt_install postgresql || true
+    has_postgres || echo "no PostgreSQL could be installed: the tests of the mirror are skipped" >&2
+}
+
 case "${1:-}" in
 venv) make_venv "${2:-python3}" ;;
 server) get_server ;;
-*) die "usage: tools/setup.sh venv [PYTHON] | server" ;;
+postgres) get_postgres ;;
+*) die "usage: tools/setup.sh venv [PYTHON] | server | postgres" ;;
 esac
