@@ -5,8 +5,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 ARGS ?=
+FAMILY ?= mariadb
+SECONDS ?= 60
+SEED ?=
 
-.PHONY: help run demo report test lint clean server
+.PHONY: help run demo report test soak bench lint clean server
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -22,7 +25,16 @@ report: .venv/.run server ## latest price, price at a second, minimum and maximu
 
 test: .venv/.dev server ## the tests, on MariaDB and on MySQL, or on the server that MYSQL_* names
 	@test -n "$$MYSQL_HOST$$MYSQL_UNIX_SOCKET" || tests/fetch_mysql.sh
+	@tools/setup.sh postgres
 	@exec $(BIN)/python -m pytest -rs $(ARGS)
+
+soak: .venv/.demo server ## capture while everything fails, then compare every trade; SECONDS=600 SEED=7 FAMILY=mysql
+	@test $(FAMILY) != mysql || tests/fetch_mysql.sh
+	@exec $(BIN)/python -m tools.soak --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) --family $(FAMILY) $(ARGS)
+
+bench: .venv/.run server ## measure against the floors and the bounds; FAMILY=mysql, ARGS="ingest latency queries …"
+	@test $(FAMILY) != mysql || tests/fetch_mysql.sh
+	@exec $(BIN)/python -m tools.bench --family $(FAMILY) --json .cache/bench-$(FAMILY).json $(ARGS)
 
 lint: .venv/.dev ## ruff and mypy
 	@$(BIN)/ruff check .
