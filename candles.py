@@ -112,7 +112,7 @@ def _coarser(candles: Iterable[Candle], resolution: int) -> list[Candle]:
     merged: dict[datetime, Candle] = {}
     for candle in candles:
         begin = floor(candle.timestamp, resolution)
-        candle = candle._replace(resolution=resolution, timestamp=begin)
+        candle = Candle(candle.symbol, resolution, begin, *candle[3:])
         merged[begin] = merge(merged[begin], candle) if begin in merged else candle
     return list(merged.values())
 

@@ -21,7 +21,7 @@ from db_errors import (
     RefusedError,
     guard,
 )
-from db_literals import candle_sql, check_symbol, rows_sql
+from db_literals import candles_sql, check_symbol, rows_sql
 from db_ranges import MinMax, candles, min_max, min_max_by_scan, rebuild_candles
 from db_session import (
     Connection,
@@ -33,7 +33,6 @@ from db_session import (
     execute,
     floor_ms,
     is_fast,
-    lock_writers,
     naive,
     run,
     select,
@@ -94,18 +93,17 @@ def insert_trades(
     for symbol in groups:
         check_symbol(symbol)
     found: list[Gap] = []
-    last = _insert_statements(trades)
-    rows = len(last)
-    with transaction(connection, last) as changed:
-        known = _lock(connection, sorted(groups))
+    inserts = _insert_statements(trades)
+    with transaction(connection, sorted(groups)) as work:
+        known = _spans(connection, work.tokens)
         spans = {symbol: _account(connection, known[symbol], group, reason, found) for symbol, group in groups.items()}
-        last += _gap_statements(connection, found)
-        last += _candle_statements([candle for group in groups.values() for candle in bars.of_trades(group)])
+        work.last.extend(inserts + _gap_statements(connection, found))
+        work.last.extend(_candle_statements([c for group in groups.values() for c in bars.of_trades(group)]))
         # Before the commit: should anything go wrong with that, all of them are forgotten.
         connection.spans.update(spans)
     if opened is not None:
         opened.extend(found)
-    return sum(changed[:rows])
+    return sum(work.changed[: len(inserts)])
 
 
 def insert_acceptable(
@@ -130,10 +128,9 @@ def insert_acceptable(
     return sum(insert_acceptable(connection, part, refuse, opened, reason) for part in parts)
 
 
-def _lock(connection: Connection, symbols: list[str]) -> dict[str, Span | None]:
-    """The spans of `symbols`, which no other writer can change before this transaction ends."""
-    tokens = lock_writers(connection, symbols)
-    others = [symbol for symbol in symbols if tokens[symbol] != connection.token or symbol not in connection.spans]
+def _spans(connection: Connection, tokens: dict[str, int]) -> dict[str, Span | None]:
+    """The spans of the locked symbols: as remembered, or from the tables where somebody else has written since."""
+    others = [symbol for symbol in tokens if tokens[symbol] != connection.token or symbol not in connection.spans]
     if others:
         marks = ", ".join(["%s"] * len(others))
         run(connection, f"UPDATE writers SET token = %s WHERE symbol IN ({marks})", [connection.token, *others])
@@ -141,7 +138,7 @@ def _lock(connection: Connection, symbols: list[str]) -> dict[str, Span | None]:
         for symbol in others:
             connection.spans.pop(symbol, None)
     spans = {symbol: _read_span(connection, symbol) for symbol in others}
-    return {symbol: spans[symbol] if symbol in spans else connection.spans[symbol] for symbol in symbols}
+    return {symbol: spans[symbol] if symbol in spans else connection.spans[symbol] for symbol in tokens}
 
 
 def _read_span(connection: Connection, symbol: str) -> Span | None:
@@ -229,8 +226,8 @@ def give_up(connection: Connection, symbol: str, first: int, last: int, reason: 
     """How many ids of first to last (inclusive) are in open gaps; those get `reason` and stay open."""
     now = datetime.now(UTC)
     changed = 0
-    with transaction(connection, []):
-        _lock(connection, [symbol])
+    with transaction(connection, [symbol]) as work:
+        _spans(connection, work.tokens)
         for gap in _open_gaps(connection, symbol, first, last):
             low, high = max(first, gap.first_trade_id), min(last, gap.last_trade_id)
             ends = [(low - 1, gap.timestamp_before), (high + 1, gap.timestamp_after)]
@@ -282,7 +279,7 @@ def _candle_statements(rows: Sequence[Candle]) -> list[str]:
     """
     return [
         f"INSERT INTO candles ({', '.join(Candle._fields)})"
-        f" SELECT * FROM ({' UNION ALL '.join(map(candle_sql, part))}) AS new ON DUPLICATE KEY UPDATE"
+        f" SELECT * FROM ({candles_sql(part)}) AS new ON DUPLICATE KEY UPDATE"
         " high = GREATEST(candles.high, new.high), low = LEAST(candles.low, new.low),"
         " open = IF(new.first_trade_id < candles.first_trade_id, new.open, candles.open),"
         " close = IF(new.last_trade_id > candles.last_trade_id, new.close, candles.close),"

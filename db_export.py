@@ -114,6 +114,8 @@ def _ask(connection: Connection, sql: str, parameters: tuple[Any, ...]) -> Any:
     # Not taken apart into Python's types, and not waited for as a whole.
     cursor = connection.cursor(raw=True, buffered=False)
     cursor.execute(sql, tuple(naive(parameters)))
+    if connection.asked is not None:
+        connection.asked.append(str(cursor.statement))
     return cursor
 
 

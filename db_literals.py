@@ -43,6 +43,7 @@ def check_symbol(symbol: str) -> None:
         raise RefusedError(f"symbol {symbol[:80]!r} does not fit VARCHAR({SYMBOL_CHARS_MAX})")
 
 
+@functools.lru_cache(maxsize=1_024)
 def _quoted(text: str) -> str:
     return str(bytes(_QUOTE.quote(_QUOTE.escape(text.encode()))), "utf-8")
 
@@ -81,9 +82,19 @@ _NUMBER = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,8})?").fullmatch
 _DIGITS_MAX = 20
 
 
-def candle_sql(candle: Candle) -> str:
-    """A candle as a SELECT. The driver would write a price of 1E-7 as that, which makes all of its column floats."""
-    values = [_quoted(candle.symbol), str(candle.resolution), f"'{_time(candle.timestamp, 'milliseconds')}'"]
-    values += map(number_sql, (candle.open, candle.high, candle.low, candle.close))
-    values += map(str, (candle.first_trade_id, candle.last_trade_id))
-    return "SELECT " + ", ".join(f"{value} AS {column}" for value, column in zip(values, Candle._fields, strict=True))
+def candles_sql(candles: Sequence[Candle]) -> str:
+    """Candles as a table. The driver would write a price of 1E-7 as that, which makes all of its column floats."""
+    first, *rest = [_candle_sql(candle) for candle in candles]
+    named = "SELECT " + ", ".join(f"{value} AS {column}" for value, column in zip(first, Candle._fields, strict=True))
+    return " UNION ALL ".join([named, *("SELECT " + ", ".join(values) for values in rest)])
+
+
+def _candle_sql(candle: Candle) -> tuple[str, ...]:
+    symbol, resolution, timestamp, opened, high, low, close, first_id, last_id = candle
+    # Often they are the very same object: one trade, or one price.
+    first = number_sql(opened)
+    top = first if high is opened else number_sql(high)
+    bottom = first if low is opened else number_sql(low)
+    last = first if close is opened else number_sql(close)
+    when = _time(timestamp, "milliseconds")
+    return (_quoted(symbol), f"{resolution:d}", f"'{when}'", first, top, bottom, last, f"{first_id:d}", f"{last_id:d}")

@@ -17,7 +17,6 @@ from db_session import (
     Trade,
     aware,
     ceil_ms,
-    lock_writers,
     naive,
     run,
     select,
@@ -209,12 +208,11 @@ def _one(connection: Connection, where: str, parameters: Sequence[object]) -> Tr
 
 @guard
 def rebuild_candles(connection: Connection, symbol: str) -> int:
-    """Makes the candles of `symbol` anew from its trades, a day and transaction at a time; how many there are now.
+    """Makes the candles of `symbol` anew from its trades; how many there are now.
 
     For a table that something else has filled. Safe beside a capture: what is captured meanwhile is merged as ever.
     """
-    with transaction(connection, []):
-        lock_writers(connection, [symbol])
+    with transaction(connection, [symbol]):
         ends = "(SELECT timestamp FROM trades WHERE symbol = %s ORDER BY timestamp {way} LIMIT 1)"
         sql = f"SELECT {ends.format(way='ASC')}, {ends.format(way='DESC')}"
         ((first, last),) = select(connection, sql, (symbol, symbol))
@@ -226,25 +224,30 @@ def rebuild_candles(connection: Connection, symbol: str) -> int:
         run(connection, outside, naive((symbol, first, last)))
     day, made = first, 0
     while day <= last:
-        with transaction(connection, []):
-            lock_writers(connection, [symbol])
-            made += _rebuild_day(connection, symbol, day)
+        made += _rebuild_day(connection, symbol, day)
         day += timedelta(days=1)
     return made
 
 
 def _rebuild_day(connection: Connection, symbol: str, day: datetime) -> int:
-    bounds = naive((symbol, day, day + timedelta(days=1)))
-    resolutions = ", ".join(map(str, bars.RESOLUTIONS))
-    run(connection, f"DELETE FROM candles WHERE {_WITHIN} AND resolution IN ({resolutions})", bounds)
-    return sum(
-        run(connection, _rebuild_sql(*step), bounds)
-        for step in (
-            (MINUTE, "'%Y-%m-%d %H:%i:00'", ("price",) * 4 + ("trade_id",) * 2, f"trades WHERE {_WITHIN}"),
-            (HOUR, "'%Y-%m-%d %H:00:00'", Candle._fields[3:], f"candles WHERE {_WITHIN} AND resolution = {MINUTE}"),
-            (DAY, "'%Y-%m-%d 00:00:00'", Candle._fields[3:], f"candles WHERE {_WITHIN} AND resolution = {HOUR}"),
-        )
-    )
+    """The minutes from the trades, an hour and transaction at a time, so that nobody waits long; then the rest."""
+    minutes = (MINUTE, "'%Y-%m-%d %H:%i:00'", ("price",) * 4 + ("trade_id",) * 2, f"trades WHERE {_WITHIN}")
+    hours = (HOUR, "'%Y-%m-%d %H:00:00'", Candle._fields[3:], f"candles WHERE {_WITHIN} AND resolution = {MINUTE}")
+    days = (DAY, "'%Y-%m-%d 00:00:00'", Candle._fields[3:], f"candles WHERE {_WITHIN} AND resolution = {HOUR}")
+    made = 0
+    for begin in (day + timedelta(hours=number) for number in range(24)):
+        made += _rebuild(connection, (symbol, begin, begin + timedelta(hours=1)), [minutes])
+    return made + _rebuild(connection, (symbol, day, day + timedelta(days=1)), [hours, days])
+
+
+def _rebuild(
+    connection: Connection, bounds: tuple[str, datetime, datetime], steps: list[tuple[int, str, Sequence[str], str]]
+) -> int:
+    within = naive(bounds)
+    with transaction(connection, bounds[:1]):
+        for resolution, *_rest in steps:
+            run(connection, f"DELETE FROM candles WHERE {_WITHIN} AND resolution = {resolution}", within)
+        return sum(run(connection, _rebuild_sql(*step), within) for step in steps)
 
 
 def _rebuild_sql(resolution: int, form: str, columns: Sequence[str], source: str) -> str:

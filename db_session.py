@@ -189,13 +189,18 @@ def execute(connection: Connection, *statements: str) -> list[int]:
     """How many rows each of `statements` changed; they are sent together, and the first that fails ends it."""
     if not is_fast():
         return [_changed(connection.cmd_query(statement)) for statement in statements]
+    changed = [_changed(connection.cmd_query("; ".join(statements)))]
+    while _next_result(connection):
+        changed.append(_changed(connection.fetch_eof_status()))
+    return changed
+
+
+def _next_result(connection: Connection) -> bool:
+    """Goes on to the result of the next statement that was sent; False: that was the last."""
     try:
-        changed = [_changed(connection.cmd_query("; ".join(statements)))]
-        while connection.next_result():
-            changed.append(_changed(connection.fetch_eof_status()))
+        return bool(connection.next_result())
     except MySQLInterfaceError as error:
         raise get_mysql_exception(error.errno, msg=error.msg, sqlstate=error.sqlstate) from error
-    return changed
 
 
 def _changed(result: Any) -> int:
@@ -207,37 +212,60 @@ def run(connection: Connection, sql: str, parameters: Sequence[Any] = ()) -> int
     return execute(connection, sent(connection, sql, parameters))[0]
 
 
-def select(connection: Connection, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
-    """All rows of a query, as the driver gives them. A cursor would ask each time whether the server is still there."""
+def select(connection: Connection, sql: str, parameters: Sequence[Any] = (), before: str = "") -> list[Any]:
+    """All rows of a query, as the driver gives them; `before`: a statement without rows that is sent together with it.
+
+    Not through a cursor, which would ask each time whether the server is still there.
+    """
     statement = sent(connection, sql, parameters)
     if connection.asked is not None:
         connection.asked.append(statement)
     if not is_fast():
+        if before:
+            execute(connection, before)
         with connection.cursor() as cursor:
             cursor.execute(statement)
             return list(cursor.fetchall())
-    connection.cmd_query(statement)
+    connection.cmd_query(f"{before}; {statement}" if before else statement)
+    if before:
+        _next_result(connection)
     return list(connection.get_rows()[0])
 
 
-@contextmanager
-def transaction(connection: Connection, last: list[str]) -> Iterator[list[int]]:
-    """A transaction that ends with the statements in `last` and a commit, or is rolled back by what the block raises.
+class Work(NamedTuple):
+    """A transaction that stores trades: the `tokens` of the locked symbols; the `last` statements, which come from the
+    block and are sent together with the COMMIT; afterwards how many rows each of these `changed`."""
 
-    `last` is filled by the block and sent together with the COMMIT; afterwards the list that the block got says how
-    many rows each of its statements changed.
-    """
-    changed: list[int] = []
-    execute(connection, "BEGIN")
+    tokens: dict[str, int]
+    last: list[str]
+    changed: list[int]
+
+
+@contextmanager
+def transaction(connection: Connection, symbols: Sequence[str]) -> Iterator[Work]:
+    """A transaction in which nobody else can store trades of `symbols`; rolled back by what the block raises."""
     try:
-        yield changed
-        changed += execute(connection, *last, "COMMIT")[:-1]
+        work = Work(_begin(connection, symbols), [], [])
+        yield work
+        work.changed.extend(execute(connection, *work.last, "COMMIT")[:-1])
     except BaseException:
         # Whether a COMMIT that failed took effect is unknown, so nothing that was remembered can be trusted.
         connection.spans.clear()
         with suppress(mysql.connector.Error):
             execute(connection, "ROLLBACK")
         raise
+
+
+def _begin(connection: Connection, symbols: Sequence[str]) -> dict[str, int]:
+    """The tokens of `symbols`, whose rows are locked; a symbol that is new gets its row."""
+    marks = ", ".join(["%s"] * len(symbols))
+    sql = f"SELECT symbol, token FROM writers WHERE symbol IN ({marks}) ORDER BY symbol FOR UPDATE"
+    tokens = dict(select(connection, sql, symbols, before="BEGIN"))
+    if len(tokens) < len(symbols):
+        rows = ", ".join(["(%s, 0)"] * len(symbols))
+        run(connection, f"INSERT INTO writers VALUES {rows} ON DUPLICATE KEY UPDATE token = writers.token", symbols)
+        tokens = dict(select(connection, sql, symbols))
+    return tokens
 
 
 @contextmanager
@@ -253,18 +281,6 @@ def snapshot(connection: Connection) -> Iterator[None]:
     finally:
         with suppress(mysql.connector.Error):
             execute(connection, "COMMIT")
-
-
-def lock_writers(connection: Connection, symbols: Sequence[str]) -> dict[str, int]:
-    """The tokens of `symbols`, whose trades nobody else can store before this transaction ends."""
-    marks = ", ".join(["%s"] * len(symbols))
-    sql = f"SELECT symbol, token FROM writers WHERE symbol IN ({marks}) ORDER BY symbol FOR UPDATE"
-    tokens = dict(select(connection, sql, symbols))
-    if len(tokens) < len(symbols):
-        rows = ", ".join(["(%s, 0)"] * len(symbols))
-        run(connection, f"INSERT INTO writers VALUES {rows} ON DUPLICATE KEY UPDATE token = writers.token", symbols)
-        tokens = dict(select(connection, sql, symbols))
-    return tokens
 
 
 def naive(row: Sequence[Any]) -> list[Any]:

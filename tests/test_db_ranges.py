@@ -234,9 +234,9 @@ def test_no_query_reads_more_than_its_answer_needs(big: db.Connection) -> None:
 
 def test_the_locks_of_a_writer_go_by_the_key(big: db.Connection) -> None:
     """The statements before a batch: the lock of the symbols, and the first and last trade after a new connection."""
-    with db_session.transaction(big, []):
+    with db_session.transaction(big, ["BTCUSDT", "ETHUSDT"]) as work:
         big.asked = []
-        db._lock(big, ["BTCUSDT", "ETHUSDT"])
+        db._spans(big, work.tokens)
         statements, big.asked = big.asked, None
         wrong = [
             (statement, plan)
