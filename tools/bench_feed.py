@@ -100,8 +100,11 @@ class Feed:
                 connection.sendall(blob[start : start + CHUNK_BYTES])
         return {"begun_ns": begun_ns, "ended_ns": time.monotonic_ns()}
 
-    def pace(self, to: str, rate: float, symbol: str) -> dict[str, Any]:
-        """Sends what was prepared at `rate` trades a second; `ids` and `sent_ns` of the trades of `symbol`."""
+    def pace(self, to: str, rate: float, symbol: str, orders: bool = False) -> dict[str, Any]:
+        """Sends what was prepared at `rate` trades a second; `ids` and `sent_ns` of the trades of `symbol`.
+
+        Evenly spaced; with `orders` all fills of a taker's order together, as the exchange sends them.
+        """
         frames, connections, count = self._frames, self._groups[to], len(self._frames)
         sent_ns = [0] * count
         begun_ns = time.monotonic_ns()
@@ -109,6 +112,8 @@ class Feed:
         while done < count:
             now_ns = time.monotonic_ns()
             due = min(count, 1 + int((now_ns - begun_ns) * rate / 1e9))
+            while orders and done < due < count and self._same_order(due - 1, due):
+                due += 1
             if due > done:
                 piece = frames[done] if due == done + 1 else b"".join(frames[done:due])
                 sent_ns[done:due] = [time.monotonic_ns()] * (due - done)
@@ -119,6 +124,10 @@ class Feed:
                 time.sleep(max(PACE_S_MIN, done / rate - (now_ns - begun_ns) / 1e9))
         chosen = [index for index, trade in enumerate(self._prepared) if trade.symbol == symbol]
         return {"ids": [self._prepared[index].trade_id for index in chosen], "sent_ns": [sent_ns[i] for i in chosen]}
+
+    def _same_order(self, one: int, other: int) -> bool:
+        first, second = self._prepared[one], self._prepared[other]
+        return (first.symbol, first.time_us) == (second.symbol, second.time_us)
 
     def accept(self, connection: socket.socket) -> None:
         """Serves one connection, in a thread of its own: a stream's handshake, or REST until the other end closes."""

@@ -53,12 +53,14 @@ def run(bench: Bench) -> list[Figure]:
         watcher = Watcher(bench.server, on.name, SYMBOLS[0])
         _cpu_percent(on, watcher, sizes.warm_up_s)
         cpu = [_cpu_percent(on, watcher, sizes.calm_s) for _ in range(sizes.runs)]
+        spaced = [_cpu_percent(on, watcher, sizes.calm_s, orders=False) for _ in range(sizes.runs)]
         say(f"{PART}: CPU {max(cpu):.1f} %")
         watcher.close()
     return [
         Figure(PART, "resident at 5,000 trades/s", "MB", steady, at_most(100, 70)),
         Figure(PART, "resident while the database hangs", "MB", outage, at_most(150, 150)),
         Figure(PART, "CPU at 200 trades/s", "% of a core", cpu, at_most(5, 2)),
+        Figure(PART, "CPU at 200 trades/s, evenly spaced", "% of a core", spaced),
     ]
 
 
@@ -79,16 +81,16 @@ def _outage_mb(on: Stage, watcher: Watcher, seconds: float) -> float:
     return on.capture.process.peak_rss_mb()
 
 
-def _cpu_percent(on: Stage, watcher: Watcher, seconds: float) -> float:
+def _cpu_percent(on: Stage, watcher: Watcher, seconds: float, orders: bool = True) -> float:
     on.feed.order("prepare", trades=int(CALM_RATE * seconds))
     begun_s, used_s = time.monotonic(), _cpu_s(on.capture.process.pid)
-    _play(on, watcher, CALM_RATE)
+    _play(on, watcher, CALM_RATE, orders)
     return (_cpu_s(on.capture.process.pid) - used_s) / (time.monotonic() - begun_s) * 100
 
 
-def _play(on: Stage, watcher: Watcher, rate: float) -> None:
+def _play(on: Stage, watcher: Watcher, rate: float, orders: bool = False) -> None:
     """Sends what was prepared; returns when the last of it is visible."""
-    sent = on.feed.order("pace", to=on.name, rate=rate, symbol=SYMBOLS[0])
+    sent = on.feed.order("pace", to=on.name, rate=rate, symbol=SYMBOLS[0], orders=orders)
     watcher.wait_for(sent["ids"][-1], on.capture.process)
 
 
