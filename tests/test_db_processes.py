@@ -212,7 +212,7 @@ def _insert_and_die(connection: db.Connection, rows: list[Trade], number: int, t
 
     type(connection).cmd_query = count  # type: ignore[method-assign]
     if not together:
-        db_session.is_fast = lambda: False  # type: ignore[assignment]
+        db_session.is_fast = lambda: False
     db.insert_trades(connection, rows)
     # The moment after the commit, before anything is done with what it returned.
     if sent + 1 == number:

@@ -189,10 +189,12 @@ def asked(connection: db.Connection) -> list[str]:
 
 def plans(connection: db.Connection, statement: str) -> list[dict[str, Any]]:
     """EXPLAIN's rows, as dictionaries with lower-case keys."""
-    with connection.cursor(dictionary=True) as cursor:
+    with connection.cursor() as cursor:
         # MySQL 9 explains as a tree unless it is asked for the table that both families have.
         cursor.execute(("EXPLAIN FORMAT=TRADITIONAL " if is_mysql(connection) else "EXPLAIN ") + statement)
-        return [{str(key).lower(): value for key, value in row.items()} for row in cursor.fetchall()]
+        names = [str(column[0]).lower() for column in cursor.description or ()]
+        rows: list[Any] = list(cursor.fetchall())
+        return [dict(zip(names, row, strict=True)) for row in rows]
 
 
 def is_mysql(connection: db.Connection) -> bool:
