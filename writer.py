@@ -242,7 +242,7 @@ class Writer(threading.Thread):
             self._step_back(error)
             return False
         self._attempt = 0
-        self._reason = MISSED if trades else self._reason
+        self._reason = MISSED if trades and not earlier else self._reason
         self.gaps_opened += len(opened)
         self._count(trades, inserted, self.refused - refused_before, earlier)
         return True

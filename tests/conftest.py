@@ -70,6 +70,15 @@ def server(request: pytest.FixtureRequest, _farm: _Farm) -> servers.Server:
     return servers.EnvironmentServer(_GIVEN) if request.param == "environment" else _farm.create(request.param)
 
 
+@pytest.fixture(scope="session")
+def any_server(_farm: _Farm) -> servers.Server:
+    """A server that tests share for which its family does not matter; MariaDB's where there are both."""
+    if _ENVIRONMENT:
+        return servers.EnvironmentServer(_GIVEN)
+    there = [family for family in FAMILIES if not isinstance(servers.find_server(family), str)]
+    return _farm.create((there or [FAMILIES[0]])[0])
+
+
 @pytest.fixture(params=FAMILIES)
 def killable_server(request: pytest.FixtureRequest, _farm: _Farm) -> Iterator[servers.PrivateServer]:
     """A server of one test's own, to be killed, suspended and started again; of each family in turn."""

@@ -1,0 +1,143 @@
+"""The tables compared with what the stand-in exchange has traded: trade by trade, id by id, bar by bar.
+
+It is the judge of the capture, so it shares nothing with it: it reads the tables with SQL of its own, and makes the
+candles of the stored trades in its own way.
+"""
+
+import json
+import urllib.request
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any, NamedTuple
+
+CALL_S_MAX = 30.0
+PAGE_TRADES = 100_000
+"""What the exchange gives of its truth at once."""
+RESOLUTIONS = (60, 3_600, 86_400)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+_TRADES = "SELECT trade_id, timestamp, price, quantity, buyer_is_maker FROM {}.trades WHERE symbol = %s"
+_GAPS = "SELECT first_trade_id, last_trade_id FROM {}.gaps WHERE symbol = %s AND filled_at IS NULL"
+_CANDLES = (
+    "SELECT resolution, timestamp, open, high, low, close, first_trade_id, last_trade_id FROM {}.candles"
+    " WHERE symbol = %s"
+)
+
+Row = tuple[datetime, Decimal, Decimal, bool]
+"""What one trade is, beside its id: time (UTC, whole milliseconds), price, quantity, whether the buyer is the maker."""
+
+
+class Comparison(NamedTuple):
+    """One symbol from its first stored trade to its last. Everything but `emitted` and `stored` is a list of ids, but
+    for `wrong_candles`; `emitted` and `stored` are counts."""
+
+    symbol: str
+    emitted: int
+    stored: int
+    missing: list[int]
+    extra: list[int]
+    altered: list[int]
+    doubled: list[int]
+    open_gaps: list[int]
+    wrong_candles: list[str]
+
+    @property
+    def consistent(self) -> bool:
+        """Whether what is stored is right, and exactly what is missing is listed in the open gaps."""
+        spoiled = self.extra or self.altered or self.doubled or self.wrong_candles
+        return self.stored > 0 and not spoiled and self.missing == self.open_gaps
+
+    @property
+    def exact(self) -> bool:
+        """Whether the tables are what was traded: nothing is missing either."""
+        return self.consistent and not self.missing
+
+    def __str__(self) -> str:
+        faults = ("missing", "extra", "altered", "doubled", "open_gaps", "wrong_candles")
+        words = [f"{self.symbol}: emitted {self.emitted}, stored {self.stored}"]
+        words += [f"{name.replace('_', ' ')} {_short(getattr(self, name))}" for name in faults]
+        return ", ".join(words)
+
+
+def _short(found: list[Any]) -> str:
+    return f"{len(found)} ({', '.join(map(str, found[:5]))}{' …' if len(found) > 5 else ''})" if found else "0"
+
+
+def fetch_truth(http: str, symbol: str, first: int = 0) -> Iterator[tuple[int, Row]]:
+    """What the exchange at `http` has emitted of `symbol` from id `first` on, in the order of the ids."""
+    while True:
+        address = f"{http}/_truth/trades?symbol={symbol}&from_id={first}&limit={PAGE_TRADES}"
+        with urllib.request.urlopen(address, timeout=CALL_S_MAX) as answer:
+            lines = answer.read().splitlines()
+        for line in lines:
+            trade = json.loads(line)
+            yield trade["id"], _row(trade)
+            first = trade["id"] + 1
+        if len(lines) < PAGE_TRADES:
+            return
+
+
+def _row(trade: dict[str, Any]) -> Row:
+    when = _EPOCH + timedelta(milliseconds=trade["time_us"] // 1000)
+    return when, Decimal(trade["price"]), Decimal(trade["quantity"]), trade["maker"]
+
+
+def compare(connection: Any, database: str, symbol: str, truth: Iterable[tuple[int, Row]]) -> Comparison:
+    """`symbol` of `database` against `truth`, between the first and the last stored trade.
+
+    `connection` is one of the driver, outside a transaction. The tables may be written to meanwhile: they are read as
+    they are at one moment; `truth` must reach as far, so it must be fetched lazily (fetch_truth is).
+    """
+    connection.start_transaction(consistent_snapshot=True, isolation_level="REPEATABLE READ")
+    rows = _read(connection, _TRADES.format(database), symbol)
+    gaps = _read(connection, _GAPS.format(database), symbol)
+    bars = _read(connection, _CANDLES.format(database), symbol)
+    connection.rollback()
+    times = Counter(trade_id for trade_id, *_ in rows)
+    stored = {row[0]: _stored(row) for row in rows}
+    low, high = min(stored, default=0), max(stored, default=0)
+    emitted = {trade_id: row for trade_id, row in truth if low <= trade_id <= high}
+    candles = {(resolution, begin.replace(tzinfo=UTC)): tuple(bar) for resolution, begin, *bar in bars}
+    return Comparison(
+        symbol=symbol,
+        emitted=len(emitted),
+        stored=len(stored),
+        missing=sorted(emitted.keys() - stored.keys()),
+        extra=sorted(stored.keys() - emitted.keys()),
+        altered=sorted(
+            trade_id for trade_id in stored.keys() & emitted.keys() if stored[trade_id] != emitted[trade_id]
+        ),
+        doubled=sorted(trade_id for trade_id, count in times.items() if count > 1),
+        open_gaps=sorted(trade_id for first, last in gaps for trade_id in range(first, last + 1)),
+        wrong_candles=_differences(candles, candles_of(stored)),
+    )
+
+
+def _read(connection: Any, sql: str, symbol: str) -> list[Any]:
+    with connection.cursor() as cursor:
+        cursor.execute(sql, (symbol,))
+        rows: list[Any] = cursor.fetchall()
+    return rows
+
+
+def _stored(row: Any) -> Row:
+    _, when, price, quantity, maker = row
+    return when.replace(tzinfo=UTC), price, quantity, bool(maker)
+
+
+def candles_of(trades: dict[int, Row]) -> dict[tuple[int, datetime], tuple[Any, ...]]:
+    """The bars that `trades` make, by resolution (seconds) and begin: open, high, low, close, first and last id."""
+    bars: dict[tuple[int, datetime], list[Any]] = {}
+    for trade_id, (when, price, _, _) in sorted(trades.items()):
+        for resolution in RESOLUTIONS:
+            begin = when - (when - _EPOCH) % timedelta(seconds=resolution)
+            bar = bars.setdefault((resolution, begin), [price, price, price, price, trade_id, trade_id])
+            bar[1], bar[2], bar[3], bar[5] = max(bar[1], price), min(bar[2], price), price, trade_id
+    return {key: tuple(bar) for key, bar in bars.items()}
+
+
+def _differences(found: dict[Any, Any], wanted: dict[Any, Any]) -> list[str]:
+    keys = sorted(key for key in found.keys() | wanted.keys() if found.get(key) != wanted.get(key))
+    return [f"{key[0]} s at {key[1]:%Y-%m-%d %H:%M}: {found.get(key)} for {wanted.get(key)}" for key in keys]
