@@ -173,6 +173,8 @@ class Backfill(threading.Thread):
 
     def _step_back(self, error: Exception) -> float:
         if isinstance(error, db.DatabaseError | private_mysql.ServerError):
+            # What was waited for the exchange says nothing of the database, which may be back at once.
+            self._attempt = self._attempt if self._connection is None else 0
             self._close()
         else:
             self._failed = self._asked

@@ -172,7 +172,12 @@ class Connection(threading.Thread):
         attempt = 0
         while self._may_connect():
             trades = self.parsed
-            self._read_until_cut()
+            try:
+                self._read_until_cut()
+            except Exception as error:
+                # A defect must not leave the capture with a connection less for the rest of the month.
+                log.exception("%s fails", self.name)
+                self._error = error
             if self.parsed > trades:
                 attempt = 0
             if self._stop_asked.is_set():
@@ -224,9 +229,11 @@ class Connection(threading.Thread):
             on_error=self._on_error,
         )
         # The JSON decoder checks the UTF-8 as well, and the library's check is three times slower than all the rest.
-        self._app.run_forever(skip_utf8_validation=True)
-        self.opened_at = None
-        self._app = None
+        try:
+            self._app.run_forever(skip_utf8_validation=True)
+        finally:
+            self.opened_at = None
+            self._app = None
 
     def _on_open(self, _app: websocket.WebSocketApp) -> None:
         self.opened_at = time.monotonic()
