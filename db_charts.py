@@ -113,7 +113,7 @@ def _merge(step: Step | None, candle: Candle, begin: datetime) -> Step:
 
 def _sample_lags(connection: Connection, symbol: str, start: datetime, end: datetime) -> list[Lag]:
     sql = (
-        f"SELECT MIN(lag), AVG(lag), MAX(lag) FROM (SELECT {_LAG_US} AS lag FROM trades"
+        f"SELECT MIN(late), AVG(late), MAX(late) FROM (SELECT {_LAG_US} AS late FROM trades"
         " WHERE symbol = %s AND timestamp >= %s AND timestamp < %s"
         f" ORDER BY timestamp, trade_id LIMIT {SAMPLE_TRADES}) AS sample"
     )

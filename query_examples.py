@@ -8,6 +8,11 @@ the result. Without a command all three are answered for every stored symbol.
     python query_examples.py at 2025-11-20T10:15:09 --symbol BTCUSDT,ETHUSDT
     python query_examples.py range 2025-11-20T10:00 2025-11-20T11:00
     python query_examples.py range --last 5m --json
+    python query_examples.py range --last 1h --plot hour.png
+    python query_examples.py report --html report.html
+
+Lowest and highest come from the candles and a few trades, in the same time for any range; the answer about a range of
+up to 200,000 trades is compared with a scan of all of them. Charts need requirements-tools.txt.
 
 Times are ISO 8601, and UTC unless they have an offset; a range includes its START and not its END. `--last` counts back
 from the newest trade. While nothing real was captured, the demo's trades are read, and the first line says so.
@@ -16,32 +21,53 @@ from the newest trade. While nothing real was captured, the demo's trades are re
 import argparse
 import io
 import os
-import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
 from operator import attrgetter
-from typing import Any, NamedTuple, NoReturn, TypeVar
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
+import candles as bars
 import config
 import db
 import private_mysql
-from db import Connection, Trade
-from report import Answer, Marks, as_json, as_text, count, duration, iso, json_marks, json_trade, said, trade_table, utc
+from candles import HOUR, MINUTE, Candle
+from db import Connection, MinMax, Trade
+from query_options import parse_options
+from report import (
+    Answer,
+    Marks,
+    as_json,
+    as_text,
+    candle_table,
+    count,
+    duration,
+    iso,
+    json_candle,
+    json_marks,
+    json_trade,
+    said,
+    trade_table,
+    utc,
+)
+from report_html import Picture, as_html
 
 T = TypeVar("T")
 
 SECOND_ROWS_MAX = 10
 """Trades of a second that are listed for people; JSON has all of them."""
-LAST_DAYS_MAX = 36_500
-TIME_MIN = datetime(1970, 1, 1, tzinfo=UTC)
-"""Long before the first trade of the exchange, and well inside what DATETIME can hold."""
 REPORT_RANGES = {"minute": timedelta(minutes=1), "hour": timedelta(hours=1), "day": timedelta(days=1)}
+REPORT_CANDLES = {"minute": (MINUTE, 10), "hour": (HOUR, 12)}
+"""Resolution in seconds, and how many of the last candles are shown."""
+SCAN_TRADES_MAX = 200_000
+"""The answer about a range of up to so many trades is compared with that of a scan, which takes about 0.1 s."""
+SCAN_TRIES = 3
+"""The answers come one after the other, and trades may be stored between them."""
 
 _MILLISECOND = timedelta(milliseconds=1)
 _price = attrgetter("price")
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 class Mistake(Exception):
@@ -59,14 +85,16 @@ class Source(NamedTuple):
 
 def main(argv: list[str] | None = None, *, now: datetime | None = None) -> int:
     """Answer the questions of the command line; 0, or 2 after one line on stderr. `now` is this machine's clock."""
-    options = parse_options(argv)
+    options, now = parse_options(argv, __doc__), _whole_ms(now or datetime.now(UTC))
     if isinstance(sys.stdout, io.TextIOWrapper):
         # Some symbols are not ASCII, and not every terminal or pipe can show them.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         source = open_source(config.load(), options.demo)
         with closing(source.connection):
-            answers = list(answer(source, options, _whole_ms(now or datetime.now(UTC))))
+            answers = list(answer(source, options, now))
+            if options.plot or options.html:
+                draw(source, options, answers, now)
         if options.json:
             print(as_json(source.settings, answers), flush=True)
         else:
@@ -82,77 +110,39 @@ def main(argv: list[str] | None = None, *, now: datetime | None = None) -> int:
     return 0
 
 
-# ---- The command line.
-
-
-class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message} (see --help)\n")
-
-
-def parse_options(argv: list[str] | None) -> argparse.Namespace:
-    """The command line's `command`, `symbol`, `json`, `demo`, and `time` or `start`, `end`, `last`; exits with 2."""
-    common = Parser(add_help=False, argument_default=argparse.SUPPRESS, allow_abbrev=False)
-    common.add_argument("--symbol", action="append", help="only this one; repeat it, or separate with commas")
-    common.add_argument("--json", action="store_true", help="one JSON document instead of text; prices are strings")
-    common.add_argument("--demo", action="store_true", help="read the demo's database even if there is a real one")
-    parser = Parser(
-        prog="query_examples.py",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        parents=[common],
-        allow_abbrev=False,
-    )
-    commands = parser.add_subparsers(dest="command", metavar="{latest,at,range}", title="commands")
-    commands.add_parser("latest", parents=[common], allow_abbrev=False, help="the latest price")
-    at = commands.add_parser("at", parents=[common], allow_abbrev=False, help="the price at a second")
-    at.add_argument("time", metavar="TIME", type=parse_time, help="such as 2025-11-20T10:15:09, in UTC")
-    span = commands.add_parser(
-        "range", parents=[common], allow_abbrev=False, help="the lowest and the highest price in a range of time"
-    )
-    span.add_argument("start", metavar="START", type=parse_time, nargs="?", help="the first millisecond of the range")
-    span.add_argument("end", metavar="END", type=parse_time, nargs="?", help="the first millisecond after the range")
-    span.add_argument("--last", metavar="DURATION", type=parse_duration, help="until the newest trade: 30s, 5m, 2h, 1d")
-    options = parser.parse_args(argv, argparse.Namespace(symbol=[], json=False, demo=False))
-    if options.command == "range":
-        _require_range(span, options)
-    return options
-
-
-def _require_range(parser: Parser, options: argparse.Namespace) -> None:
-    given = [time for time in (options.start, options.end) if time is not None]
-    if len(given) != (2 if options.last is None else 0):
-        parser.error("give either START and END, or --last DURATION such as --last 5m")
-    if options.last is None and options.start >= options.end:
-        start, end = iso(options.start), iso(options.end)
-        parser.error(f"the range from {start} to {end} is empty: START must be before END")
-
-
-def parse_time(text: str) -> datetime:
-    """The UTC time of an ISO 8601 text; without an offset it is UTC already. Raises ArgumentTypeError."""
+def draw(source: Source, options: argparse.Namespace, answers: Sequence[Answer], now: datetime) -> None:
+    """Writes the files of --plot and --html. Raises Mistake."""
     try:
-        time = datetime.fromisoformat(text)
-        time = time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
-    except (ValueError, OverflowError):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not a time; write it like 2025-11-20T10:15:09 or 2025-11-20T11:15:09.250+01:00"
-        ) from None
-    if time < TIME_MIN:
-        raise argparse.ArgumentTypeError(f"{text!r} is too early; give a time from {TIME_MIN.year} on")
-    return time
+        # Slow to import, and not needed for anything else.
+        import charts
+    except ImportError as error:
+        raise Mistake(f"charts need another package: pip install -r requirements-tools.txt ({error})") from error
+    spans = {number: (one.symbol, *one.span) for number, one in enumerate(answers) if one.span}
+    drawn = charts.fetch_all(source.connection, spans)
+    if options.plot:
+        # Of the report's ranges the longest, which comes last.
+        longest = list({chart.found.symbol: chart for chart in drawn.values()}.values())
+        if not longest or len(longest) > charts.CHARTS_MAX:
+            shown = f"a picture can show 1 to {charts.CHARTS_MAX} symbols with trades, not {len(longest)}"
+            raise Mistake(f"{shown}; choose with --symbol, or another range")
+        _write(options.plot, charts.png(longest))
+    if options.html:
+        pictures = {number: Picture(charts.png([chart]), charts.describe(chart)) for number, chart in drawn.items()}
+        _write(options.html, as_html((source.settings, source.fallback), answers, pictures, now).encode())
 
 
-def parse_duration(text: str) -> timedelta:
-    """The duration of a text such as 90s, 5m, 2h or 1d. Raises ArgumentTypeError."""
-    match = re.fullmatch(r"([0-9]{1,9})([smhd])", text)
-    if not match or int(match[1]) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a duration; write a whole number and s, m, h or d, like 5m")
-    duration = timedelta(**{_UNITS[match[2]]: int(match[1])})
-    if duration > timedelta(days=LAST_DAYS_MAX):
-        raise argparse.ArgumentTypeError(f"{text!r} is too long; give at most {LAST_DAYS_MAX}d")
-    return duration
+def _write(path: Path, content: bytes) -> None:
+    """A file that appears whole, or stays as it was. Raises Mistake."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.write_bytes(content)
+        part.replace(path)
+    except OSError as error:
+        raise Mistake(f"{path} cannot be written: {error.strerror}") from error
+    finally:
+        with suppress(OSError):
+            part.unlink()
+    print(f"query_examples.py: wrote {path}", file=sys.stderr)
 
 
 # ---- What is read.
@@ -184,7 +174,7 @@ def open_source(settings: config.Settings, demo: bool) -> Source:
 def answer(source: Source, options: argparse.Namespace, now: datetime) -> Iterator[Answer]:
     """The answers to what `options` ask, symbol by symbol. Raises Mistake."""
     connection = source.connection
-    newest_trades = [_newest(connection, symbol) for symbol in _wanted(source, options.symbol)]
+    newest_trades = [_newest(connection, symbol) for symbol in wanted_symbols(source, options.symbol)]
     # The exchange's clock may run ahead of this machine's.
     _refuse_future(options, max(now, *(newest.timestamp + _MILLISECOND for newest, _ in newest_trades)))
     for newest, sql in newest_trades:
@@ -202,9 +192,11 @@ def answer(source: Source, options: argparse.Namespace, now: datetime) -> Iterat
                 yield _last_complete_second(connection, newest)
                 for name, length in REPORT_RANGES.items():
                     yield _last(connection, newest, length, name)
+                for name, (resolution, number) in REPORT_CANDLES.items():
+                    yield _candles(connection, newest, resolution, number, name)
 
 
-def _wanted(source: Source, asked: Sequence[str]) -> Sequence[str]:
+def wanted_symbols(source: Source, asked: Sequence[str]) -> Sequence[str]:
     """The symbols to report on, all if none is `asked` for. Raises Mistake for one without a trade, ConfigError."""
     wanted = config.parse_symbols("--symbol", ",".join(asked)) if asked else source.symbols
     for symbol in wanted:
@@ -288,15 +280,62 @@ def _range(connection: Connection, symbol: str, start: datetime, end: datetime, 
     found, sql = _ask(connection, db.min_max, symbol, start, end)
     marks: Marks = []
     lines: list[str] = []
+    equal = None
     if found:
-        marks = [("first", found.first), ("lowest", found.low), ("highest", found.high), ("last", found.last)]
-        lines = [*trade_table(marks), "", f"{count(found.trades)} in {duration(end - start)}"]
+        found, equal = _compare(connection, found)
+        marks = _marks(found)
+        lines = [*trade_table(marks), "", f"{count(found.trades)} in {duration(end - start)}; {_COMPARED[equal]}"]
     bounds = {"start": iso(start), "end": iso(end)}
-    result = {**bounds, **json_marks(found.trades if found else 0, marks), "as_of": None}
+    result = {**bounds, **json_marks(found.trades if found else 0, marks), "equals_scan": equal, "as_of": None}
     period = f"from {said(start)} to before {said(end)} UTC"
     question = f"What were the lowest and the highest price of {symbol}{which} {period}?"
-    answer = Answer("range", symbol, question, sql, result, lines)
+    answer = Answer("range", symbol, question, sql, result, lines, (start, end))
     return answer if found else _as_of(connection, answer, start, "that range")
+
+
+_COMPARED = {
+    True: "a scan of the trades themselves gives the same",
+    None: f"not compared with a scan of the trades, which is done up to {SCAN_TRADES_MAX:,}",
+    False: "a scan of the trades gives ANOTHER answer: make the candles anew (db.rebuild_candles)",
+}
+
+
+def _compare(connection: Connection, found: MinMax) -> tuple[MinMax, bool | None]:
+    """The answer from the candles, and whether a scan of the trades gives the same; None: too many to scan them."""
+    if found.trades > SCAN_TRADES_MAX:
+        return found, None
+    for _ in range(SCAN_TRIES):
+        if db.min_max_by_scan(connection, found.symbol, found.start, found.end) == found:
+            return found, True
+        found = db.min_max(connection, found.symbol, found.start, found.end) or found
+    return found, False
+
+
+def _marks(found: MinMax) -> Marks:
+    return [("first", found.first), ("lowest", found.low), ("highest", found.high), ("last", found.last)]
+
+
+def _candles(connection: Connection, newest: Trade, resolution: int, number: int, name: str) -> Answer:
+    """The bars up to that of the newest trade, which may go on."""
+    bar, length = bars.floor(newest.timestamp, resolution), timedelta(seconds=resolution)
+    start, end = bar - (number - 1) * length, bar + length
+    candles, sql = _ask(connection, db.candles, newest.symbol, resolution, start, end)
+    bounds = {"resolution": resolution, "start": iso(start), "end": iso(end)}
+    result = {**bounds, "candles": [json_candle(candle) for candle in candles]}
+    period = f"from {said(start)} to before {said(end)} UTC"
+    question = f"How did {newest.symbol} trade in each of the last {number} {name}s, {period}?"
+    lines = [*candle_table(candles), "", *_candle_notes(connection, candles, name)]
+    return Answer("candles", newest.symbol, question, sql, result, lines)
+
+
+def _candle_notes(connection: Connection, candles: Sequence[Candle], name: str) -> list[str]:
+    first, last = candles[0].first_trade_id, candles[-1].last_trade_id
+    gaps = [gap for gap in db.open_gaps(connection, candles[0].symbol) if first < gap.first_trade_id < last]
+    notes = [f"The last {name} goes on with the next trade; one without a trade has no line."]
+    if gaps:
+        missing = sum(gap.missing for gap in gaps)
+        notes.append(f"{count(missing)} of these are missing: see `python backfill.py --list`.")
+    return notes
 
 
 def _as_of(connection: Connection, answer: Answer, when: datetime, where: str) -> Answer:

@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 
 import config
+from candles import Candle
 from db import Trade
 
 LINE_CHARS_MAX = 100
@@ -32,6 +33,8 @@ class Answer(NamedTuple):
     sql: list[str]
     result: dict[str, Any]
     lines: list[str]
+    span: tuple[datetime, datetime] | None = None
+    """The range of time of which a chart can be drawn."""
 
 
 # ---- For programs.
@@ -42,9 +45,12 @@ def as_json(settings: config.Settings, answers: Sequence[Answer]) -> str:
     document = {
         "database": settings.mysql_database,
         "demo": settings.demo,
-        "answers": [{name: value for name, value in answer._asdict().items() if name != "lines"} for answer in answers],
+        "answers": [{name: value for name, value in answer._asdict().items() if name in _JSON} for answer in answers],
     }
     return json.dumps(document, indent=2)
+
+
+_JSON = ("kind", "symbol", "question", "sql", "result")
 
 
 def iso(time: datetime) -> str:
@@ -70,13 +76,20 @@ def json_trade(trade: Trade) -> dict[str, Any]:
     }
 
 
+def json_candle(candle: Candle) -> dict[str, Any]:
+    """A candle without its symbol and its resolution, which are those of the question."""
+    prices = {name: f"{getattr(candle, name):.8f}" for name in ("open", "high", "low", "close")}
+    ids = {"first_trade_id": candle.first_trade_id, "last_trade_id": candle.last_trade_id}
+    return {"timestamp": iso(candle.timestamp), **prices, **ids, "trades": candle.trades}
+
+
 # ---- For people.
 
 
 def as_text(settings: config.Settings, fallback: bool, answers: Sequence[Answer], colour: bool) -> str:
     """The answers one below the other, after a line that says which database was read, and if in place of another."""
     bold, dim, plain = ("\x1b[1m", "\x1b[2m", "\x1b[0m") if colour else ("", "", "")
-    blocks = [_headline(settings, fallback)]
+    blocks = [headline(settings, fallback)]
     for answer in answers:
         sql = "\n".join(fold(statement) for statement in answer.sql)
         blocks.append(f"{bold}{textwrap.fill(answer.question, LINE_CHARS_MAX)}{plain}")
@@ -85,7 +98,8 @@ def as_text(settings: config.Settings, fallback: bool, answers: Sequence[Answer]
     return "\n\n".join(blocks).rstrip("\n")
 
 
-def _headline(settings: config.Settings, fallback: bool) -> str:
+def headline(settings: config.Settings, fallback: bool) -> str:
+    """Which database was read, and what is in it."""
     name = settings.mysql_database
     if not settings.demo:
         return f"Database {name}: trades captured from the exchange; times are UTC"
@@ -111,16 +125,42 @@ def fold(statement: str) -> str:
 def trade_table(rows: Marks) -> list[str]:
     """The trades, all of one symbol, in columns with the units in the heading, after what each of them is."""
     trades = [trade for _, trade in rows]
-    symbol = trades[0].symbol
-    quote = next((asset for asset in QUOTE_ASSETS if symbol.endswith(asset) and symbol != asset), "")
+    base, quote = split_symbol(trades[0].symbol)
     columns = [
         ["", *(mark for mark, _ in rows)],
         _amounts(f"price {quote}", [trade.price for trade in trades]),
-        _amounts(f"quantity {symbol.removesuffix(quote) if quote else ''}", [trade.quantity for trade in trades]),
+        _amounts(f"quantity {base}", [trade.quantity for trade in trades]),
         ["taker", *("sold" if trade.buyer_is_maker else "bought" for trade in trades)],
         ["time UTC", *(utc(trade.timestamp) for trade in trades)],
         ["trade id", *(str(trade.trade_id) for trade in trades)],
     ]
+    return _table(columns)
+
+
+def candle_table(candles: Sequence[Candle]) -> list[str]:
+    """The candles, all of one symbol, oldest first."""
+    quote = split_symbol(candles[0].symbol)[1]
+    trades = ["trades", *(f"{candle.trades:,}" for candle in candles)]
+    return _table(
+        [
+            ["begin UTC", *(f"{candle.timestamp:%Y-%m-%d %H:%M}" for candle in candles)],
+            _amounts(f"open {quote}", [candle.open for candle in candles]),
+            _amounts("high", [candle.high for candle in candles]),
+            _amounts("low", [candle.low for candle in candles]),
+            _amounts("close", [candle.close for candle in candles]),
+            [cell.rjust(max(map(len, trades))) for cell in trades],
+        ]
+    )
+
+
+def split_symbol(symbol: str) -> tuple[str, str]:
+    """The base and the quote asset; both empty when the quote is not one of QUOTE_ASSETS."""
+    quote = next((asset for asset in QUOTE_ASSETS if symbol.endswith(asset) and symbol != asset), "")
+    return (symbol.removesuffix(quote), quote) if quote else ("", "")
+
+
+def _table(columns: Sequence[Sequence[str]]) -> list[str]:
+    """Columns side by side, without those that are empty."""
     widths = [max(map(len, column)) for column in columns]
     padded = [[cell.ljust(width) for cell in column] for column, width in zip(columns, widths, strict=True) if width]
     return ["  ".join(line).rstrip() for line in zip(*padded, strict=True)]

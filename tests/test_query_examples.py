@@ -19,6 +19,7 @@ import config
 import db
 import mysql_server
 import query_examples
+import query_options
 import report
 from db import Trade
 from tests.servers import ROOT, Server, free_port
@@ -253,7 +254,7 @@ What were the lowest and the highest price of BTCUSDT from 2025-11-20 10:15:09 t
     highest    61837.63    0.00108     bought  2025-11-20 10:15:09.000  104
     last       61837.63   10.00000001  sold    2025-11-20 10:15:09.999  106
 
-    3 trades in 1 s
+    3 trades in 1 s; a scan of the trades themselves gives the same
 """
     outcome = ask("range", "2025-11-20T10:15:09Z", "2025-11-20T10:15:10Z", "--symbol", "BTCUSDT")
     assert (0, expected) == (outcome.code, without_sql(outcome.out))
@@ -309,7 +310,7 @@ from 2025-11-20 10:14:10.001 to before 2025-11-20 10:15:10.001 UTC?
     highest    61850.00          2.00  sold    2025-11-20 10:15:08.999  103
     last       61839.00          0.30  bought  2025-11-20 10:15:10.000  107
 
-    5 trades in 1 min
+    5 trades in 1 min; a scan of the trades themselves gives the same
 
 
 What were the lowest and the highest price of BTCUSDT in the last hour up to its newest trade, from
@@ -321,7 +322,7 @@ What were the lowest and the highest price of BTCUSDT in the last hour up to its
     highest    61850.00          2.00  sold    2025-11-20 10:15:08.999  103
     last       61839.00          0.30  bought  2025-11-20 10:15:10.000  107
 
-    6 trades in 1 h
+    6 trades in 1 h; a scan of the trades themselves gives the same
 
 
 What were the lowest and the highest price of BTCUSDT in the last day up to its newest trade, from
@@ -333,7 +334,25 @@ What were the lowest and the highest price of BTCUSDT in the last day up to its 
     highest    61850.00          2.00  sold    2025-11-20 10:15:08.999  103
     last       61839.00          0.30  bought  2025-11-20 10:15:10.000  107
 
-    7 trades in 1 d
+    7 trades in 1 d; a scan of the trades themselves gives the same
+
+
+How did BTCUSDT trade in each of the last 10 minutes, from 2025-11-20 10:06:00 to before 2025-11-20
+10:16:00 UTC?
+
+    begin UTC         open USDT      high       low     close  trades
+    2025-11-20 10:15   61850.00  61850.00  61830.50  61839.00       5
+
+    The last minute goes on with the next trade; one without a trade has no line.
+
+
+How did BTCUSDT trade in each of the last 12 hours, from 2025-11-19 23:00:00 to before 2025-11-20
+11:00:00 UTC?
+
+    begin UTC         open USDT      high       low     close  trades
+    2025-11-20 10:00   61000.50  61850.00  61000.50  61839.00       6
+
+    The last hour goes on with the next trade; one without a trade has no line.
 """
 
 
@@ -343,6 +362,12 @@ def test_the_report_of_a_symbol_is_the_whole_expected_text(ask: Ask, database: s
     outcome = ask("--symbol", "BTCUSDT")
     expected = REPORT.format(database=database)
     assert (0, expected, "") == (outcome.code, without_sql(outcome.out), outcome.err)
+
+
+@pytest.mark.usefixtures("tape")
+def test_report_is_the_same_as_no_command(ask: Ask) -> None:
+    """It can be said, for its options."""
+    assert ask() == ask("report")
 
 
 @pytest.mark.usefixtures("tape")
@@ -434,6 +459,7 @@ def test_json_of_a_range(ask: Ask) -> None:
         "lowest": trade(105, "2025-11-20T10:15:09.000Z", "61830.50000000", "0.20000000", True),
         "highest": trade(103, "2025-11-20T10:15:08.999Z", "61850.00000000", "2.00000000", True),
         "last": trade(107, "2025-11-20T10:15:10.000Z", "61839.00000000", "0.30000000", False),
+        "equals_scan": True,
         "as_of": None,
     }
 
@@ -453,6 +479,77 @@ def test_json_of_a_quiet_second_has_the_price_as_of_then(ask: Ask) -> None:
         "as_of": {"trade": before, "age_ms": 30_250},
         "trades": [],
     }
+
+
+@pytest.mark.usefixtures("tape")
+def test_json_of_the_candles(ask: Ask) -> None:
+    """Each bar with its exact prices and its ids; a bar without a trade is not there."""
+    answers = exact(ask("report", "--json", "--symbol", "BTCUSDT").out)["answers"]
+    minutes, _hours = (answer["result"] for answer in answers if answer["kind"] == "candles")
+    prices = {"open": "61850.00000000", "high": "61850.00000000", "low": "61830.50000000", "close": "61839.00000000"}
+    candle = {"timestamp": "2025-11-20T10:15:00.000Z", **prices, "first_trade_id": 103, "last_trade_id": 107}
+    assert minutes == {
+        "resolution": 60,
+        "start": "2025-11-20T10:06:00.000Z",
+        "end": "2025-11-20T10:16:00.000Z",
+        "candles": [{**candle, "trades": 5}],
+    }
+
+
+def test_candles_say_how_many_of_their_trades_are_missing(ask: Ask, settings: config.Settings) -> None:
+    """Their number is that of the exchange's ids, of which three were not stored."""
+    store(settings, [one for one in BITCOIN if one.trade_id not in (104, 105, 106)])
+
+    notes = [line for line in ask("report").out.splitlines() if "missing" in line]
+
+    assert notes == ["    3 trades of these are missing: see `python backfill.py --list`."] * 2
+
+
+# ---- Whether the answer is that of a scan.
+
+
+@pytest.mark.usefixtures("tape")
+def test_a_large_range_is_not_compared_and_says_so(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scan takes time that grows with the range."""
+    monkeypatch.setattr(query_examples, "SCAN_TRADES_MAX", 7)
+
+    small, large = (ask("range", "--last", last, "--symbol", "BTCUSDT") for last in ("1d", "2d"))
+
+    assert "7 trades in 1 d; a scan of the trades themselves gives the same" in small.out
+    assert "8 trades in 2 d; not compared with a scan of the trades" in large.out
+
+
+@pytest.mark.usefixtures("tape")
+def test_candles_that_are_spoilt_are_found_out(ask: Ask, settings: config.Settings) -> None:
+    """Whoever deletes from the table of candles is told what to do."""
+    with closing(db.connect(settings)) as connection, connection.cursor() as cursor:
+        cursor.execute("DELETE FROM candles")
+
+    outcome = ask("range", "--last", "1h", "--symbol", "BTCUSDT")
+    (answer,) = exact(ask("range", "--last", "1h", "--symbol", "BTCUSDT", "--json").out)["answers"]
+
+    assert "a scan of the trades gives ANOTHER answer" in outcome.out
+    assert answer["result"]["equals_scan"] is False
+
+
+def test_a_trade_that_is_stored_meanwhile_is_no_difference(
+    ask: Ask, settings: config.Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both answers are asked for again."""
+    real, late = db.min_max_by_scan, [BITCOIN[3]]
+    store(settings, BITCOIN[:3] + BITCOIN[4:])
+
+    def scan(*arguments: Any) -> Any:
+        if late:
+            store(settings, [late.pop()])
+        return real(*arguments)
+
+    monkeypatch.setattr(db, "min_max_by_scan", scan)
+    outcome = ask("range", "2025-11-20T09:00", "2025-11-20T10:15:10", "--symbol", "BTCUSDT")
+
+    assert not late
+    assert "highest    61850.00" in outcome.out
+    assert "a scan of the trades themselves gives the same" in outcome.out
 
 
 # ---- The SQL that is shown.
@@ -487,7 +584,8 @@ def test_the_sql_gives_the_result_again(ask: Ask, server: Server, database: str,
     (folded,) = [block for block in blocks if block.startswith("  SELECT ")]
     results = run_again(server, database, answer["sql"])
     assert results == run_again(server, database, re.split(r"(?<=;)\n", folded))
-    found = {(row[2], f"{row[3]:.8f}") for rows in results for row in rows if len(row) == 7}
+    trades = [row[-7:] for rows in results for row in rows if len(row) >= 7]
+    found = {(row[2], f"{row[3]:.8f}") for row in trades}
     named = re.findall(r'"trade_id": (\d+),\s+"timestamp": "[^"]+",\s+"price": "([^"]+)"', json.dumps(answer["result"]))
     assert named
     assert {(int(trade_id), price) for trade_id, price in named} == found
@@ -601,6 +699,7 @@ def test_a_missing_database_is_one_line(ask: Ask, settings: config.Settings, ser
     """The report names the database that is missing, the demo's when that was asked for, and creates neither."""
     assert f"'{settings.mysql_database}'" in refusal(ask())
     assert f"'{settings.mysql_database}_demo'" in refusal(ask("--demo"))
+    assert "nothing was captured yet? run `python ws_client.py` or `make demo`" in refusal(ask())
     assert run_again(server, "mysql", [f"SHOW DATABASES LIKE '{settings.mysql_database}%'"]) == [[]]
 
 
@@ -611,6 +710,9 @@ def test_a_missing_database_is_one_line(ask: Ask, settings: config.Settings, ser
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
+        (["latest", "--plot", "x.png"], "unrecognized"),
+        (["--plot", "x.png", "latest"], "latest has nothing to draw"),
+        (["range", "--last", "5m", "--plot", "x.jpg"], "does not end in .png"),
         (
             ["latest", "--symbol", "XRPUSDT"],
             "no trade of XRPUSDT is stored in {database}; --symbol can be BTCUSDT, ETHUSDT",
@@ -663,7 +765,7 @@ def test_the_present_is_not_the_future(ask: Ask) -> None:
 )
 def test_parse_time_returns_utc(text: str, expected: datetime) -> None:
     """ISO 8601 in its forms; without an offset a time is UTC."""
-    time = query_examples.parse_time(text)
+    time = query_options.parse_time(text)
     assert (expected, UTC) == (time, time.tzinfo)
 
 
@@ -673,13 +775,13 @@ def test_parse_time_returns_utc(text: str, expected: datetime) -> None:
 )
 def test_parse_duration(text: str, seconds: int) -> None:
     """A whole number and a unit."""
-    assert timedelta(seconds=seconds) == query_examples.parse_duration(text)
+    assert timedelta(seconds=seconds) == query_options.parse_duration(text)
 
 
 def test_parse_duration_refuses_what_timedelta_cannot_hold() -> None:
     """The largest number that the form allows is refused, and does not overflow."""
     with pytest.raises(argparse.ArgumentTypeError, match="too long"):
-        query_examples.parse_duration("999999999d")
+        query_options.parse_duration("999999999d")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,153 @@
+"""Files that appear whole or not at all: written under another name, hashed on the way, renamed at the end."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+FOLDER_MANIFEST = "_manifest.json"
+"""With an underscore, so that readers of a partitioned folder of Parquet pass over it."""
+
+
+class ExportError(Exception):
+    """The export cannot be made; one line that says what to do."""
+
+
+class Place(NamedTuple):
+    """Where an export goes: `target` is its name at the end, `stage` until then."""
+
+    target: Path
+    stage: Path
+    folder: bool
+
+    @property
+    def manifest(self) -> Path:
+        """Beside a file, inside a folder; by its name at the end."""
+        if self.folder:
+            return self.target / FOLDER_MANIFEST
+        return self.target.with_name(f"{self.target.name}.manifest.json")
+
+
+@contextmanager
+def staged(target: Path, folder: bool, force: bool) -> Iterator[Place]:
+    """A place to write to, which is removed if the block raises, and renamed by publish().
+
+    Raises ExportError when something is there already, unless `force`, and OSError.
+    """
+    stage = target.with_name(f".{target.name}.{os.getpid()}.part")
+    place = Place(target, stage, folder)
+    _refuse(place, force)
+    try:
+        if folder:
+            stage.mkdir()
+        yield place
+    finally:
+        _remove(stage)
+
+
+def _refuse(place: Place, force: bool) -> None:
+    target = place.target
+    if not target.parent.is_dir():
+        raise ExportError(f"there is no folder {target.parent}; create it, or give another name")
+    if not os.path.lexists(target) and (place.folder or not place.manifest.exists()):
+        return
+    if not force:
+        raise ExportError(f"{target} exists already; give another name, or --force to replace it")
+    # Only what was exported before is replaced as a whole: a slip of the keyboard must not cost a home directory.
+    if target.is_dir() and not (place.folder and place.manifest.exists()):
+        raise ExportError(f"{target} is a folder, and not one of an earlier export; give another name")
+    if place.folder and target.exists() and not target.is_dir():
+        raise ExportError(f"{target} is a file, but --partition makes a folder; give another name")
+
+
+def publish(place: Place, manifest: dict[str, Any]) -> None:
+    """The export and its manifest under their names. Raises OSError."""
+    text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
+    if place.folder:
+        _write(place.stage / FOLDER_MANIFEST, text)
+        aside = place.stage.with_name(place.stage.name + "-old")
+        if place.target.exists():
+            place.target.rename(aside)
+        place.stage.rename(place.target)
+        _remove(aside)
+        return
+    # A manifest must never stand beside a file that it does not describe.
+    place.manifest.unlink(missing_ok=True)
+    place.stage.replace(place.target)
+    hidden = place.stage.with_name(place.stage.name + "-manifest")
+    _write(hidden, text)
+    hidden.replace(place.manifest)
+
+
+def _write(path: Path, text: str) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+class Output:
+    """A new binary file that is written from begin to end and knows its size and its SHA-256.
+
+    As a context manager it waits at the end until everything is on the disk. When the block has raised, what a format's
+    library still wants to write when it is thrown away goes nowhere.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.bytes = 0
+        self._abandoned = False
+        self._file = path.open("xb")
+        self._hash = hashlib.sha256()
+
+    def write(self, data: bytes) -> int:
+        """The number of bytes, which are all written."""
+        if self._abandoned:
+            return memoryview(data).nbytes
+        self._file.write(data)
+        self._hash.update(data)
+        size = memoryview(data).nbytes
+        self.bytes += size
+        return size
+
+    def tell(self) -> int:
+        """The position, which is always the end."""
+        return self.bytes
+
+    def flush(self) -> None:
+        """Hands everything to the system."""
+        self._file.flush()
+
+    @property
+    def closed(self) -> bool:
+        """Whether no more can be written."""
+        return self._file.closed
+
+    def close(self) -> None:
+        """Does nothing: the file ends with the block, since a format's library may close it sooner than that."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        self._abandoned = kind is not None
+        with self._file:
+            if not self._abandoned:
+                self._file.flush()
+                os.fsync(self._file.fileno())
+
+    @property
+    def sha256(self) -> str:
+        """Of all that was written, in hexadecimal."""
+        return self._hash.hexdigest()
