@@ -9,7 +9,7 @@ FAMILY ?= mariadb
 SECONDS ?= 60
 SEED ?=
 
-.PHONY: help run demo report test soak bench lint clean server
+.PHONY: help run demo api report test soak bench lint clean server
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -17,8 +17,11 @@ help: ## list the targets
 run: .venv/.run server ## capture the trades of SYMBOLS from Binance until Ctrl-C
 	@exec $(BIN)/python ws_client.py $(ARGS)
 
-demo: .venv/.demo server ## capture from the stand-in exchange: no internet needed, a database of its own
-	@exec $(BIN)/python ws_client.py --demo $(ARGS)
+demo: .venv/.demo server ## capture from the stand-in exchange, with a dashboard: no internet needed, its own database
+	@exec $(BIN)/python -m tools.demo $(ARGS)
+
+api: .venv/.demo server ## REST API and live dashboard of what was captured (ARGS="--demo": of the demo's database)
+	@exec $(BIN)/python -m tools.api $(ARGS)
 
 report: .venv/.run server ## latest price, price at a second, minimum and maximum
 	@exec $(BIN)/python query_examples.py $(ARGS)
@@ -26,6 +29,7 @@ report: .venv/.run server ## latest price, price at a second, minimum and maximu
 test: .venv/.dev server ## the tests, on MariaDB and on MySQL, or on the server that MYSQL_* names
 	@test -n "$$MYSQL_HOST$$MYSQL_UNIX_SOCKET" || tests/fetch_mysql.sh
 	@tools/setup.sh postgres
+	@tools/setup.sh browser
 	@exec $(BIN)/python -m pytest -rs $(ARGS)
 
 soak: .venv/.demo server ## capture while everything fails, then compare every trade; SECONDS=600 SEED=7 FAMILY=mysql

@@ -22,8 +22,8 @@ log = logging.getLogger("spool")
 SEGMENT_BYTES_MAX = 16 * 2**20
 SPOOL_BYTES_MAX = 16 * 2**30
 """About 130 million trades. At the bound append raises, as it does when the disk is full."""
-REPLAY_BYTES_MAX = 256 * 2**10
-"""What one read returns: about 2,000 trades, one transaction."""
+REPLAY_BYTES_MAX = 1024 * 2**10
+"""What one read returns: about 8,000 trades, one transaction."""
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Trade).decode

@@ -1,6 +1,7 @@
 #!/bin/sh
 # What the Makefile sets up, each only if it is missing:
 #   tools/setup.sh venv [PYTHON]   the virtual environment .venv, with Python 3.11 or later
+#   tools/setup.sh browser         Chromium, for the tests of the dashboard, which are skipped if it cannot be had
 #   tools/setup.sh server          a database server's program, unless MYSQL_HOST or MYSQL_UNIX_SOCKET names a server
 #   tools/setup.sh postgres        PostgreSQL's programs, for the tests of the mirror; one line where they cannot be had
 set -eu
@@ -90,9 +91,19 @@ get_postgres() {
     has_postgres || echo "no PostgreSQL could be installed: the tests of the mirror are skipped" >&2
 }
 
+has_browser() {
+    command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null ||
+        [ -e "/Applications/Google Chrome.app" ]
+}
+
+get_browser() {
+    has_browser || apt_install chromium || echo "no Chromium: the tests of the dashboard are skipped" >&2
+}
+
 case "${1:-}" in
 venv) make_venv "${2:-python3}" ;;
 server) get_server ;;
+browser) get_browser ;;
 postgres) get_postgres ;;
-*) die "usage: tools/setup.sh venv [PYTHON] | server | postgres" ;;
+*) die "usage: tools/setup.sh venv [PYTHON] | server | postgres | browser" ;;
 esac

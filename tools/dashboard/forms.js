@@ -1,0 +1,128 @@
+// The two questions: the price at a second, and the lowest and highest price in a range.
+
+import { change, exact } from "/static/amounts.js";
+import { ask } from "/static/stream.js";
+
+const SECOND_AGO_S = 10;
+
+/** Such as "10:15:09.250", or with its date where `dated`. */
+export const clock = (time, dated = false) => (dated ? time.slice(0, 23).replace("T", " ") : time.slice(11, 23));
+
+/** What stands in a field for a moment: UTC, to the second. */
+const local = (milliseconds) => new Date(milliseconds).toISOString().slice(0, 19).replace("T", " ");
+
+/** Elements of a fact: what it is, and its value. */
+export function fact(name, ...content) {
+  const term = document.createElement("dt");
+  const value = document.createElement("dd");
+  term.textContent = name;
+  value.append(...content);
+  return [term, value];
+}
+
+function trade(one, dated) {
+  const when = document.createElement("span");
+  when.className = "when";
+  when.textContent = `${clock(one.timestamp, dated)}`;
+  when.title = `trade ${one.trade_id}, ${one.quantity}, the taker ${one.buyer_is_maker ? "sold" : "bought"}`;
+  return [exact(one.price), " ", when];
+}
+
+function list(...facts) {
+  const found = document.createElement("dl");
+  found.className = "facts";
+  found.append(...facts.flat());
+  return found;
+}
+
+function words(text, className = "") {
+  const paragraph = document.createElement("p");
+  paragraph.className = className;
+  paragraph.textContent = text;
+  return paragraph;
+}
+
+const plural = (count) => (count === 1 ? "1 trade" : `${count.toLocaleString("en")} trades`);
+
+function second(answer) {
+  if (answer.count) {
+    return [list(
+      fact("First", ...trade(answer.first)),
+      fact("Lowest", ...trade(answer.min)),
+      fact("Highest", ...trade(answer.max)),
+      fact("Last", ...trade(answer.last)),
+    ), words(`${plural(answer.count)} of ${answer.symbol} in that second.`, "note")];
+  }
+  if (!answer.as_of) {
+    return [words(new Date(answer.time) > new Date()
+      ? "That second has not come yet."
+      : `No trade of ${answer.symbol} in that second, and none is stored from before it.`)];
+  }
+  return [
+    words("No trade in that second. The price as of then was that of the last trade before it:"),
+    list(fact("As of then", ...trade(answer.as_of, true))),
+  ];
+}
+
+function extremes(answer) {
+  if (!answer.count) return [words(`No trade of ${answer.symbol} in that range.`)];
+  const { direction, difference, percent } = change(answer.first.price, answer.last.price);
+  const moved = document.createElement("span");
+  moved.className = ["down", "", "up"][direction + 1];
+  moved.append(exact(difference), ` (${percent})`);
+  return [list(
+    fact("Lowest", ...trade(answer.min, true)),
+    fact("Highest", ...trade(answer.max, true)),
+    fact("Between them", exact(change(answer.min.price, answer.max.price).difference.replace("+", ""))),
+    fact("First to last", moved),
+  ), words(`${plural(answer.count)} of ${answer.symbol}.`, "note")];
+}
+
+/** Makes the forms answer for the symbol that `symbol()` says. */
+export function connect(symbol) {
+  const at = document.getElementById("at");
+  const range = document.getElementById("range");
+  let last = null;
+  const reply = async (output, path, parameters, shown) => {
+    output.dataset.state = "asking";
+    try {
+      output.replaceChildren(...shown(await ask(path, parameters)));
+      output.dataset.state = "answered";
+    } catch (error) {
+      output.replaceChildren(words(error.message, "wrong"));
+      output.dataset.state = "refused";
+    }
+  };
+  at.addEventListener("submit", (event) => {
+    event.preventDefault();
+    const parameters = { time: at.elements.time.value };
+    reply(document.getElementById("at-answer"), `at/${encodeURIComponent(symbol())}`, parameters, second);
+  });
+  range.addEventListener("submit", (event) => {
+    event.preventDefault();
+    const parameters = { start: range.elements.start.value, end: range.elements.end.value };
+    reply(document.getElementById("range-answer"), `range/${encodeURIComponent(symbol())}`, parameters, extremes);
+  });
+  for (const button of document.querySelectorAll("[data-last]")) {
+    button.addEventListener("click", () => {
+      const end = last ?? Date.now();
+      range.elements.start.value = local(end - Number(button.dataset.last) * 1000);
+      range.elements.end.value = local(end + 1000);
+      range.requestSubmit();
+    });
+  }
+  const begin = (newest) => {
+    const first = last === null;
+    last = newest;
+    if (!first) return;
+    at.elements.time.value = local(newest - SECOND_AGO_S * 1000);
+    at.requestSubmit();
+    document.querySelector("[data-last]").click();
+  };
+  return {
+    /** The newest trade's time: what "up to now" means; the first one fills the forms. */
+    newest: begin,
+    /** Asks both questions again, for another symbol. */
+    repeat: () => last !== null && [at, range].forEach((form) => form.requestSubmit()),
+  };
+}
