@@ -38,7 +38,8 @@ def test_help_in_the_readme(command: str) -> None:
     shown = next(match["output"] for match in _HELP.finditer(text) if match["command"] == command)
     actual = _output(command)
     if os.environ.get("UPDATE_README"):
-        README.write_text(text.replace(f"$ python {command}\n{shown}```", f"$ python {command}\n{actual}```"), encoding="utf-8")
+        head = f"$ python {command}\n"
+        README.write_text(text.replace(f"{head}{shown}```", f"{head}{actual}```"), encoding="utf-8")
         return
 
     assert shown == actual
