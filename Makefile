@@ -30,7 +30,7 @@ test: .venv/.dev server ## the tests, on MariaDB and on MySQL, or on the server 
 	@test -n "$$MYSQL_HOST$$MYSQL_UNIX_SOCKET" || tests/fetch_mysql.sh
 	@tools/setup.sh postgres
 	@tools/setup.sh browser
-	@exec $(BIN)/python -m pytest -rs $(ARGS)
+	@exec $(BIN)/python -m pytest -rs -n 2 --dist loadfile $(ARGS)
 
 soak: .venv/.demo server ## capture while everything fails, then compare every trade; SECONDS=600 SEED=7 FAMILY=mysql
 	@test $(FAMILY) != mysql || tests/fetch_mysql.sh
