@@ -36,7 +36,7 @@ soak: .venv/.demo server ## capture while everything fails, then compare every t
 	@test $(FAMILY) != mysql || tests/fetch_mysql.sh
 	@exec $(BIN)/python -m tools.soak --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) --family $(FAMILY) $(ARGS)
 
-bench: .venv/.run server ## measure against the floors and the bounds; FAMILY=mysql, ARGS="ingest latency queries …"
+bench: .venv/.demo server ## measure against the floors and the bounds; FAMILY=mysql, ARGS="ingest latency queries …"
 	@test $(FAMILY) != mysql || tests/fetch_mysql.sh
 	@exec $(BIN)/python -m tools.bench --family $(FAMILY) --json .cache/bench-$(FAMILY).json $(ARGS)
 

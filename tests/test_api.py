@@ -1,5 +1,6 @@
 """The REST API over real sockets: what each route answers, and what it refuses."""
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi import HTTPException
 
 import config
 import db
@@ -18,6 +20,8 @@ from tests.servers import PrivateServer, Server
 from tests.serving import ROOT, Api, serving
 from tests.stand_in import wait_until
 from tests.tables import ask
+from tools.api_export import Exports
+from tools.api_sessions import Sessions
 
 BEGIN = datetime(2025, 3, 1, 12, 0, 0, tzinfo=UTC)
 NAME = "test_api"
@@ -553,3 +557,23 @@ def test_schemathesis(any_server: Server, tmp_path: Path) -> None:
         db.close(connection)
 
     assert done.returncode == 0, done.stdout[-6_000:] + done.stderr[-2_000:]
+
+
+def test_a_third_export_at_once(filled: dict[str, str]) -> None:
+    """Is told to come back later, and may when one of the two has ended, even one that nobody read."""
+    sessions = Sessions(config.load(filled))
+    assert sessions.revive()
+    exports = Exports(sessions)
+    times = (datetime(2000, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC))
+    first, _second = (exports.answer("BTCUSDT", times) for _ in range(2))
+    with pytest.raises(HTTPException) as refused:
+        exports.answer("BTCUSDT", times)
+
+    async def gone(_message: object = None) -> Any:
+        raise ConnectionError
+
+    with pytest.raises(BaseException):  # noqa: B017, PT011
+        asyncio.run(first({"type": "http", "asgi": {"spec_version": "2.4"}}, gone, gone))
+    assert (refused.value.status_code, refused.value.headers) == (503, {"Retry-After": "10"})
+    assert exports.answer("BTCUSDT", times)
+    sessions.close()

@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import errno
 import math
+import os
 import signal
 import socket
 import sys
@@ -19,6 +20,8 @@ from tools.api_app import create_app
 from tools.api_settings import STALE_S, ApiSettings, load, parse_port
 
 BACKLOG = 512
+NICENESS = 10
+"""Where the machine is short of time, the capture comes first: what it misses is lost, an answer is only later."""
 CONNECTIONS_MAX = 400
 """At once, streams included; one more is answered with 503."""
 KEEP_ALIVE_S = 30
@@ -57,6 +60,8 @@ def main(argv: list[str] | None = None) -> int:
     except (config.ConfigError, OSError) as error:
         print(f"tools.api: {error}", file=sys.stderr)
         return 2
+    if hasattr(os, "nice"):
+        os.nice(NICENESS)
     server = Server(_config(settings))
     if options.until_stdin_closes:
         threading.Thread(target=_stop_with_stdin, args=(server,), daemon=True).start()

@@ -22,7 +22,15 @@ import mysql.connector
 
 import db
 import mysql_server
-from tools import bench_backfill, bench_ingest, bench_latency, bench_memory, bench_queries
+from tools import (
+    bench_api,
+    bench_backfill,
+    bench_export,
+    bench_ingest,
+    bench_latency,
+    bench_memory,
+    bench_queries,
+)
 from tools.bench_figures import Figure, machine, table
 from tools.bench_rig import Bench, BenchServer
 from tools.rig import RigError
@@ -33,6 +41,8 @@ PARTS: dict[str, Callable[[Bench], list[Figure]]] = {
     bench_latency.PART: bench_latency.run,
     bench_memory.PART: bench_memory.run,
     bench_backfill.PART: bench_backfill.run,
+    bench_export.PART: bench_export.run,
+    bench_api.PART: bench_api.run,
     bench_queries.PART: bench_queries.run,
 }
 SCHEMA = ROOT / "schema.sql"

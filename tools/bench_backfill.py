@@ -51,7 +51,7 @@ class Round(NamedTuple):
 def run(bench: Bench) -> list[Figure]:
     """The rates and their ratios, round by round."""
     sizes = QUICK if bench.quick else FULL
-    trades = _tape(sizes.rows)
+    trades = tape_of(sizes.rows)
     rounds = []
     for index in range(sizes.runs + 1):
         rounds.append(Round(_load(bench, trades), _backfill(bench, trades), _replay(bench, trades)))
@@ -72,21 +72,29 @@ def run(bench: Bench) -> list[Figure]:
 
 def _load(bench: Bench, trades: Sequence[tape.Trade]) -> float:
     name = "bench_load"
-    path = bench.folder / "rows.tsv"
-    path.write_text("".join(map(_tsv, trades)))
     with bench.database(name):
         connection = bench.server.connect_to(name)
         with connection.cursor() as cursor:
             cursor.execute(f"CREATE TABLE {LOAD_TABLE} LIKE trades")
-            begun_s = time.monotonic()
-            cursor.execute(f"LOAD DATA LOCAL INFILE '{path}' INTO TABLE {LOAD_TABLE}")
-            seconds = time.monotonic() - begun_s
-            stored = cursor.rowcount
         connection.close()
+        return len(trades) / fill(bench, name, LOAD_TABLE, trades)
+
+
+def fill(bench: Bench, database: str, table: str, trades: Sequence[tape.Trade]) -> float:
+    """The seconds that LOAD DATA took to bring `trades` into `table`. Raises RigError when it stored others."""
+    path = bench.folder / "rows.tsv"
+    path.write_text("".join(map(_tsv, trades)))
+    connection = bench.server.connect_to(database)
+    with connection.cursor() as cursor:
+        begun_s = time.monotonic()
+        cursor.execute(f"LOAD DATA LOCAL INFILE '{path}' INTO TABLE {table}")
+        seconds = time.monotonic() - begun_s
+        stored = cursor.rowcount
+    connection.close()
     path.unlink()
     if stored != len(trades):
         raise RigError(f"LOAD DATA has stored {stored} of {len(trades)} rows")
-    return len(trades) / seconds
+    return seconds
 
 
 def _backfill(bench: Bench, trades: Sequence[tape.Trade]) -> float:
@@ -131,7 +139,7 @@ def _rate(bench: Bench, name: str, trades: Sequence[tape.Trade], process: Proces
     return (last.newest - first.newest) / (last.ns - first.ns) * 1e9
 
 
-def _tape(rows: int) -> list[tape.Trade]:
+def tape_of(rows: int) -> list[tape.Trade]:
     """At least `rows` trades, the last of which has its millisecond for itself."""
     source = bench_feed.trades((SYMBOL,))
     trades = list(itertools.islice(source, rows))
