@@ -181,7 +181,13 @@ def _schema_version(connection: Connection) -> int | None:
 def sent(connection: Connection, sql: str, parameters: Sequence[Any]) -> str:
     """`sql` with its parameters in place of each %s, written and quoted by the driver."""
     pieces = sql.split("%s")
-    values = connection.prepare_for_mysql(tuple(parameters)) if parameters else ()
+    try:
+        values = connection.prepare_for_mysql(tuple(parameters)) if parameters else ()
+    except MySQLInterfaceError as error:
+        # The driver needs the connection for this, and says no more than that it failed.
+        if connection.is_connected():
+            raise RefusedError(f"a value that is no text in UTF-8: {error}") from error
+        raise get_mysql_exception(2006, msg="the connection is closed") from error
     return "".join(piece + value.decode() for piece, value in zip(pieces, [*values, b""], strict=True))
 
 

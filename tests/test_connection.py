@@ -355,6 +355,7 @@ def test_a_good_trade_starts_the_back_off_anew_and_a_connect_does_not(
 @pytest.mark.parametrize("how", ["reset", "end", "1000", "1001", "1008", "refused", "rsv", "masked", "opcode"])
 def test_however_it_ends_it_comes_back(tmp_path: Path, how: str, caplog: pytest.LogCaptureFixture) -> None:
     """One line says why, and the next connection goes on."""
+    started: list[ws_client.Connection] = []
 
     def script(peer: Peer) -> None:
         if peer.number == 0:
@@ -363,7 +364,7 @@ def test_however_it_ends_it_comes_back(tmp_path: Path, how: str, caplog: pytest.
                 return
             peer.accept()
             peer.send(trades(1, 5))
-            wait_until(lambda: connection.parsed == 5)
+            wait_until(lambda: bool(started) and started[0].parsed == 5)
             if how == "reset":
                 peer.reset()
             elif how.isdigit():
@@ -377,6 +378,7 @@ def test_however_it_ends_it_comes_back(tmp_path: Path, how: str, caplog: pytest.
         peer.stay()
 
     with reading(tmp_path, script) as (connection, desk, server):
+        started.append(connection)
         wait_until(lambda: connection.newest.get("BTCUSDT") == 10)
         assert connection.connects == 2 == len(server.peers)
         assert desk.ids() == list(range(1 if how != "refused" else 6, 11))

@@ -297,3 +297,14 @@ def test_a_server_that_dies_is_gone_until_it_is_back(killable_server: PrivateSer
     assert db.insert_trades(again, [trade(5), trade(6)]) == 1
     assert [made.trade_id for made in db.trades_in_second(again, "BTCUSDT", MIDNIGHT)] == [1, 5, 6]
     assert [gap[1:3] for gap in db.open_gaps(again)] == [(2, 4)]
+
+
+def test_a_closed_connection_is_gone(settings: config.Settings) -> None:
+    """Whoever goes on with a connection that was closed is told to connect again, by reads and writes alike."""
+    opened = db.connect(settings)
+    db.close(opened)
+
+    with pytest.raises(db.GoneError):
+        db.latest(opened, "BTCUSDT")
+    with pytest.raises(db.GoneError):
+        db.insert_trades(opened, [trade(1)])
