@@ -299,7 +299,7 @@ def test_what_is_missing_is_said(opened: Page) -> None:
     opened.until(lambda: opened.page.locator("#gaps tbody tr").count() == 2)
 
     assert "BTCUSDT 700" in opened.text("#gaps")
-    assert "newest trade 0." in opened.text("#freshness")
+    opened.until(lambda: "newest trade 0." in opened.text("#freshness"))
     assert opened.text("#database") == NAME
     assert opened.page.is_hidden("#demo")
     assert opened.page.is_hidden("#banner")
