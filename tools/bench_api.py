@@ -68,7 +68,7 @@ def _figures(alone: list[list[float]], loaded: list[list[float]], answers: list[
         Figure(PART, "events of the slowest dashboard", "events", [float(one) for one in events]),
         Figure(PART, "send to visible without it, p99", "ms", before),
         Figure(PART, "send to visible with it, p99", "ms", after),
-        Figure(PART, "with it / without it", "", ratios, at_most(2, 1.5)),
+        Figure(PART, "with it / without it", "×", ratios, at_most(2, 1.5)),
     ]
 
 
