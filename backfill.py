@@ -283,7 +283,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--symbol", metavar="SYMBOL", help="only this symbol")
     parser.add_argument("--demo", action="store_true", help="the database of `make demo`")
     arguments = parser.parse_args(argv)
-    console.set_up("warning")
+    log_writer = console.set_up("warning")
     try:
         settings = config.load()
         settings = config.demo_of(settings) if arguments.demo else settings
@@ -298,6 +298,7 @@ def main(argv: list[str] | None = None) -> int:
         gaps = db.open_gaps(connection, symbol)
         db.close(connection)
     except (config.ConfigError, db.DatabaseError, private_mysql.ServerError) as error:
+        console.write_out(log_writer)
         print(f"backfill.py: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -62,14 +62,14 @@ def set_up(level: str, stream: TextIO | None = None) -> logging.handlers.QueueLi
     sender.setFormatter(logging.Formatter("%(message)s"))
     logging.basicConfig(level=level.upper(), handlers=[sender], force=True)
     listener.start()
-    atexit.register(_stop, listener)
+    atexit.register(write_out, listener)
     # The library says at ERROR what this program says itself, and better.
     logging.getLogger("websocket").setLevel(logging.CRITICAL + 1)
     return listener
 
 
-def _stop(listener: logging.handlers.QueueListener) -> None:
-    """Writes what waits, unless somebody has stopped the thread before."""
+def write_out(listener: logging.handlers.QueueListener) -> None:
+    """Writes what waits and ends the thread, so that what is printed next comes last; a second call does nothing."""
     if listener._thread is not None:
         listener.stop()
 

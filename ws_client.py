@@ -43,6 +43,8 @@ KINDS_MAX = 32
 """Names of frames that are no trades, counted each; what comes beyond is counted as "other"."""
 ERRORS_LOGGED_MAX = 10
 CONNECTIONS_MAX = 4
+EXCHANGE_ENDS_S_MAX = 10.0
+"""For the stand-in exchange of --demo to end when it is told to; then it is killed."""
 RATE_LIMITED_S = 60.0
 """The wait after an HTTP 429 or 418 without Retry-After: Binance's windows are a minute long."""
 
@@ -313,7 +315,7 @@ _STATUSES = {
 def main(argv: list[str] | None = None) -> int:
     """Runs the capture; 0 after it was stopped, 2 when only the operator can help."""
     arguments = _parser().parse_args(argv)
-    console.set_up(arguments.log_level)
+    log_writer = console.set_up(arguments.log_level)
     exchange: subprocess.Popen[str] | None = None
     try:
         settings = _settings(arguments)
@@ -322,12 +324,13 @@ def main(argv: list[str] | None = None) -> int:
             exchange, settings = _start_exchange(settings)
         return _capture(settings, arguments)
     except (config.ConfigError, CaptureError, db.DatabaseError, private_mysql.ServerError, OSError) as error:
+        # The line that says what the operator must do is the last one.
+        console.write_out(log_writer)
         print(f"ws_client.py: {error}", file=sys.stderr)
         return 2
     finally:
         if exchange is not None:
-            exchange.terminate()
-            exchange.wait()
+            _end(exchange)
 
 
 def _capture(settings: config.Settings, arguments: argparse.Namespace) -> int:
@@ -391,11 +394,21 @@ def _start_exchange(settings: config.Settings) -> tuple[subprocess.Popen[str], c
     assert child.stdout is not None
     words = child.stdout.readline().split()
     if len(words) != 3 or words[0] != "listening":
-        child.wait()
+        _end(child)
         raise CaptureError(
             "the stand-in exchange did not start; `pip install -r requirements-tools.txt` (or `make demo`)"
         )
     return child, settings._replace(ws_url=words[1], rest_url=words[2])
+
+
+def _end(exchange: subprocess.Popen[str]) -> None:
+    exchange.terminate()
+    try:
+        exchange.wait(EXCHANGE_ENDS_S_MAX)
+    except subprocess.TimeoutExpired:
+        log.warning("the stand-in exchange has not ended for %.0f s and is killed", EXCHANGE_ENDS_S_MAX)
+        exchange.kill()
+        exchange.wait()
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -3,6 +3,7 @@
 import io
 import logging
 import re
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -137,6 +138,31 @@ def test_a_pipe_gets_plain_text() -> None:
     listener.stop()
     lines = stream.getvalue().splitlines()
     assert [re.sub(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ ", "", line) for line in lines] == ["5 trades", "warning: away"]
+
+
+class Slow(io.StringIO):
+    """A stream that takes a line only when it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may = threading.Event()
+
+    def write(self, text: str) -> int:
+        """Waits first."""
+        self.may.wait(10.0)
+        return super().write(text)
+
+
+@pytest.mark.usefixtures("_root_logger")
+def test_what_was_logged_stands_before_what_is_printed_next() -> None:
+    """A program's last line, which says what to do, comes last, however slow the terminal; twice is no error."""
+    stream = Slow()
+    listener = console.set_up("info", stream)
+    logging.getLogger("x").warning("away")
+    threading.Timer(0.05, stream.may.set).start()
+    console.write_out(listener)
+    assert stream.getvalue().endswith("warning: away\n")
+    console.write_out(listener)
 
 
 @pytest.mark.usefixtures("_root_logger")

@@ -174,7 +174,7 @@ def follow(follower: Follower, once: bool, stop_asked: threading.Event) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; see the module's text for the exit code."""
     arguments = _parser().parse_args(argv)
-    console.set_up("info")
+    log_writer = console.set_up("info")
     try:
         if arguments.sql:
             print(mirror_sql.as_text(config.parse_symbols("--sql", arguments.sql)[0]))
@@ -183,6 +183,7 @@ def main(argv: list[str] | None = None) -> int:
         settings = config.demo_of(settings) if arguments.demo else settings
         return _mirror(Follower(settings, parse_target(arguments.to)), arguments.once, settings.mysql_database)
     except (config.ConfigError, MirrorError, AwayError, db.DatabaseError, private_mysql.ServerError) as error:
+        console.write_out(log_writer)
         print(f"mirror.py: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
 
