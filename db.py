@@ -37,6 +37,7 @@ from db_session import (
     run,
     select,
     sent,
+    store_at_once,
     trade_of,
     transaction,
 )
@@ -94,13 +95,21 @@ def insert_trades(
         check_symbol(symbol)
     found: list[Gap] = []
     inserts = _insert_statements(trades)
+    candles = _candle_statements([candle for group in groups.values() for candle in bars.of_trades(group)])
+    spans = {symbol: _continued(connection.spans.get(symbol), group) for symbol, group in groups.items()}
+    ahead = {symbol: span for symbol, span in spans.items() if span is not None}
+    if len(ahead) == len(groups):
+        # The ordinary case, in one round trip. It fails when somebody else has written, of whom the rest takes care.
+        changed = store_at_once(connection, sorted(groups), [*inserts, *candles])
+        if changed is not None:
+            connection.spans.update(ahead)
+            return sum(changed[: len(inserts)])
     with transaction(connection, sorted(groups)) as work:
         known = _spans(connection, work.tokens)
-        spans = {symbol: _account(connection, known[symbol], group, reason, found) for symbol, group in groups.items()}
-        work.last.extend(inserts + _gap_statements(connection, found))
-        work.last.extend(_candle_statements([c for group in groups.values() for c in bars.of_trades(group)]))
+        grown = {symbol: _account(connection, known[symbol], group, reason, found) for symbol, group in groups.items()}
+        work.last.extend(inserts + _gap_statements(connection, found) + candles)
         # Before the commit: should anything go wrong with that, all of them are forgotten.
-        connection.spans.update(spans)
+        connection.spans.update(grown)
     if opened is not None:
         opened.extend(found)
     return sum(work.changed[: len(inserts)])
@@ -180,10 +189,9 @@ _INSERT = "INSERT INTO trades (symbol, timestamp, trade_id, price, quantity, buy
 
 def _account(connection: Connection, span: Span | None, trades: Sequence[Trade], reason: str, found: list[Gap]) -> Span:
     """The span after `trades` of one symbol; new gaps are appended to `found`, open ones brought up to date."""
-    ids = [trade.trade_id for trade in trades]
-    low, high = min(ids), max(ids)
-    if span is not None and low == span.last[0] + 1 and high - low + 1 == len(ids) == len(set(ids)):
-        return Span(span.first, (high, floor_ms(trades[ids.index(high)].timestamp)))
+    continued = _continued(span, trades)
+    if continued is not None:
+        return continued
     points = sorted({trade.trade_id: floor_ms(trade.timestamp) for trade in trades}.items())
     now = datetime.now(UTC)
     grown, stretches, late = trade_ids.account(span, points)
@@ -193,6 +201,15 @@ def _account(connection: Connection, span: Span | None, trades: Sequence[Trade],
         from_stream = all(trade.received_at is not None for trade in trades)
         _fill(connection, trades[0].symbol, late, now, absorb=from_stream)
     return grown
+
+
+def _continued(span: Span | None, trades: Sequence[Trade]) -> Span | None:
+    """The span after `trades` of one symbol that are, in any order, the ones that must come next; None: they are not."""
+    ids = [trade.trade_id for trade in trades]
+    low, high = min(ids), max(ids)
+    if span is None or low != span.last[0] + 1 or not high - low + 1 == len(ids) == len(set(ids)):
+        return None
+    return Span(span.first, (high, floor_ms(trades[ids.index(high)].timestamp)))
 
 
 def _gap_statements(connection: Connection, gaps: Sequence[Gap]) -> list[str]:

@@ -257,9 +257,35 @@ def transaction(connection: Connection, symbols: Sequence[str]) -> Iterator[Work
     except BaseException:
         # Whether a COMMIT that failed took effect is unknown, so nothing that was remembered can be trusted.
         connection.spans.clear()
-        with suppress(mysql.connector.Error):
-            execute(connection, "ROLLBACK")
+        _roll_back(connection)
         raise
+
+
+def store_at_once(connection: Connection, symbols: Sequence[str], statements: Sequence[str]) -> list[int] | None:
+    """How many rows each of `statements` changed, in a transaction of one round trip; None: nothing is stored, since
+    somebody else has stored trades of `symbols` after this connection did."""
+    marks = ", ".join(["(%s, %s)"] * len(symbols))
+    # Locks the rows as _begin does. Another writer's token becomes NULL, which the column refuses: that ends it here.
+    lock = f"INSERT INTO writers (symbol, token) VALUES {marks}"
+    lock += " ON DUPLICATE KEY UPDATE token = IF(writers.token = %s, writers.token, NULL)"
+    mine = connection.token
+    values = [value for symbol in symbols for value in (symbol, mine)]
+    try:
+        return execute(connection, "BEGIN", sent(connection, lock, [*values, mine]), *statements, "COMMIT")[2:-1]
+    except mysql.connector.IntegrityError as error:
+        _roll_back(connection)
+        if error.errno != mysql.connector.errorcode.ER_BAD_NULL_ERROR:
+            raise
+        return None
+    except BaseException:
+        connection.spans.clear()
+        _roll_back(connection)
+        raise
+
+
+def _roll_back(connection: Connection) -> None:
+    with suppress(mysql.connector.Error):
+        execute(connection, "ROLLBACK")
 
 
 def _begin(connection: Connection, symbols: Sequence[str]) -> dict[str, int]:

@@ -202,6 +202,30 @@ def test_writers_that_alternate_see_each_other(settings: config.Settings) -> Non
     assert runs(one) == [(6, 8)]
 
 
+def test_what_comes_next_takes_one_round_trip(settings: config.Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is asked first, not even with several symbols; after another writer's trades all is looked up again."""
+    one, other = db.connect(settings), db.connect(settings)
+    db.insert_trades(one, [*trades(1), *trades(5, symbol="ETHUSDT")])
+    asked: list[str] = []
+    send = db.Connection.cmd_query
+
+    def watch(opened: db.Connection, query: Any, **options: Any) -> Any:
+        asked.append(query)
+        return send(opened, query, **options)
+
+    monkeypatch.setattr(db.Connection, "cmd_query", watch)
+    assert db.insert_trades(one, [*trades(3, 2), *trades(6, symbol="ETHUSDT")]) == 3
+    assert len(asked) == (1 if db.is_fast() else len(asked))
+    monkeypatch.undo()
+
+    db.insert_trades(other, trades(4, 9, symbol="ETHUSDT"))
+    assert db.insert_trades(one, [*trades(4), *trades(7, symbol="ETHUSDT")]) == 2
+    assert db.insert_trades(one, [*trades(5), *trades(10, symbol="ETHUSDT")]) == 2
+
+    assert [gap[:3] for gap in db.open_gaps(one)] == [("ETHUSDT", 8, 8)]
+    check(one)
+
+
 @pytest.mark.parametrize("back_ms", [1, 500, 999])
 def test_time_stamps_that_go_backwards_are_no_gap(settings: config.Settings, back_ms: int) -> None:
     """The newest time stamp is not that of the largest id, nor the oldest that of the smallest: nobody is misled."""
