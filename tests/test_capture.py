@@ -53,6 +53,13 @@ def wait_for_end(rig: Rig, trades: int) -> None:
     wait_for("all trades are stored", stored, WAIT_S_MAX)
 
 
+def check_counters(found: dict[str, int], trades: int, connections: int) -> None:
+    """Each trade was inserted once; the slower connections may have been stopped before they had read all of it."""
+    assert found["inserted"] == trades
+    assert found["parsed"] == trades + found["duplicate"]
+    assert found["duplicate"] <= trades * (connections - 1)
+
+
 def tape_rows() -> list[tuple[Any, ...]]:
     """The trades of the recorded tape, as the table is to hold them."""
     rows = []
@@ -83,7 +90,7 @@ def capture_the_tape(server: Server, folder: Path, connections: int) -> None:
         assert rows == tape_rows()
         assert rig.rows("SELECT COUNT(*) FROM {}.gaps") == [(0,)]
         assert rig.rows("SELECT COUNT(*) FROM {}.trades WHERE received_at IS NULL") == [(0,)]
-        assert (found["parsed"], found["inserted"]) == (TAPE_TRADES * connections, TAPE_TRADES)
+        check_counters(found, TAPE_TRADES, connections)
 
 
 def test_the_recorded_tape(server: Server, tmp_path: Path) -> None:
@@ -109,8 +116,8 @@ def test_the_synthetic_tape(any_server: Server, tmp_path: Path, connections: int
             found = counters(capture.stop())
         compared = rig.compared()
         assert all(one.exact for one in compared), "\n".join(map(str, compared))
-        assert sum(one.stored for one in compared) == found["inserted"] == 20_000
-        assert found["parsed"] == 20_000 * connections
+        assert sum(one.stored for one in compared) == 20_000
+        check_counters(found, 20_000, connections)
 
 
 # Ends.
