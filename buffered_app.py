@@ -5,6 +5,7 @@ and for the payload. Each call also offers the interpreter lock to the writer. R
 cutting the frames out of it, makes the library three times faster (docs/performance.md); all else stays the library's.
 """
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +25,11 @@ class Reader:
         self._receive = receive
         self._data = b""
         self._at = 0
+
+    @property
+    def drained(self) -> bool:
+        """Whether the last read has left nothing in the socket."""
+        return len(self._data) < READ_BYTES_MAX
 
     @property
     def empty(self) -> bool:
@@ -60,8 +66,13 @@ class Reader:
 class _Dispatcher(DispatcherBase):
     """The loop of the library's own dispatchers, but it waits for a bufferful and not for a frame.
 
-    The socket must have a time-out, which is how often it is checked whether the connection is still wanted.
+    The socket must have a time-out, which is how often it is checked whether the connection is still wanted. `pause_s`
+    says how long to rest before the next one, if no more was waiting.
     """
+
+    def __init__(self, app: websocket.WebSocketApp, pause_s: Callable[[], float]) -> None:
+        super().__init__(app, None)
+        self._pause_s = pause_s
 
     def read(self, sock: Any, read_frame: Callable[[], bool], check: Callable[[], bool]) -> None:
         """Reads frames until the connection ends."""
@@ -74,6 +85,7 @@ class _Dispatcher(DispatcherBase):
             try:
                 # Waiting here and not in a selector saves one of three system calls for each wake-up.
                 if reader.empty:
+                    self._rest(reader)
                     reader.fill()
             except websocket.WebSocketTimeoutException:
                 check()
@@ -82,8 +94,18 @@ class _Dispatcher(DispatcherBase):
                 break
 
 
+    def _rest(self, reader: Reader) -> None:
+        seconds = self._pause_s()
+        if seconds and reader.drained:
+            time.sleep(seconds)
+
+
 class BufferedApp(websocket.WebSocketApp):
-    """As websocket.WebSocketApp, without its reconnecting."""
+    """As websocket.WebSocketApp, without its reconnecting; `pause_s` is called before each read: seconds to rest."""
+
+    def __init__(self, url: str, pause_s: Callable[[], float], **callbacks: Any) -> None:
+        super().__init__(url, **callbacks)
+        self._pause_s = pause_s
 
     def create_dispatcher(self, *_arguments: Any, **_options: Any) -> Any:
-        return _Dispatcher(self, None)
+        return _Dispatcher(self, self._pause_s)

@@ -78,13 +78,22 @@ def pieces(start: datetime, end: datetime, coarsest: int = DAY) -> list[Piece]:
 def of_trades(trades: Sequence["Trade"]) -> list[Candle]:
     """The candles of all resolutions that `trades` of one symbol make, whatever their order or repetition."""
     minutes = [_of_minute(group) for group in _by_minute(trades)]
+    if len(minutes) == 1:
+        # A batch of the live stream: its hour and its day have the same prices.
+        (minute,) = minutes
+        return [minute, _as(minute, HOUR), _as(minute, DAY)]
     return [*minutes, *_coarser(minutes, HOUR), *_coarser(minutes, DAY)]
+
+
+def _as(candle: Candle, resolution: int) -> Candle:
+    """The coarser candle that only the trades of `candle` make."""
+    return Candle(candle[0], resolution, floor(candle[2], resolution), *candle[3:])
 
 
 def _by_minute(trades: Sequence["Trade"]) -> Iterable[Sequence["Trade"]]:
     # A batch of the live stream almost always lies within one minute, which two passes in C can tell.
-    first = floor(min(map(_timestamp, trades)), MINUTE)
-    if first == floor(max(map(_timestamp, trades)), MINUTE):
+    first, last = min(map(_timestamp, trades)), max(map(_timestamp, trades))
+    if first is last or floor(first, MINUTE) == floor(last, MINUTE):
         return [trades]
     groups: dict[datetime, list[Trade]] = defaultdict(list)
     for trade in trades:
@@ -111,8 +120,8 @@ def _of_minute(trades: Sequence["Trade"]) -> Candle:
 def _coarser(candles: Iterable[Candle], resolution: int) -> list[Candle]:
     merged: dict[datetime, Candle] = {}
     for candle in candles:
-        begin = floor(candle.timestamp, resolution)
-        candle = Candle(candle.symbol, resolution, begin, *candle[3:])
+        candle = _as(candle, resolution)
+        begin = candle.timestamp
         merged[begin] = merge(merged[begin], candle) if begin in merged else candle
     return list(merged.values())
 

@@ -95,7 +95,7 @@ def insert_trades(
         check_symbol(symbol)
     found: list[Gap] = []
     inserts = _insert_statements(trades)
-    candles = _candle_statements([candle for group in groups.values() for candle in bars.of_trades(group)])
+    candles = _candle_statements(connection, [candle for group in groups.values() for candle in bars.of_trades(group)])
     spans = {symbol: _continued(connection.spans.get(symbol), group) for symbol, group in groups.items()}
     ahead = {symbol: span for symbol, span in spans.items() if span is not None}
     if len(ahead) == len(groups):
@@ -204,7 +204,7 @@ def _account(connection: Connection, span: Span | None, trades: Sequence[Trade],
 
 
 def _continued(span: Span | None, trades: Sequence[Trade]) -> Span | None:
-    """The span after `trades` of one symbol that are, in any order, the ones that must come next; None: they are not."""
+    """The span after `trades` of one symbol, if they are, in any order, the ones that must come next."""
     ids = [trade.trade_id for trade in trades]
     low, high = min(ids), max(ids)
     if span is None or low != span.last[0] + 1 or not high - low + 1 == len(ids) == len(set(ids)):
@@ -288,22 +288,31 @@ def _gap(row: Sequence[Any]) -> Gap:
     return Gap(*(aware(value) for value in row))
 
 
-def _candle_statements(rows: Sequence[Candle]) -> list[str]:
-    """Merges candles into the table; LEAST, GREATEST and the ids decide, so repeats and any order do no harm.
+def _candle_statements(connection: Connection, rows: Sequence[Candle]) -> list[str]:
+    """Merges candles into the table; LEAST, GREATEST and the ids decide, so repeats and any order do no harm."""
+    merge = _MERGE_ALIAS if connection.names_new_rows else _MERGE_VALUES
+    return [f"{_INSERT_CANDLES}{','.join(candles_sql(part))}{merge}" for part in _parts(rows)]
 
-    `VALUES(column)` is deprecated in MySQL and `AS new` unknown to MariaDB; this form both know. MySQL assigns from
-    left to right and sees what it has assigned, so the ids, which the others compare, come last.
+
+def _merge(new: str) -> str:
+    """The end of an upsert of candles; `new`: how a value of the row that is there already is spelled.
+
+    MySQL assigns from left to right and sees what it has assigned, so the ids, which the others compare, come last.
     """
-    return [
-        f"INSERT INTO candles ({', '.join(Candle._fields)})"
-        f" SELECT * FROM ({candles_sql(part)}) AS new ON DUPLICATE KEY UPDATE"
-        " high = GREATEST(candles.high, new.high), low = LEAST(candles.low, new.low),"
-        " open = IF(new.first_trade_id < candles.first_trade_id, new.open, candles.open),"
-        " close = IF(new.last_trade_id > candles.last_trade_id, new.close, candles.close),"
-        " first_trade_id = LEAST(candles.first_trade_id, new.first_trade_id),"
-        " last_trade_id = GREATEST(candles.last_trade_id, new.last_trade_id)"
-        for part in _parts(rows)
-    ]
+    columns = {column: new.format(column) for column in Candle._fields}
+    return (
+        " ON DUPLICATE KEY UPDATE"
+        " high = GREATEST(candles.high, {high}), low = LEAST(candles.low, {low}),"
+        " open = IF({first_trade_id} < candles.first_trade_id, {open}, candles.open),"
+        " close = IF({last_trade_id} > candles.last_trade_id, {close}, candles.close),"
+        " first_trade_id = LEAST(candles.first_trade_id, {first_trade_id}),"
+        " last_trade_id = GREATEST(candles.last_trade_id, {last_trade_id})"
+    ).format_map(columns)
+
+
+_INSERT_CANDLES = f"INSERT INTO candles ({', '.join(Candle._fields)}) VALUES "
+_MERGE_ALIAS = " AS new" + _merge("new.{}")
+_MERGE_VALUES = _merge("VALUES({})")
 
 
 # ---- Reading.

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from operator import is_not
 
 from mysql.connector.conversion import MySQLConverter
 
@@ -82,19 +83,26 @@ _NUMBER = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,8})?").fullmatch
 _DIGITS_MAX = 20
 
 
-def candles_sql(candles: Sequence[Candle]) -> str:
-    """Candles as a table. The driver would write a price of 1E-7 as that, which makes all of its column floats."""
-    first, *rest = [_candle_sql(candle) for candle in candles]
-    named = "SELECT " + ", ".join(f"{value} AS {column}" for value, column in zip(first, Candle._fields, strict=True))
-    return " UNION ALL ".join([named, *("SELECT " + ", ".join(values) for values in rest)])
+def candles_sql(candles: Sequence[Candle]) -> Iterator[str]:
+    """The rows of `candles` as SQL."""
+    last, prices = None, ""
+    for candle in candles:
+        # The hour and the day of a batch have the very same prices as its minute.
+        if last is None or any(map(is_not, candle[3:], last[3:])):
+            last, prices = candle, _prices_sql(candle)
+        yield f"({_bar_sql(*candle[:3])},{prices})"
 
 
-def _candle_sql(candle: Candle) -> tuple[str, ...]:
-    symbol, resolution, timestamp, opened, high, low, close, first_id, last_id = candle
+@functools.lru_cache(maxsize=256)
+def _bar_sql(symbol: str, resolution: int, timestamp: datetime) -> str:
+    return f"{_quoted(symbol)},{resolution:d},'{_time(timestamp, 'milliseconds')}'"
+
+
+def _prices_sql(candle: Candle) -> str:
+    _, _, _, opened, high, low, close, first_id, last_id = candle
     # Often they are the very same object: one trade, or one price.
     first = number_sql(opened)
     top = first if high is opened else number_sql(high)
     bottom = first if low is opened else number_sql(low)
     last = first if close is opened else number_sql(close)
-    when = _time(timestamp, "milliseconds")
-    return (_quoted(symbol), f"{resolution:d}", f"'{when}'", first, top, bottom, last, f"{first_id:d}", f"{last_id:d}")
+    return f"{first},{top},{bottom},{last},{first_id:d},{last_id:d}"

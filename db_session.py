@@ -53,7 +53,8 @@ class Trade(NamedTuple):
 class Connection(_Driver):
     """A driver connection that remembers what it last knew of the ids, and what it was asked, if someone wants to know.
 
-    `asked`: set it to a list, and each SELECT is appended as it was sent, with its values.
+    `asked`: set it to a list, and each SELECT is appended as it was sent, with its values. `names_new_rows`: whether
+    the server has `INSERT … AS new`, as MySQL since 8.0.19, which has deprecated VALUES(column), MariaDB's only way.
     """
 
     asked: list[str] | None = None
@@ -62,6 +63,8 @@ class Connection(_Driver):
         super().__init__(**options)
         self.token = secrets.randbits(63)
         self.spans: dict[str, Span] = {}
+        self.locks: dict[tuple[str, ...], str] = {}
+        self.names_new_rows = "MariaDB" not in (self.server_info or "") and (self.server_version or ()) >= (8, 0, 19)
 
 
 @guard
@@ -264,14 +267,8 @@ def transaction(connection: Connection, symbols: Sequence[str]) -> Iterator[Work
 def store_at_once(connection: Connection, symbols: Sequence[str], statements: Sequence[str]) -> list[int] | None:
     """How many rows each of `statements` changed, in a transaction of one round trip; None: nothing is stored, since
     somebody else has stored trades of `symbols` after this connection did."""
-    marks = ", ".join(["(%s, %s)"] * len(symbols))
-    # Locks the rows as _begin does. Another writer's token becomes NULL, which the column refuses: that ends it here.
-    lock = f"INSERT INTO writers (symbol, token) VALUES {marks}"
-    lock += " ON DUPLICATE KEY UPDATE token = IF(writers.token = %s, writers.token, NULL)"
-    mine = connection.token
-    values = [value for symbol in symbols for value in (symbol, mine)]
     try:
-        return execute(connection, "BEGIN", sent(connection, lock, [*values, mine]), *statements, "COMMIT")[2:-1]
+        return execute(connection, "BEGIN", _lock(connection, tuple(symbols)), *statements, "COMMIT")[2:-1]
     except mysql.connector.IntegrityError as error:
         _roll_back(connection)
         if error.errno != mysql.connector.errorcode.ER_BAD_NULL_ERROR:
@@ -281,6 +278,18 @@ def store_at_once(connection: Connection, symbols: Sequence[str], statements: Se
         connection.spans.clear()
         _roll_back(connection)
         raise
+
+
+def _lock(connection: Connection, symbols: tuple[str, ...]) -> str:
+    """Locks the rows as _begin does. Another writer's token becomes NULL, which the column refuses with an error."""
+    if symbols not in connection.locks:
+        rows = ", ".join(["(%s, %s)"] * len(symbols))
+        sql = f"INSERT INTO writers (symbol, token) VALUES {rows}"
+        sql += " ON DUPLICATE KEY UPDATE token = IF(writers.token = %s, writers.token, NULL)"
+        mine = connection.token
+        values = [value for symbol in symbols for value in (symbol, mine)]
+        connection.locks[symbols] = sent(connection, sql, [*values, mine])
+    return connection.locks[symbols]
 
 
 def _roll_back(connection: Connection) -> None:
