@@ -5,8 +5,8 @@ and for the payload. Each call also offers the interpreter lock to the writer. R
 cutting the frames out of it, makes the library three times faster (docs/performance.md); all else stays the library's.
 """
 
-import time
 from collections.abc import Callable
+from time import sleep
 from typing import Any
 
 import websocket
@@ -93,11 +93,10 @@ class _Dispatcher(DispatcherBase):
             if not read_frame():
                 break
 
-
     def _rest(self, reader: Reader) -> None:
         seconds = self._pause_s()
         if seconds and reader.drained:
-            time.sleep(seconds)
+            sleep(seconds)
 
 
 class BufferedApp(websocket.WebSocketApp):

@@ -165,7 +165,7 @@ class Connection(threading.Thread):
         self._symbols = frozenset(shared.symbols)
         self._app: websocket.WebSocketApp | None = None
         self._error: Exception | None = None
-        self._new = 0
+        self._before = (0, 0)
         self._stop_asked = threading.Event()
 
     @property
@@ -263,8 +263,8 @@ class Connection(threading.Thread):
 
     def _pause_s(self) -> float:
         """How long the thread may rest: who brought only what a sibling had brought before need not hurry."""
-        new, self._new = self._new, self.verdicts["new"]
-        return STANDBY_S if self.parsed and new == self._new else 0.0
+        before, self._before = self._before, (self.verdicts["new"], self.verdicts["repeated"])
+        return STANDBY_S if before[0] == self._before[0] and before[1] < self._before[1] else 0.0
 
     def _on_refusal(self, refusal: Refusal, frame: str | bytes) -> None:
         if not isinstance(refusal, NotATrade):

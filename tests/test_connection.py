@@ -1,5 +1,6 @@
 """One connection of the capture: how it reads, answers, gives up, comes back and ends. Real sockets throughout."""
 
+import functools
 import json
 import logging
 import math
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 import websocket
 
+import buffered_app
 import retry
 import ws_client
 from capture import Shared
@@ -288,6 +290,45 @@ def test_the_second_copy_of_a_trade_is_dropped_in_memory(tmp_path: Path) -> None
 
 
 # Answering.
+
+
+def test_who_brings_nothing_new_rests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that is behind its sibling is read now and then; one that brings trades, or no trade, at once."""
+    rests: list[float] = []
+    monkeypatch.setattr(buffered_app, "sleep", rests.append)
+    go_on = threading.Semaphore(0)
+
+    def script(peer: Peer) -> None:
+        peer.accept()
+        for part in (trades(1, 2), frame(b"x", PING), trades(1, 2), trades(2, 1), trades(2, 2), trades(4, 1)):
+            peer.send(part)
+            go_on.acquire(timeout=QUICK_S)
+        peer.stay()
+
+    with reading(tmp_path, script) as (connection, _, _):
+        for signs in (2, 3, 5, 6, 8, 9):
+            wait_until(functools.partial(_has_seen, connection, signs))
+            go_on.release()
+        wait_until(lambda: connection.newest["BTCUSDT"] == 4)
+    assert rests == [ws_client.STANDBY_S] * 2
+
+
+def _has_seen(connection: Connection, signs: int) -> bool:
+    return connection.signs == signs
+
+
+def test_a_full_read_is_no_reason_to_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More is waiting then: who rested would fall behind for good."""
+    rests: list[float] = []
+    monkeypatch.setattr(buffered_app, "sleep", rests.append)
+    waiting = [b"x" * buffered_app.READ_BYTES_MAX, b"y"]
+    reader = buffered_app.Reader(lambda _: waiting.pop(0))
+    dispatcher = buffered_app._Dispatcher(websocket.WebSocketApp("ws://x"), lambda: 1.0)
+    reader.fill()
+    dispatcher._rest(reader)
+    reader.fill()
+    dispatcher._rest(reader)
+    assert rests == [1.0]
 
 
 @pytest.mark.parametrize("payload", [b"", b"1770123456789", b"\x00\xff\x80" * 41], ids=["empty", "stamp", "binary"])
