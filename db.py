@@ -7,6 +7,7 @@ ids as int; ranges are half-open. Driver errors leave as one of the few exceptio
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from typing import Any, TypeVar
 
 import candles as bars
@@ -93,26 +94,27 @@ def insert_trades(
         groups[trade.symbol].append(trade)
     for symbol in groups:
         check_symbol(symbol)
-    found: list[Gap] = []
-    inserts = _insert_statements(trades)
-    candles = _candle_statements(connection, [candle for group in groups.values() for candle in bars.of_trades(group)])
+    inserts = -(-len(trades) // ROWS_PER_STATEMENT_MAX)
     spans = {symbol: _continued(connection.spans.get(symbol), group) for symbol, group in groups.items()}
     ahead = {symbol: span for symbol, span in spans.items() if span is not None}
     if len(ahead) == len(groups):
         # The ordinary case, in one round trip. It fails when somebody else has written, of whom the rest takes care.
-        changed = store_at_once(connection, sorted(groups), [*inserts, *candles])
+        statements = chain(_insert_statements(trades), _candle_statements(connection, groups))
+        changed = store_at_once(connection, sorted(groups), statements)
         if changed is not None:
             connection.spans.update(ahead)
-            return sum(changed[: len(inserts)])
+            return sum(changed[:inserts])
+    found: list[Gap] = []
     with transaction(connection, sorted(groups)) as work:
         known = _spans(connection, work.tokens)
         grown = {symbol: _account(connection, known[symbol], group, reason, found) for symbol, group in groups.items()}
-        work.last.extend(inserts + _gap_statements(connection, found) + candles)
+        merge = _candle_statements(connection, groups)
+        work.last = chain(_insert_statements(trades), _gap_statements(connection, found), merge)
         # Before the commit: should anything go wrong with that, all of them are forgotten.
         connection.spans.update(grown)
     if opened is not None:
         opened.extend(found)
-    return sum(work.changed[: len(inserts)])
+    return sum(work.changed[:inserts])
 
 
 def insert_acceptable(
@@ -170,12 +172,10 @@ def _point(row: tuple[int, datetime]) -> Point:
     return row[0], row[1].replace(tzinfo=UTC)
 
 
-def _insert_statements(trades: Sequence[Trade]) -> list[str]:
-    # INSERT IGNORE would clip what does not fit; this keeps the row that is there and changes nothing.
-    return [
-        f"{_INSERT}{','.join(rows_sql(part))} ON DUPLICATE KEY UPDATE trade_id = trades.trade_id"
-        for part in _parts(trades)
-    ]
+def _insert_statements(trades: Sequence[Trade]) -> Iterator[str]:
+    for part in _parts(trades):
+        # INSERT IGNORE would clip what does not fit; this keeps the row that is there and changes nothing.
+        yield f"{_INSERT}{','.join(rows_sql(part))} ON DUPLICATE KEY UPDATE trade_id = trades.trade_id"
 
 
 def _parts(rows: Sequence[T]) -> Iterator[Sequence[T]]:
@@ -288,10 +288,11 @@ def _gap(row: Sequence[Any]) -> Gap:
     return Gap(*(aware(value) for value in row))
 
 
-def _candle_statements(connection: Connection, rows: Sequence[Candle]) -> list[str]:
-    """Merges candles into the table; LEAST, GREATEST and the ids decide, so repeats and any order do no harm."""
+def _candle_statements(connection: Connection, groups: dict[str, list[Trade]]) -> Iterator[str]:
+    """Merges the candles of trades; LEAST, GREATEST and the ids decide, so repeats and any order do no harm."""
     merge = _MERGE_ALIAS if connection.names_new_rows else _MERGE_VALUES
-    return [f"{_INSERT_CANDLES}{','.join(candles_sql(part))}{merge}" for part in _parts(rows)]
+    for part in _parts([candle for group in groups.values() for candle in bars.of_trades(group)]):
+        yield f"{_INSERT_CANDLES}{','.join(candles_sql(part))}{merge}"
 
 
 def _merge(new: str) -> str:

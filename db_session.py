@@ -5,8 +5,9 @@ With db.py, db_ranges.py and db_literals.py this is the only Python that knows S
 
 import re
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -241,22 +242,23 @@ def select(connection: Connection, sql: str, parameters: Sequence[Any] = (), bef
     return list(connection.get_rows()[0])
 
 
-class Work(NamedTuple):
+@dataclass
+class Work:
     """A transaction that stores trades: the `tokens` of the locked symbols; the `last` statements, which come from the
     block and are sent together with the COMMIT; afterwards how many rows each of these `changed`."""
 
     tokens: dict[str, int]
-    last: list[str]
-    changed: list[int]
+    last: Iterable[str] = ()
+    changed: Sequence[int] = ()
 
 
 @contextmanager
 def transaction(connection: Connection, symbols: Sequence[str]) -> Iterator[Work]:
     """A transaction in which nobody else can store trades of `symbols`; rolled back by what the block raises."""
     try:
-        work = Work(_begin(connection, symbols), [], [])
+        work = Work(_begin(connection, symbols))
         yield work
-        work.changed.extend(execute(connection, *work.last, "COMMIT")[:-1])
+        work.changed = execute(connection, *work.last, "COMMIT")[:-1]
     except BaseException:
         # Whether a COMMIT that failed took effect is unknown, so nothing that was remembered can be trusted.
         connection.spans.clear()
@@ -264,7 +266,7 @@ def transaction(connection: Connection, symbols: Sequence[str]) -> Iterator[Work
         raise
 
 
-def store_at_once(connection: Connection, symbols: Sequence[str], statements: Sequence[str]) -> list[int] | None:
+def store_at_once(connection: Connection, symbols: Sequence[str], statements: Iterable[str]) -> list[int] | None:
     """How many rows each of `statements` changed, in a transaction of one round trip; None: nothing is stored, since
     somebody else has stored trades of `symbols` after this connection did."""
     try:
