@@ -354,7 +354,8 @@ def trade_of(row: Sequence[Any]) -> Trade:
 
 def floor_ms(when: datetime) -> datetime:
     """The last millisecond at or before `when`."""
-    return when.replace(microsecond=when.microsecond // 1000 * 1000)
+    below = when.microsecond % 1000
+    return when.replace(microsecond=when.microsecond - below) if below else when
 
 
 def ceil_ms(when: datetime) -> datetime:

@@ -6,7 +6,7 @@ were is a trade that is missing. A point is what is known of a stored trade: its
 
 from collections.abc import Sequence
 from datetime import datetime
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import NamedTuple
 
 MISSED = "missing in the stream"
@@ -79,18 +79,20 @@ def fill(gap: Gap, points: Sequence[Point], now: datetime) -> tuple[list[Gap], l
     below = (gap.first_trade_id - 1, gap.timestamp_before)
     above = (gap.last_trade_id + 1, gap.timestamp_after)
     still_open = holes(gap.symbol, [below, *inside, above], gap.reason, gap.detected_at)
-    filled: list[Gap] = []
-    for trade_id, timestamp in inside:
-        if filled and filled[-1].last_trade_id == trade_id - 1:
-            filled[-1] = filled[-1]._replace(last_trade_id=trade_id, timestamp_after=timestamp)
-        else:
-            filled.append(
-                gap._replace(
-                    first_trade_id=trade_id,
-                    last_trade_id=trade_id,
-                    filled_at=now,
-                    timestamp_before=timestamp,
-                    timestamp_after=timestamp,
-                )
-            )
-    return still_open, filled
+    return still_open, [
+        gap._replace(
+            first_trade_id=first[0],
+            last_trade_id=last[0],
+            filled_at=now,
+            timestamp_before=first[1],
+            timestamp_after=last[1],
+        )
+        for first, last in _runs(inside)
+    ]
+
+
+def _runs(points: Sequence[Point]) -> list[tuple[Point, Point]]:
+    """The first and last point of each run of consecutive ids."""
+    breaks = [(one, other) for one, other in pairwise(points) if other[0] - one[0] > 1]
+    ends = [*points[:1], *chain.from_iterable(breaks), *points[-1:]]
+    return list(zip(ends[::2], ends[1::2], strict=True))
