@@ -8,6 +8,7 @@ import math
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -306,6 +307,20 @@ def test_latency_ends_with_the_first_look_that_saw_the_trade() -> None:
     looks = [Look(1_000_000, 0), Look(4_000_000, 11), Look(9_000_000, 13)]
 
     assert bench_latency.latencies_ms(looks, [10, 11, 12, 13], [0, 3_000_000, 3_000_000, 8_000_000]) == [4, 1, 6, 1]
+
+
+def test_a_slow_sync_is_waited_for_by_all_that_arrive_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With 10 ms a sync, arrivals each millisecond wait between one sync and two of them, and none is forgotten."""
+    monkeypatch.setattr(os, "fdatasync", lambda _: time.sleep(0.01), raising=False)
+
+    waited = bench_latency.disk_ms(tmp_path / "disk", 1_000.0, 0.2)
+
+    assert len(waited) == 200
+    assert min(waited) >= 10
+    assert bench_latency.percentile(waited, 50) >= 14
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(("percent", "expected"), [(1, 1), (50, 50), (99, 99), (100, 100)])
