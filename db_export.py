@@ -15,8 +15,8 @@ from candles import HOUR
 from db_errors import guard
 from db_session import Connection, aware, ceil_ms, close, naive, select
 
-CHUNK_ROWS = 20_000
-"""About 2 MB of text; more at once is no faster."""
+CHUNK_ROWS = 2_000
+"""About 200 KB of text; ten times as much is a tenth slower, since it no longer fits into the caches."""
 MICROSECONDS_FROM = datetime(2025, 1, 1, tzinfo=UTC)
 """From then on the exchange's archive has microseconds, before milliseconds."""
 

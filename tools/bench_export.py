@@ -30,7 +30,7 @@ class Sizes(NamedTuple):
     runs: int
 
 
-FULL, QUICK = Sizes(500_000, 3), Sizes(5_000, 1)
+FULL, QUICK = Sizes(2_000_000, 3), Sizes(5_000, 1)
 
 
 def run(bench: Bench) -> list[Figure]:
