@@ -52,7 +52,7 @@ def run(bench: Bench) -> list[Figure]:
             looks, sent = _watched(on, watcher, seconds)
             runs.append(latencies_ms(looks, sent["ids"], sent["sent_ns"]))
             questions.append([(after.ns - before.ns) / 1e6 for before, after in pairwise(looks)])
-            disk.append(disk_ms(bench.folder / "disk", RATE, seconds / 2))
+            disk.append(disk_ms(bench.folder / "disk", RATE, seconds / 3))
             say(f"{PART}: {'warm-up' if not index else f'run {index}'}: p50 {percentile(runs[-1], 50):.2f} ms")
         watcher.close()
     return [
