@@ -5,6 +5,8 @@ and for the payload. Each call also offers the interpreter lock to the writer. R
 cutting the frames out of it, makes the library three times faster (docs/performance.md); all else stays the library's.
 """
 
+import selectors
+import ssl
 from collections.abc import Callable
 from time import sleep
 from typing import Any
@@ -25,11 +27,6 @@ class Reader:
         self._receive = receive
         self._data = b""
         self._at = 0
-
-    @property
-    def drained(self) -> bool:
-        """Whether the last read has left nothing in the socket."""
-        return len(self._data) < READ_BYTES_MAX
 
     @property
     def empty(self) -> bool:
@@ -67,7 +64,7 @@ class _Dispatcher(DispatcherBase):
     """The loop of the library's own dispatchers, but it waits for a bufferful and not for a frame.
 
     The socket must have a time-out, which is how often it is checked whether the connection is still wanted. `pause_s`
-    says how long to rest before the next one, if no more was waiting.
+    says how long to rest before the next read, if nothing waits there.
     """
 
     def __init__(self, app: websocket.WebSocketApp, pause_s: Callable[[], float]) -> None:
@@ -85,7 +82,7 @@ class _Dispatcher(DispatcherBase):
             try:
                 # Waiting here and not in a selector saves one of three system calls for each wake-up.
                 if reader.empty:
-                    self._rest(reader)
+                    self._rest(sock)
                     reader.fill()
             except websocket.WebSocketTimeoutException:
                 check()
@@ -93,10 +90,20 @@ class _Dispatcher(DispatcherBase):
             if not read_frame():
                 break
 
-    def _rest(self, reader: Reader) -> None:
+    def _rest(self, sock: Any) -> None:
         seconds = self._pause_s()
-        if seconds and reader.drained:
+        # Who rested while more waits would fall behind for good: over TLS each read is one record, often one frame.
+        if seconds and not _has_more(sock):
             sleep(seconds)
+
+
+def _has_more(sock: Any) -> bool:
+    """Whether a read would return at once."""
+    if isinstance(sock, ssl.SSLSocket) and sock.pending():
+        return True
+    with selectors.DefaultSelector() as selector:
+        selector.register(sock, selectors.EVENT_READ)
+        return bool(selector.select(0))
 
 
 class BufferedApp(websocket.WebSocketApp):

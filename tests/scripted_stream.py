@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Callable
@@ -92,14 +93,15 @@ class Peer:
 
 
 class ScriptedStream:
-    """Runs `script` for each connection that comes; when it returns, the connection is closed."""
+    """Runs `script` for each connection that comes; when it returns, the connection is closed. `tls`: over TLS."""
 
-    def __init__(self, script: Callable[[Peer], None]) -> None:
+    def __init__(self, script: Callable[[Peer], None], tls: ssl.SSLContext | None = None) -> None:
         self.script = script
+        self._tls = tls
         self.peers: list[Peer] = []
         self._over = threading.Event()
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"ws://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.url = f"{'wss' if tls else 'ws'}://127.0.0.1:{self._listener.getsockname()[1]}"
         self._threads = [threading.Thread(target=self._listen, daemon=True)]
 
     def __enter__(self) -> "ScriptedStream":
@@ -130,6 +132,8 @@ class ScriptedStream:
 
     def _serve(self, peer: Peer) -> None:
         try:
+            if self._tls is not None:
+                peer.raw = self._tls.wrap_socket(peer.raw, server_side=True)
             self.script(peer)
         except OSError:
             # The client went away, which is what most tests make it do.

@@ -4,6 +4,7 @@ import functools
 import json
 import logging
 import math
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ from retry import ConnectBudget, Cooldown
 from tests.scripted_stream import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Peer, ScriptedStream, frame
 from tests.servers import free_port
 from tests.stand_in import StandIn, wait_until
+from tests.tls import make_certificate, needs_openssl
 from writer import Inbox
 from ws_client import Connection
 
@@ -80,10 +82,10 @@ class Desk:
 
 @contextmanager
 def reading(
-    folder: Path, script: Script, inbox: Inbox | None = None
+    folder: Path, script: Script, inbox: Inbox | None = None, tls: ssl.SSLContext | None = None
 ) -> Iterator[tuple[Connection, Desk, ScriptedStream]]:
     """A connection to a scripted server, stopped at the end."""
-    with ScriptedStream(script) as server:
+    with ScriptedStream(script, tls) as server:
         desk = Desk(folder, server.url, inbox)
         desk.rejects.start()
         connection = Connection("connection 1", desk.shared)
@@ -98,11 +100,12 @@ def reading(
 
 
 def sending(*frames: bytes) -> Script:
-    """Accepts, sends, and stays."""
+    """Accepts, sends one by one, and stays."""
 
     def script(peer: Peer) -> None:
         peer.accept()
-        peer.send(*frames)
+        for each in frames:
+            peer.send(each)
         peer.stay()
 
     return script
@@ -289,9 +292,6 @@ def test_the_second_copy_of_a_trade_is_dropped_in_memory(tmp_path: Path) -> None
         assert verdicts["new"] < 1_100
 
 
-# Answering.
-
-
 def test_who_brings_nothing_new_rests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection that is behind its sibling is read now and then; one that brings trades, or no trade, at once."""
     rests: list[float] = []
@@ -317,18 +317,72 @@ def _has_seen(connection: Connection, signs: int) -> bool:
     return connection.signs == signs
 
 
-def test_a_full_read_is_no_reason_to_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """More is waiting then: who rested would fall behind for good."""
-    rests: list[float] = []
-    monkeypatch.setattr(buffered_app, "sleep", rests.append)
-    waiting = [b"x" * buffered_app.READ_BYTES_MAX, b"y"]
-    reader = buffered_app.Reader(lambda _: waiting.pop(0))
-    dispatcher = buffered_app._Dispatcher(websocket.WebSocketApp("ws://x"), lambda: 1.0)
-    reader.fill()
-    dispatcher._rest(reader)
-    reader.fill()
-    dispatcher._rest(reader)
-    assert rests == [1.0]
+def test_what_waits_is_read_before_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many reads it takes: a connection that is behind catches up at once, and only then rests."""
+    monkeypatch.setattr(buffered_app, "READ_BYTES_MAX", 100)
+    with reading(tmp_path, sending(trades(1, 1), trades(1, 1) * 2_000)) as (connection, _, _):
+        # With a rest before each of the reads it would take minutes.
+        wait_until(lambda: connection.verdicts["repeated"] == 2_000)
+
+
+# Over TLS, as the exchange's own: each read is one record.
+
+
+@pytest.fixture(scope="module")
+def tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ssl.SSLContext]:
+    """A server's context; the client trusts the CA."""
+    folder = tmp_path_factory.mktemp("tls")
+    make_certificate(folder, "exchange")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "exchange-cert.pem", folder / "exchange-key.pem")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WEBSOCKET_CLIENT_CA_BUNDLE", str(folder / "exchange-ca.pem"))
+        yield context
+
+
+@needs_openssl
+def test_every_trade_arrives_over_tls(tmp_path: Path, tls: ssl.SSLContext) -> None:
+    """A record for each frame, frames in two records, many in one, a ping among them, and a quiet time."""
+
+    def script(peer: Peer) -> None:
+        peer.accept()
+        for number in range(1, 1_001):
+            peer.send(trades(number, 1))
+        text = trades(1_001, 1)
+        peer.send(text[:1])
+        peer.send(text[1:50])
+        peer.send(text[50:], frame(b"now", PING))
+        assert peer.receive() == (PONG, b"now")
+        # Longer than the client's time-out.
+        peer.over.wait(QUICK_S / 2 + 0.2)
+        peer.send(trades(1_002, 999))
+        peer.stay()
+
+    with reading(tmp_path, script, tls=tls) as (connection, desk, server):
+        wait_until(lambda: connection.parsed == 2_000)
+        assert desk.ids() == list(range(1, 2_001))
+        assert len(server.peers) == 1
+
+
+@needs_openssl
+def test_a_standby_over_tls_does_not_fall_behind(tmp_path: Path, tls: ssl.SSLContext) -> None:
+    """Two thousand records of what is known already are read at once, not one in each rest."""
+    with reading(tmp_path, sending(trades(1, 1), *[trades(1, 1)] * 2_000), tls=tls) as (connection, _, _):
+        wait_until(lambda: connection.verdicts["repeated"] == 2_000)
+
+
+@needs_openssl
+def test_an_unknown_ca_is_not_trusted(
+    tmp_path: Path, tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The trades of somebody who only says that he is the exchange are not wanted, and the log says why."""
+    monkeypatch.delenv("WEBSOCKET_CLIENT_CA_BUNDLE")
+    with reading(tmp_path, sending(trades(1, 1)), tls=tls) as (connection, _, _):
+        wait_until(lambda: "certificate" in caplog.text.lower())
+        assert connection.parsed == 0
+
+
+# Answering.
 
 
 @pytest.mark.parametrize("payload", [b"", b"1770123456789", b"\x00\xff\x80" * 41], ids=["empty", "stamp", "binary"])

@@ -1,7 +1,6 @@
 """Coming to a database: the session, the schema, the users and their rights, TLS."""
 
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -22,6 +21,7 @@ import db_session
 from db import Trade
 from tests.servers import ROOT, PrivateServer, Server, free_port
 from tests.tables import ask
+from tests.tls import make_certificate, needs_openssl
 
 MIDNIGHT = datetime(2025, 3, 1, tzinfo=UTC)
 QUICK_S_MAX = 3.0
@@ -342,26 +342,11 @@ def test_a_read_only_server_is_no_reason_to_give_up(
 # ---- TLS.
 
 
-def _make_certificate(folder: Path, name: str) -> None:
-    """A CA (`name`-ca.pem) and a server's certificate and key (`name`-cert.pem, `name`-key.pem) that it signed."""
-    ca, cert = folder / f"{name}-ca", folder / name
-    new = ["openssl", "req", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
-    subprocess.run(
-        [*new, "-x509", "-subj", f"/CN={name} CA", "-keyout", f"{ca}-key.pem", "-out", f"{ca}.pem"],
-        check=True,
-        capture_output=True,
-    )
-    signed = ["-CA", f"{ca}.pem", "-CAkey", f"{ca}-key.pem", "-x509", "-subj", f"/CN={name} server"]
-    subprocess.run(
-        [*new, *signed, "-keyout", f"{cert}-key.pem", "-out", f"{cert}-cert.pem"], check=True, capture_output=True
-    )
-
-
-@pytest.mark.skipif(not shutil.which("openssl"), reason="no openssl, which makes the certificates")
+@needs_openssl
 def test_a_named_ca_means_tls_with_a_server_of_that_ca(killable_server: PrivateServer, tmp_path: Path) -> None:
     """With MYSQL_SSL_CA the connection is encrypted and the server is the one; otherwise there is none."""
     for name in ("ours", "theirs"):
-        _make_certificate(tmp_path, name)
+        make_certificate(tmp_path, name)
     folder, server = tmp_path, killable_server
     environ = server.environ | {"MYSQL_DATABASE": "ticks", "MYSQL_SSL_CA": str(folder / "ours-ca.pem")}
     server.stop()
