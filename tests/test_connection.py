@@ -319,7 +319,7 @@ def _has_seen(connection: Connection, signs: int) -> bool:
 
 def test_what_waits_is_read_before_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many reads it takes: a connection that is behind catches up at once, and only then rests."""
-    monkeypatch.setattr(buffered_app, "READ_BYTES_MAX", 100)
+    monkeypatch.setattr(buffered_app, "READ_BYTES_MAX", len(trades(1, 1)))
     with reading(tmp_path, sending(trades(1, 1), trades(1, 1) * 2_000)) as (connection, _, _):
         # With a rest before each of the reads it would take minutes.
         wait_until(lambda: connection.verdicts["repeated"] == 2_000)
