@@ -32,7 +32,7 @@ class Sizes(NamedTuple):
     runs: int
 
 
-FULL, QUICK = Sizes(3.0, 12.0, 3), Sizes(0.3, 1.0, 1)
+FULL, QUICK = Sizes(3.0, 8.0, 3), Sizes(0.3, 1.0, 1)
 
 
 def run(bench: Bench) -> list[Figure]:

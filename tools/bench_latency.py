@@ -35,7 +35,7 @@ class Sizes(NamedTuple):
     runs: int
 
 
-FULL, QUICK = Sizes(3.0, 10.0, 3), Sizes(0.2, 0.5, 1)
+FULL, QUICK = Sizes(2.0, 8.0, 3), Sizes(0.2, 0.5, 1)
 
 
 def run(bench: Bench) -> list[Figure]:

@@ -33,7 +33,7 @@ class Sizes(NamedTuple):
     runs: int
 
 
-FULL, QUICK = Sizes(3.0, 8.0, 12.0, 10.0, 3), Sizes(0.2, 0.5, 0.5, 0.5, 1)
+FULL, QUICK = Sizes(3.0, 8.0, 12.0, 8.0, 3), Sizes(0.2, 0.5, 0.5, 0.5, 1)
 
 
 def run(bench: Bench) -> list[Figure]:
@@ -46,8 +46,9 @@ def run(bench: Bench) -> list[Figure]:
         _steady_mb(on, watcher, sizes.warm_up_s)
         steady = [_steady_mb(on, watcher, sizes.steady_s) for _ in range(sizes.runs)]
         say(f"{PART}: steady {max(steady):.0f} MB")
-        outage = [_outage_mb(on, watcher, sizes.outage_s) for _ in range(sizes.runs)]
-        say(f"{PART}: outage {max(outage):.0f} MB")
+        # The worst that can come, so once: what is held in memory has a bound.
+        outage = _outage_mb(on, watcher, sizes.outage_s)
+        say(f"{PART}: outage {outage:.0f} MB")
         watcher.close()
     with stage(bench, "bench_cpu", connections=2) as on:
         watcher = Watcher(bench.server, on.name, SYMBOLS[0])
@@ -59,7 +60,7 @@ def run(bench: Bench) -> list[Figure]:
         watcher.close()
     return [
         Figure(PART, "resident at 5,000 trades/s", "MB", steady, at_most(100, 70)),
-        Figure(PART, "resident while the database hangs", "MB", outage, at_most(150, 150)),
+        Figure(PART, "resident while the database hangs", "MB", [outage], at_most(150, 150)),
         Figure(PART, "CPU at 200 trades/s", "% of a core", cpu, at_most(5, 2)),
         Figure(PART, "CPU at 200 trades/s, evenly spaced", "% of a core", [spaced]),
     ]
