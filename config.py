@@ -55,10 +55,7 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
 
     An empty value counts as not set. Raises ConfigError.
     """
-    if environ is None:
-        # Not interpolated: a password with ${…} in it is to arrive as it was written.
-        in_file = dotenv_values(".env", interpolate=False)
-        environ = {name: value for name, value in in_file.items() if value is not None} | dict(os.environ)
+    environ = environment() if environ is None else environ
     given = {name: value.strip() for name, value in environ.items() if value.strip()}
     default = Settings()
     return Settings(
@@ -78,6 +75,13 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         ),
         data_dir=_folder("DATA_DIR", given.get("DATA_DIR", str(default.data_dir))),
     )
+
+
+def environment() -> dict[str, str]:
+    """The environment, over what `.env` in the present folder says."""
+    # Not interpolated: a password with ${…} in it is to arrive as it was written.
+    in_file = dotenv_values(".env", interpolate=False)
+    return {name: value for name, value in in_file.items() if value is not None} | dict(os.environ)
 
 
 def demo_of(settings: Settings) -> Settings:

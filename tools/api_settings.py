@@ -2,12 +2,9 @@
 
 import argparse
 import ipaddress
-import os
 from collections.abc import Mapping
 from typing import NamedTuple
 from urllib.parse import urlsplit
-
-from dotenv import dotenv_values
 
 import config
 
@@ -32,9 +29,7 @@ class ApiSettings(NamedTuple):
 
 def load(options: argparse.Namespace, environ: Mapping[str, str] | None = None) -> ApiSettings:
     """The settings for these flags. Raises ConfigError."""
-    if environ is None:
-        in_file = dotenv_values(".env", interpolate=False)
-        environ = {name: value for name, value in in_file.items() if value is not None} | dict(os.environ)
+    environ = config.environment() if environ is None else environ
     settings = config.load(environ)
     given = {name: environ.get(name, "").strip() for name in ("API_HOST", "API_PORT", "API_TOKEN", "API_CORS_ORIGINS")}
     host = options.host or given["API_HOST"] or "127.0.0.1"
