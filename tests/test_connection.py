@@ -306,8 +306,10 @@ def test_who_brings_nothing_new_rests(tmp_path: Path, monkeypatch: pytest.Monkey
         peer.stay()
 
     with reading(tmp_path, script) as (connection, _, _):
-        for signs in (2, 3, 5, 6, 8, 9):
+        for signs, rested in ((2, 0), (3, 0), (5, 1), (6, 2), (8, 2), (9, 2)):
             wait_until(functools.partial(_has_seen, connection, signs))
+            # What comes next must not be there before the rest.
+            wait_until(functools.partial(_has_length, rests, rested))
             go_on.release()
         wait_until(lambda: connection.newest["BTCUSDT"] == 4)
     assert rests == [ws_client.STANDBY_S] * 2
@@ -315,6 +317,10 @@ def test_who_brings_nothing_new_rests(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def _has_seen(connection: Connection, signs: int) -> bool:
     return connection.signs == signs
+
+
+def _has_length(found: list[float], length: int) -> bool:
+    return len(found) == length
 
 
 def test_what_waits_is_read_before_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
