@@ -19,14 +19,14 @@ from datetime import UTC, datetime, timedelta
 from tqdm import tqdm
 
 import config
-import console
 import db
-import gaps as trade_ids
 import private_mysql
-from gaps import Gap
-from rejects import Rejects
-from rest import PAGE_TRADES_MAX, Rest, RestError
-from retry import Cooldown, backoff_s, jittered
+from binance.rest import PAGE_TRADES_MAX, Rest, RestError
+from capture.rejects import Rejects
+from model import gaps as trade_ids
+from model.gaps import Gap
+from process import log as console
+from process.retry import Cooldown, backoff_s, jittered
 
 log = logging.getLogger("backfill")
 

@@ -10,21 +10,13 @@ from datetime import UTC, datetime, timedelta
 from itertools import chain
 from typing import Any, TypeVar
 
-import candles as bars
-import gaps as trade_ids
-from candles import Candle
-from db_errors import (
-    ContentionError,
-    DatabaseError,
-    FatalError,
-    GoneError,
-    NotWritableError,
-    RefusedError,
-    guard,
-)
-from db_literals import candles_sql, check_symbol, rows_sql
-from db_ranges import MinMax, candles, min_max, min_max_by_scan, rebuild_candles
-from db_session import (
+from model import candles as bars
+from model import gaps as trade_ids
+from model.candles import Candle
+from model.gaps import Gap, Point, Span
+from storage.errors import ContentionError, DatabaseError, FatalError, GoneError, NotWritableError, RefusedError, guard
+from storage.ranges import MinMax, candles, min_max, min_max_by_scan, rebuild_candles
+from storage.session import (
     Connection,
     Trade,
     apply_schema,
@@ -42,7 +34,7 @@ from db_session import (
     trade_of,
     transaction,
 )
-from gaps import Gap, Point, Span
+from storage.values import candles_sql, check_symbol, rows_sql
 
 __all__ = [
     "Connection",

@@ -30,8 +30,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import config
-import file_lock
-from mysql_server import (
+from mysqld.program import (
     FAMILIES,
     INITIALISE_S_MAX,
     Binary,
@@ -44,6 +43,7 @@ from mysql_server import (
     inspect_binary,
     last_words,
 )
+from process import lock as file_lock
 
 __all__ = ["ServerError", "leave", "revive", "use"]
 

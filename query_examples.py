@@ -29,14 +29,15 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-import candles as bars
 import config
 import db
 import private_mysql
-from candles import HOUR, MINUTE, Candle
 from db import Connection, MinMax, Trade
-from query_options import parse_options
-from report import (
+from model import candles as bars
+from model.candles import HOUR, MINUTE, Candle
+from report.html import Picture, as_html
+from report.options import parse_options
+from report.text import (
     Answer,
     Marks,
     as_json,
@@ -52,7 +53,6 @@ from report import (
     trade_table,
     utc,
 )
-from report_html import Picture, as_html
 
 T = TypeVar("T")
 
@@ -114,7 +114,7 @@ def draw(source: Source, options: argparse.Namespace, answers: Sequence[Answer],
     """Writes the files of --plot and --html. Raises Mistake."""
     try:
         # Slow to import, and not needed for anything else.
-        import charts
+        from report import charts
     except ImportError as error:
         raise Mistake(f"charts need another package: pip install -r requirements-tools.txt ({error})") from error
     spans = {number: (one.symbol, *one.span) for number, one in enumerate(answers) if one.span}

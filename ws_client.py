@@ -25,16 +25,16 @@ import msgspec
 import websocket
 
 import config
-import console
 import db
-import file_lock
 import private_mysql
-import wire
-from buffered_app import BufferedApp
-from capture import Capture, CaptureError, Shared
+from binance import checks as wire
+from binance.checks import Refusal
+from capture.pipeline import Capture, CaptureError, Shared
+from capture.socket_reader import BufferedApp
 from db import Trade
-from retry import BACKOFF_S_MAX, backoff_s, jittered, retry_after_s
-from wire import Refusal
+from process import lock as file_lock
+from process import log as console
+from process.retry import BACKOFF_S_MAX, backoff_s, jittered, retry_after_s
 
 log = logging.getLogger("ws_client")
 

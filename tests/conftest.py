@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 import config
-import mysql_server
-from tests import servers
+from mysqld import program as mysql_server
+from tests.support import servers
 
 FAMILIES = ("mariadb", "mysql")
 _GIVEN = {name: os.environ.get(name, "") for name in servers.SETTING_NAMES}

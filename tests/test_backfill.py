@@ -21,17 +21,17 @@ import pytest
 import backfill
 import config
 import db
-import rest
-import retry
 from backfill import Backfill, Filler, is_due
-from gaps import INVALID, MISSED, NOT_SERVED, REFUSED, Gap
-from rejects import Rejects
-from rest import Rest, RestError
-from retry import Cooldown
-from tests.scripted_rest import Reply, ScriptedRest, row, rows
-from tests.servers import ROOT, Server
-from tests.stand_in import StandIn, wait_until
-from tests.tables import ask, check, runs, stored_ids
+from binance import rest
+from binance.rest import Rest, RestError
+from capture.rejects import Rejects
+from model.gaps import INVALID, MISSED, NOT_SERVED, REFUSED, Gap
+from process import retry
+from process.retry import Cooldown
+from tests.support.scripted_rest import Reply, ScriptedRest, row, rows
+from tests.support.servers import ROOT, Server
+from tests.support.stand_in import StandIn, wait_until
+from tests.support.tables import ask, check, runs, stored_ids
 
 NEWEST = 4_000_000_000
 """The newest id of the exchange's history, which has HISTORY trades of each symbol."""

@@ -6,7 +6,7 @@ import mysql.connector
 import pytest
 
 from config import Settings
-from tests.servers import PrivateServer, Server
+from tests.support.servers import PrivateServer, Server
 
 
 def _ask(server: Server, sql: str) -> object:

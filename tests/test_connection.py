@@ -14,17 +14,17 @@ from pathlib import Path
 import pytest
 import websocket
 
-import buffered_app
-import retry
 import ws_client
-from capture import Shared
-from rejects import Rejects
-from retry import ConnectBudget, Cooldown
-from tests.scripted_stream import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Peer, ScriptedStream, frame
-from tests.servers import free_port
-from tests.stand_in import StandIn, wait_until
-from tests.tls import make_certificate, needs_openssl
-from writer import Inbox
+from capture import socket_reader as buffered_app
+from capture.pipeline import Shared
+from capture.rejects import Rejects
+from capture.writer import Inbox
+from process import retry
+from process.retry import ConnectBudget, Cooldown
+from tests.support.scripted_stream import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Peer, ScriptedStream, frame
+from tests.support.servers import free_port
+from tests.support.stand_in import StandIn, wait_until
+from tests.support.tls import make_certificate, needs_openssl
 from ws_client import Connection
 
 SYMBOLS = ("BTCUSDT", "ETHUSDT")

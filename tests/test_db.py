@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import config
 import db
 from db import Trade
-from tests.tables import ask
+from tests.support.tables import ask
 
 BTC = "BTCUSDT"
 MIDNIGHT = datetime(2025, 3, 1, tzinfo=UTC)

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-import wire
+from binance import checks as wire
 from db import Trade
-from tools import malformed
+from tools.exchange import malformed
 from ws_client import NotATrade, parse_trade
 
 AT = datetime(2024, 8, 8, 23, 54, 16, 1, tzinfo=UTC)

@@ -15,11 +15,11 @@ from typing import Any
 import mysql.connector
 import pytest
 
-import file_lock
-import mysql_server
 import private_mysql
+from mysqld import program as mysql_server
 from private_mysql import ServerError, leave, revive, use
-from tests import servers
+from process import lock as file_lock
+from tests.support import servers
 
 WAIT_S_MAX = 30.0
 USERS = 4

@@ -17,12 +17,12 @@ import pytest
 
 import config
 import db
-import mysql_server
 import query_examples
-import query_options
-import report
 from db import Trade
-from tests.servers import ROOT, Server, free_port
+from mysqld import program as mysql_server
+from report import options as query_options
+from report import text as report
+from tests.support.servers import ROOT, Server, free_port
 
 SUBPROCESS_S_MAX = 60
 NOW = datetime(2025, 11, 20, 10, 15, 20, 345_678, tzinfo=UTC)

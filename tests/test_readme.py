@@ -48,15 +48,15 @@ def test_help_in_the_readme(command: str) -> None:
 def test_every_script_is_in_the_readme() -> None:
     """Each root script and each tool with a command line has its help in the README; parts of a tool have not."""
     scripts = [path.name for path in ROOT.glob("*.py") if 'if __name__ == "__main__"' in path.read_text()]
-    names = [path.stem for path in (ROOT / "tools").glob("*.py") if "\ndef main(" in path.read_text()]
-    tools = [f"-m tools.{name}" for name in names if name.partition("_")[0] not in names or "_" not in name]
+    tools = [f"-m tools.{path.stem}" for path in ROOT.glob("tools/*.py") if "\ndef main(" in path.read_text()]
+    tools += [f"-m tools.{path.parent.name}" for path in ROOT.glob("tools/*/__main__.py")]
 
     assert {f"{name} --help" for name in scripts + tools} == set(_commands())
 
 
 def test_the_proof_of_completeness() -> None:
     """The statement in the README is the one that the tests of the gaps run."""
-    from tests.tables import COMPLETENESS
+    from tests.support.tables import COMPLETENESS
 
     assert COMPLETENESS.strip() in README.read_text(encoding="utf-8")
 

@@ -18,9 +18,9 @@ from typing import Any
 import mysql.connector
 import pytest
 
-from tests.harness import QUICK, Rig
-from tests.servers import PrivateServer, Server
-from tools.rig import Capture, wait_for
+from tests.support.harness import QUICK, Rig
+from tests.support.servers import PrivateServer, Server
+from tools.lab.children import Capture, wait_for
 
 WAIT_S_MAX = 20.0
 FLAGS = ("--rate", "300", "--ping-interval", "0.5")

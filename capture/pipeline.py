@@ -1,0 +1,161 @@
+"""The capture: connections, writer and back-fill, joined, watched and stopped in order."""
+
+import logging
+import math
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import NamedTuple
+from urllib.parse import quote
+
+import config
+from backfill import Backfill
+from capture.rejects import Rejects
+from capture.standby import Connection, Limits, Standby
+from capture.writer import Inbox, Writer
+from process import log as console
+from process.retry import ConnectBudget, Cooldown
+
+log = logging.getLogger("capture")
+
+TICK_S = 0.25
+LINE_S = 10.0
+READY_S_MAX = 300.0
+"""Until the writer has found the database: a private server may have to be initialised or to recover first."""
+FINISH_S_MAX = 120.0
+BACKFILL_STOP_S_MAX = 15.0
+
+
+class Shared(NamedTuple):
+    """What the connections of one capture have in common."""
+
+    symbols: tuple[str, ...]
+    ws_url: str
+    inbox: Inbox
+    rejects: Rejects
+    cooldown: Cooldown
+    budget: ConnectBudget
+
+    @property
+    def stream_url(self) -> str:
+        """The address of the combined stream; names are lower case (web-socket-streams.md), and some not ASCII."""
+        return f"{self.ws_url}/stream?streams=" + "/".join(f"{quote(symbol.lower())}@trade" for symbol in self.symbols)
+
+
+class CaptureError(Exception):
+    """The capture cannot go on without the operator; the message is one line."""
+
+
+class Capture:
+    """Connections → inbox → writer, and the back-fill beside them. `stop_asked` ends it."""
+
+    def __init__(
+        self,
+        settings: config.Settings,
+        connect: Callable[[str, Shared], Connection],
+        size: int,
+        limits: Limits | None = None,
+    ) -> None:
+        cooldown = Cooldown()
+        self.stop_asked = threading.Event()
+        self._settings = settings
+        self._connect = connect
+        self._size = size
+        self._limits = limits or Limits()
+        self._rejects = Rejects(settings.capture_dir)
+        self._inbox = Inbox(settings.symbols)
+        self._writer = Writer(settings, self._inbox, self._rejects)
+        self._backfill = Backfill(settings, cooldown, self._rejects)
+        self._shared = Shared(settings.symbols, settings.ws_url, self._inbox, self._rejects, cooldown, ConnectBudget())
+        self._standby: Standby | None = None
+
+    def run(self, duration_s: float | None = None) -> None:
+        """Captures until `stop_asked` is set or `duration_s` is over, then stores what was received. Raises
+        CaptureError when the writer could not go on."""
+        end = math.inf if duration_s is None else time.monotonic() + duration_s
+        self._rejects.start()
+        self._writer.start()
+        self._writer.ready.wait(READY_S_MAX)
+        if self._writer.failure is None:
+            self._backfill.start()
+            self._standby = Standby(self._connection, self._size, self._limits, time.monotonic())
+            self._watch(end)
+            self._standby.stop()
+            self._backfill.stop()
+        self._finish()
+
+    def _connection(self, name: str) -> Connection:
+        return self._connect(name, self._shared)
+
+    def _watch(self, end: float) -> None:
+        assert self._standby is not None
+        line_at = time.monotonic()
+        while not self.stop_asked.wait(TICK_S) and self._writer.is_alive() and self._writer.failure is None:
+            now = time.monotonic()
+            self._standby.tick(now)
+            if now >= end:
+                break
+            if now - line_at >= LINE_S:
+                log.info("%s", self._line(now - line_at))
+                line_at = now
+
+    def _finish(self) -> None:
+        self._inbox.stop()
+        self._writer.join(FINISH_S_MAX)
+        if self._backfill.is_alive():
+            self._backfill.join(BACKFILL_STOP_S_MAX)
+        self._rejects.close()
+        if self._writer.failure is not None:
+            raise CaptureError(self._writer.failure)
+
+    def _line(self, seconds: float) -> str:
+        assert self._standby is not None
+        lines = self._writer.stats.take(self._settings.symbols)
+        counters = self.counters()
+        shown = ("queue", "committed", "rejected", "reconnects", "gaps open", "missing", "spooled")
+        state = [] if self._writer.online else ["DATABASE AWAY"]
+        state += [] if self._standby.open else ["NO CONNECTION"]
+        numbers = console.counters_text([(name, counters[name]) for name in shown])
+        return " · ".join([*state, *(console.symbol_text(line, seconds) for line in lines), numbers])
+
+    def counters(self) -> dict[str, int]:
+        """All counters, in trades where nothing else is said: parsed = inserted + duplicate + dropped + left over."""
+        connections = self._standby.connections() if self._standby else []
+        verdicts = sum((connection.verdicts for connection in connections), Counter[str]())
+        writer, filler = self._writer, self._backfill.filler
+        return {
+            "frames": sum(connection.frames for connection in connections),
+            "parsed": sum(connection.parsed for connection in connections),
+            "inserted": writer.inserted,
+            "duplicate": writer.duplicate + verdicts["repeated"],
+            "dropped": writer.refused + verdicts["dropped"],
+            "left over": writer.left_over,
+            "rejected": self._rejects.counted,
+            "queue": len(self._inbox),
+            "committed": writer.inserted + writer.duplicate,
+            "reconnects": sum(connection.connects - 1 for connection in connections if connection.connects),
+            "gaps opened": writer.gaps_opened,
+            "gaps open": self._backfill.open,
+            "missing": self._backfill.missing,
+            "filled": filler.filled,
+            "given up": filler.given_up,
+            "spooled": writer.spooled,
+            "recovered": writer.recovered,
+        }
+
+    def summary(self) -> str:
+        """What was captured, and what became of it: a few lines for the end."""
+        counters = self.counters()
+        others = sum((c.others for c in (self._standby.connections() if self._standby else [])), Counter[str]())
+        fates = ("inserted", "duplicate", "dropped", "left over")
+        lines = [f"parsed {counters['parsed']} = " + " + ".join(f"{name} {counters[name]}" for name in fates)]
+        rows: tuple[tuple[str, ...], ...] = (
+            ("frames", "rejected", "reconnects"),
+            ("gaps opened", "filled", "gaps open", "missing", "given up"),
+            ("spooled", "recovered"),
+        )
+        lines += [console.counters_text([(name, counters[name]) for name in names]) for names in rows]
+        if others:
+            lines.append("frames that are no trades: " + console.counters_text(sorted(others.items())))
+        return "\n".join(lines)

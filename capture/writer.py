@@ -1,0 +1,299 @@
+"""The writer: the one thread that stores the stream's trades, through the database's outages (spool.py).
+
+Callback threads put trades into the inbox and never wait; the writer drains whatever is there, so a batch is one trade
+when it is calm and thousands in a burst. A batch is forgotten only after its commit or after it is on the disk.
+"""
+
+import logging
+import math
+import queue
+import threading
+import time
+from collections.abc import Sequence
+
+import config
+import db
+import private_mysql
+from capture.progress import Stats
+from capture.rejects import Rejects
+from capture.spool import Spool
+from db import Trade
+from model.gaps import AWAY, MISSED, Gap
+from process.retry import backoff_s, jittered
+
+log = logging.getLogger("writer")
+
+QUEUE_TRADES_MAX = 100_000
+"""About 50 MB, 20 s of the busiest market. At the bound a trade is dropped and counted; its gap row makes it good."""
+BATCH_TRADES_MAX = 4_000
+IDLE_S_MAX = 0.5
+"""The longest wait for a trade before the writer looks after an outage again."""
+NOT_WRITABLE_S_MIN = 5.0
+"""A full or read-only server is not asked more often."""
+COMPLAIN_S = 10.0
+"""A disk that takes nothing is tried again several times a second, but not spoken of so often."""
+DRAIN_S_MAX = 30.0
+"""At the end the spool is replayed for at most so long; the rest waits on the disk for the next start."""
+RECENT_IDS = 65_536
+"""How many ids back a repeated trade is recognised in memory; a power of two."""
+
+
+class Inbox:
+    """The bounded queue between the callbacks and the writer, with the memory of which trades went through it.
+
+    `put` is called by several threads. Their race can only let a repeated trade through, which the database ignores.
+    """
+
+    def __init__(self, symbols: Sequence[str], size_max: int = QUEUE_TRADES_MAX) -> None:
+        # SimpleQueue is several times faster than Queue; put() keeps the bound, to within one trade per thread.
+        self._queue: queue.SimpleQueue[Trade | None] = queue.SimpleQueue()
+        self._size_max = size_max
+        self._overflowing = False
+        self._recent = {symbol: [0] * RECENT_IDS for symbol in symbols}
+        self.stop_asked = False
+        self.stopped = False
+
+    def put(self, trade: Trade) -> str:
+        """Hands a trade to the writer; says what became of it: "new", "repeated" or "dropped"."""
+        recent = self._recent[trade.symbol]
+        slot = trade.trade_id % RECENT_IDS
+        if recent[slot] == trade.trade_id:
+            return "repeated"
+        if self._overflows():
+            return "dropped"
+        recent[slot] = trade.trade_id
+        self._queue.put(trade)
+        return "new"
+
+    def _overflows(self) -> bool:
+        """Whether the bound is reached; from then on until the queue is half empty, so that what is lost is one run of
+        ids per symbol and not every other trade."""
+        size = self._queue.qsize()
+        if size < self._size_max and not (self._overflowing and size > self._size_max // 2):
+            self._overflowing = False
+        elif not self._overflowing:
+            self._overflowing = True
+            log.error("the inbox is full (%d trades): new ones are dropped until it is half empty", size)
+        return self._overflowing
+
+    def stop(self) -> None:
+        """The last message: no trade follows."""
+        self.stop_asked = True
+        self._queue.put(None)
+
+    def take(self, wait_s: float) -> list[Trade]:
+        """What is there, at most BATCH_TRADES_MAX; waits up to `wait_s` seconds for the first. For the writer only."""
+        try:
+            items = [self._queue.get(timeout=wait_s) if wait_s > 0 else self._queue.get_nowait()]
+        except queue.Empty:
+            return []
+        more = min(self._queue.qsize(), BATCH_TRADES_MAX - 1)
+        items += [self._queue.get_nowait() for _ in range(more)]
+        trades = [trade for trade in items if trade is not None]
+        # Not only when it comes last: a callback thread that did not end in time may put a trade behind it.
+        self.stopped = self.stopped or len(trades) < len(items)
+        return trades
+
+    def __len__(self) -> int:
+        # The message to stop is no trade.
+        return max(0, self._queue.qsize() - (self.stop_asked and not self.stopped))
+
+
+class Writer(threading.Thread):
+    """Stores what comes through `inbox` until it is stopped.
+
+    Counters, in trades: `taken` from the inbox; of these `inserted`, `duplicate` (stored already), `refused` by the
+    database and `left_over`; `spooled` went over the disk; `recovered` were found there from an earlier run.
+    `failure` is set when only the operator can help; what then still comes goes to the spool.
+    """
+
+    def __init__(self, settings: config.Settings, inbox: Inbox, rejects: Rejects) -> None:
+        super().__init__(name="writer", daemon=True)
+        self.taken = self.inserted = self.duplicate = self.refused = self.spooled = self.recovered = 0
+        self.gaps_opened = 0
+        self.failure: str | None = None
+        self.ready = threading.Event()
+        self.stats = Stats()
+        self._settings = settings
+        self._inbox = inbox
+        self._rejects = rejects
+        self._spool = Spool(settings.capture_dir / "spool")
+        self._connection: db.Connection | None = None
+        self._held: list[Trade] = []
+        self._was_online = False
+        self._attempt = 0
+        self._retry_at = 0.0
+        self._complain_at = 0.0
+        self._reason = AWAY
+
+    @property
+    def left_over(self) -> int:
+        """Trades of this run that are not in the database: on the disk, in hand, or still in the inbox."""
+        return self._spool.waiting + len(self._held) + len(self._inbox)
+
+    @property
+    def online(self) -> bool:
+        """Whether the last word from the database was a good one."""
+        return self._connection is not None
+
+    def run(self) -> None:
+        try:
+            self._work()
+        except Exception as error:
+            # A defect: say all of it, and bring what is in memory to the disk before the program ends.
+            log.exception("the writer fails")
+            self.failure = f"the writer failed: {error!r}"
+            self._close_connection()
+            self._retry_at = math.inf
+            self._work()
+        finally:
+            self.ready.set()
+            self._close_connection()
+            self._spool.close()
+
+    def _work(self) -> None:
+        self._catch_up()
+        self.ready.set()
+        while not self._inbox.stopped and not self._is_stuck_at_the_end():
+            self._step()
+        self._finish()
+
+    def _step(self) -> None:
+        if not self._held:
+            trades = self._inbox.take(self._wait_s())
+            self.taken += len(trades)
+            self.stats.add(trades)
+            self._held = trades
+        if self._held:
+            self._place()
+        self._catch_up()
+
+    def _is_stuck_at_the_end(self) -> bool:
+        """Whether neither the database nor the disk takes what is held, and no more is to come behind it."""
+        return self._inbox.stop_asked and bool(self._held) and self._connection is None
+
+    def _wait_s(self) -> float:
+        """How long to wait for a trade: not at all while there is something to replay and someone to take it."""
+        if self._connection is not None and self._spool.empty:
+            return IDLE_S_MAX
+        return min(IDLE_S_MAX, max(0.0, self._retry_at - time.monotonic()))
+
+    def _place(self) -> None:
+        """Brings what is held into the database or, behind what is there already, into the spool."""
+        if self._connection is not None and self._spool.empty and self._commit(self._held, earlier=False):
+            self._held = []
+            return
+        try:
+            self._spool.append(self._held)
+        except OSError as error:
+            self._complain(error)
+            return
+        self.spooled += len(self._held)
+        self._held = []
+
+    def _complain(self, error: OSError) -> None:
+        """The disk does not take the batch: it stays in memory, where the inbox fills up behind it."""
+        now = time.monotonic()
+        if now >= self._complain_at:
+            waiting = len(self._inbox) + len(self._held)
+            log.error("the spool takes nothing (%s); %d trades wait in memory", error, waiting)
+            self._complain_at = now + COMPLAIN_S
+        time.sleep(min(IDLE_S_MAX, max(0.0, self._retry_at - now)))
+
+    def _catch_up(self) -> None:
+        """Connects when it is time, and replays one part of the spool."""
+        if time.monotonic() < self._retry_at or (self._connection is not None and self._spool.empty):
+            return
+        if self._connection is None and not self._connect():
+            return
+        if self._spool.empty:
+            return
+        chunk = self._spool.read()
+        if self._commit(chunk.trades, chunk.earlier):
+            for line in chunk.corrupt:
+                self._rejects.put("a line of the spool that is not as it was written", line)
+            self.refused += 0 if chunk.earlier else len(chunk.corrupt)
+            self._spool.done()
+
+    def _connect(self) -> bool:
+        try:
+            self._connection = db.connect(self._settings)
+        except private_mysql.ServerError as error:
+            # A server that never started is the operator's to mend; one that ran will be started again.
+            self._step_back(db.GoneError(str(error)) if self._was_online else db.FatalError(str(error)))
+            return False
+        except db.DatabaseError as error:
+            self._step_back(error)
+            return False
+        self._was_online = True
+        if self._attempt:
+            log.warning("the database is back")
+        return True
+
+    def _commit(self, trades: list[Trade], earlier: bool) -> bool:
+        """Whether `trades` are in the database now."""
+        assert self._connection is not None
+        opened: list[Gap] = []
+        refused_before = self.refused
+        try:
+            inserted = db.insert_acceptable(self._connection, trades, self._refuse, opened, self._reason)
+        except db.DatabaseError as error:
+            self.refused = refused_before
+            self._step_back(error)
+            return False
+        self._attempt = 0
+        self._reason = MISSED if trades and not earlier else self._reason
+        self.gaps_opened += len(opened)
+        self._count(trades, inserted, self.refused - refused_before, earlier)
+        return True
+
+    def _count(self, trades: list[Trade], inserted: int, refused: int, earlier: bool) -> None:
+        if earlier:
+            self.recovered += len(trades)
+            self.refused -= refused
+        else:
+            self.inserted += inserted
+            self.duplicate += len(trades) - inserted - refused
+
+    def _refuse(self, trade: Trade, words: str) -> None:
+        self.refused += 1
+        log.warning("the database refuses trade %s %d: %s", trade.symbol, trade.trade_id, words)
+        self._rejects.put(f"the database refuses it: {words}", repr(trade))
+
+    def _step_back(self, error: db.DatabaseError) -> None:
+        """Decides from the class of the error when the database is asked again: the one place of that policy."""
+        if not isinstance(error, db.ContentionError):
+            self._close_connection()
+        if isinstance(error, db.FatalError):
+            self.failure = str(error)
+            self._retry_at = math.inf
+            return
+        # The first repetition is at once: an idle connection that was cut is no reason to wait.
+        wait_s = jittered(backoff_s(self._attempt - 1)) if self._attempt else 0.0
+        if isinstance(error, db.NotWritableError):
+            wait_s = max(wait_s, NOT_WRITABLE_S_MIN)
+        self._attempt += 1
+        self._retry_at = time.monotonic() + wait_s
+        log.warning("the database takes no trades (%s); they wait on the disk, next try in %.1f s", error, wait_s)
+
+    def _finish(self) -> None:
+        """After the last trade: a last try, so that as little as possible is left for the next start."""
+        deadline = time.monotonic() + DRAIN_S_MAX
+        self._retry_at = math.inf if self.failure else 0.0
+        while self._remains() and time.monotonic() < deadline and self.failure is None:
+            attempt = self._attempt
+            self._step()
+            if self._attempt > attempt > 0:
+                break
+        if self._held:
+            self._place()
+        if self.left_over:
+            log.warning("%d trades are not in the database: see the summary", self.left_over)
+
+    def _remains(self) -> bool:
+        return bool(self._held) or not self._spool.empty or not self._inbox.stopped
+
+    def _close_connection(self) -> None:
+        if self._connection is not None:
+            db.close(self._connection)
+            self._connection = None

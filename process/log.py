@@ -1,0 +1,93 @@
+"""What a person sees: the log on stderr, coloured on a terminal and plain in a pipe, and the line every few seconds."""
+
+import atexit
+import contextlib
+import logging
+import logging.handlers
+import queue
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import TextIO
+
+from capture.progress import Line
+
+RECORDS_MAX = 10_000
+"""Log records that wait for a terminal that takes none."""
+
+_COLOURS = {logging.WARNING: "\x1b[33m", logging.ERROR: "\x1b[31m", logging.CRITICAL: "\x1b[31;1m"}
+_DIM, _RESET = "\x1b[2m", "\x1b[0m"
+
+
+class _Formatter(logging.Formatter):
+    """UTC time, level if it is not ordinary, message; a traceback only for a defect."""
+
+    def __init__(self, colour: bool) -> None:
+        super().__init__()
+        self._colour = colour
+
+    def format(self, record: logging.LogRecord) -> str:
+        at = datetime.fromtimestamp(record.created, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+        level = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
+        text = f"{level}{record.getMessage()}"
+        if record.exc_info:
+            text += "\n" + self.formatException(record.exc_info)
+        if not self._colour:
+            return f"{at} {text}"
+        colour = _COLOURS.get(record.levelno, "")
+        return f"{_DIM}{at}{_RESET} {colour}{text}{_RESET if colour else ''}"
+
+
+class _NeverWaiting(logging.handlers.QueueHandler):
+    """Hands a record to the thread that writes; a record for which there is no room is lost, not waited for."""
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        with contextlib.suppress(queue.Full):
+            self.queue.put_nowait(record)
+
+
+def set_up(level: str, stream: TextIO | None = None) -> logging.handlers.QueueListener:
+    """Sends the log to `stream` (default: stderr), through a thread of its own, which is returned.
+
+    A terminal that was stopped (Ctrl-S) or a full pipe would otherwise stop whoever has something to say, and so the
+    capture.
+    """
+    stream = stream or sys.stderr
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(_Formatter(stream.isatty()))
+    records: queue.Queue[logging.LogRecord] = queue.Queue(RECORDS_MAX)
+    listener = logging.handlers.QueueListener(records, handler)
+    sender = _NeverWaiting(records)
+    sender.setFormatter(logging.Formatter("%(message)s"))
+    logging.basicConfig(level=level.upper(), handlers=[sender], force=True)
+    listener.start()
+    atexit.register(write_out, listener)
+    # The library says at ERROR what this program says itself, and better.
+    logging.getLogger("websocket").setLevel(logging.CRITICAL + 1)
+    return listener
+
+
+def write_out(listener: logging.handlers.QueueListener) -> None:
+    """Writes what waits and ends the thread, so that what is printed next comes last; a second call does nothing."""
+    if listener._thread is not None:
+        listener.stop()
+
+
+def symbol_text(line: Line, seconds: float) -> str:
+    """One symbol's part of the line: last price, trades per second, lag (median/p99, exchange's clock to ours)."""
+    if line.price is None:
+        return f"{line.symbol} no trade yet"
+    lag = "" if line.lag_ms_median is None else f" lag {line.lag_ms_median}/{line.lag_ms_p99} ms"
+    return f"{line.symbol} {price_text(line.price)} {line.trades / seconds:.1f}/s{lag}"
+
+
+def price_text(price: Decimal) -> str:
+    """The price as the exchange wrote it, less the zeros that only pad it, but with two decimals at least."""
+    whole, _, decimals = f"{price:f}".partition(".")
+    return f"{whole}.{decimals.rstrip('0'):0<2}"
+
+
+def counters_text(counters: Sequence[tuple[str, int]]) -> str:
+    """`queue 0, committed 12, …`"""
+    return ", ".join(f"{name} {number}" for name, number in counters)

@@ -1,0 +1,206 @@
+"""Charts of ranges of time: the price with its lowest and highest trade, trades per second, lag, and gaps shaded.
+
+What is drawn comes from db_charts.py, in so few points that any range is drawn in about a second. Only here do prices
+become floats: a pixel has no eighth decimal. The texts in a chart have all digits.
+"""
+
+import io
+import warnings
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
+from matplotlib.figure import Figure
+
+import db
+from model.gaps import Gap
+from report.text import amount, count, said, split_symbol, utc
+from storage import series as db_charts
+from storage.ranges import MinMax
+from storage.series import Series
+
+CHARTS_MAX = 8
+"""In one picture, below each other."""
+GAPS_MAX = 1_000
+"""Open gaps that are shaded; of more the picture only gives the number."""
+GAP_SHARE_MIN = 1 / 400
+"""Of the width, so that a gap of a millisecond can be seen in a day."""
+DOTS_STEPS_MAX = 120
+"""Up to so many steps each has a dot, so that a few lonely trades can be seen."""
+RATE_BARS_MIN = 20
+WIDTH_INCHES, HEIGHT_INCHES, DPI = 11.0, 6.4, 130
+
+_SECOND = timedelta(seconds=1)
+_PRICE, _BAND, _LOW, _HIGH = "#1f4e9c", "#9db8e3", "#b3261e", "#1b7a3d"
+_RATE, _LAG, _GAP = "#6b7a90", "#7a4fa3", "#d9480f"
+_STYLE: Any = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    # A dollar in a name is no formula.
+    "text.parse_math": False,
+}
+
+
+class Chart(NamedTuple):
+    """What is drawn of a symbol in [start, end): the extremes, the series, and the open gaps that reach into it."""
+
+    found: MinMax
+    series: Series
+    gaps: list[Gap]
+
+
+def fetch(connection: db.Connection, symbol: str, start: datetime, end: datetime) -> Chart | None:
+    """The chart of a range; None when nothing traded. The time before the first trade that is stored is left out."""
+    found = db.min_max(connection, symbol, start, end)
+    if found is None:
+        return None
+    if db.price_as_of(connection, symbol, start - timedelta(milliseconds=1)) is None:
+        start = found.first.timestamp
+    reaching = (gap for gap in db.open_gaps(connection, symbol) if gap.timestamp_before < end)
+    gaps = [gap for gap in reaching if gap.timestamp_after >= start]
+    return Chart(found, db_charts.series(connection, symbol, start, end, found.trades), gaps)
+
+
+def fetch_all(connection: db.Connection, spans: Mapping[int, tuple[str, datetime, datetime]]) -> dict[int, Chart]:
+    """The charts of the ranges in which something traded, by the same numbers.
+
+    Of those that are the same picture, as the last minute, hour and day of a young database are, only the first.
+    """
+    found: dict[tuple[str, datetime, datetime], tuple[int, Chart]] = {}
+    for number, span in spans.items():
+        if chart := fetch(connection, *span):
+            found.setdefault((span[0], chart.series.start, chart.series.end), (number, chart))
+    return dict(found.values())
+
+
+def png(charts: Sequence[Chart]) -> bytes:
+    """A picture of the charts below each other."""
+    with rc_context(_STYLE), warnings.catch_warnings():
+        # Not every character of a symbol is in the font that comes with the library; it draws a box then, and says so.
+        warnings.filterwarnings("ignore", "Glyph")
+        figure = Figure(figsize=(WIDTH_INCHES, HEIGHT_INCHES * len(charts)), dpi=DPI, layout="constrained")
+        FigureCanvasAgg(figure)
+        for part, chart in zip(figure.subfigures(len(charts), 1, squeeze=False)[:, 0], charts, strict=True):
+            _draw(part, chart)
+        picture = io.BytesIO()
+        figure.savefig(picture, format="png", metadata={"Software": None})
+    return picture.getvalue()
+
+
+def describe(chart: Chart) -> str:
+    """What the picture shows, in a sentence, for those who cannot see it."""
+    found, missing = chart.found, sum(gap.missing for gap in chart.gaps)
+    gaps = f"{len(chart.gaps):,} open gaps, {missing:,} ids missing" if chart.gaps else "no open gap"
+    return (
+        f"{found.symbol} from {said(chart.series.start)} to {said(chart.series.end)} UTC: {count(found.trades)},"
+        f" lowest price {amount(found.low.price)}, highest {amount(found.high.price)}; {gaps}"
+    )
+
+
+def _draw(figure: Any, chart: Chart) -> None:
+    price, rate, lag = figure.subplots(3, 1, sharex=True, gridspec_kw={"height_ratios": [3, 1, 1]})
+    _draw_price(price, chart)
+    _draw_rate(rate, chart.series)
+    _draw_lag(lag, chart.series)
+    for axes in (price, rate, lag):
+        _shade(axes, chart)
+    start, end = chart.series.start, chart.series.end
+    price.set_xlim(_x(start), _x(end))
+    locator = AutoDateLocator(tz=UTC, minticks=4, maxticks=10)  # type: ignore[no-untyped-call]
+    lag.xaxis.set_major_locator(locator)
+    lag.xaxis.set_major_formatter(ConciseDateFormatter(locator, tz=UTC))  # type: ignore[no-untyped-call]
+    lag.set_xlabel("time UTC", loc="left")
+    title = f"{chart.found.symbol}   {said(start)} to {said(end)} UTC   {count(chart.found.trades)}"
+    figure.suptitle(title, fontsize=11)
+
+
+def _x(when: datetime) -> float:
+    return float(date2num(when))  # type: ignore[no-untyped-call]
+
+
+def _draw_price(axes: Axes, chart: Chart) -> None:
+    series, found = chart.series, chart.found
+    steps, width = series.steps, series.width
+    middles, ends = ([_x(min(step.start + width / part, series.end)) for step in steps] for part in (2, 1))
+    lows, highs, closes = ([float(price) for price in prices] for prices in _columns(series))
+    axes.fill_between(middles, lows, highs, color=_BAND, linewidth=0, alpha=0.7, label="lowest to highest")
+    dots = "." if len(series.steps) <= DOTS_STEPS_MAX else ""
+    axes.plot(ends, closes, color=_PRICE, linewidth=1, marker=dots, markersize=4, label="last price")
+    marks = ((found.low, "v", _LOW, "lowest"), (found.high, "^", _HIGH, "highest"))
+    for trade, marker, colour, name in marks:
+        label = f"{name} {amount(trade.price)} at {utc(trade.timestamp)}, trade {trade.trade_id}"
+        x, y = [_x(trade.timestamp)], [float(trade.price)]
+        axes.plot(x, y, marker, color=colour, markersize=8, clip_on=False, zorder=3, label=label)
+    axes.set_ylabel(f"price {split_symbol(found.symbol)[1]}".rstrip())
+    axes.ticklabel_format(axis="y", style="plain", useOffset=False)
+    axes.margins(y=0.08)
+    # Above the drawing, where it hides nothing.
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, fontsize=8, borderaxespad=0.2)
+
+
+def _columns(series: Series) -> tuple[list[Any], list[Any], list[Any]]:
+    steps = series.steps
+    return [step.low for step in steps], [step.high for step in steps], [step.close for step in steps]
+
+
+def _draw_rate(axes: Axes, series: Series) -> None:
+    edges, rates = rates_per_s(series)
+    axes.stairs(rates, [_x(edge) for edge in edges], fill=True, color=_RATE)
+    axes.set_ylabel("trades/s")
+    axes.set_ylim(bottom=0)
+
+
+def rates_per_s(series: Series) -> tuple[list[datetime], list[float]]:
+    """The edges of bars, and the trades per second of each, those without a trade too.
+
+    A bar is at least a second long where that leaves enough of them: the rate of 10 ms is mostly 0 or 100.
+    """
+    length = series.end - series.start
+    width = series.width
+    if length >= RATE_BARS_MIN * _SECOND:
+        width *= -(-_SECOND // width)
+    edges = [series.start + number * width for number in range(-(-length // width))]
+    counts = dict.fromkeys(range(len(edges)), 0)
+    for step in series.steps:
+        counts[(step.start - series.start) // width] += step.trades
+    edges.append(series.end)
+    return edges, [counts[i] / (edges[i + 1] - edges[i]).total_seconds() for i in counts]
+
+
+def _draw_lag(axes: Axes, series: Series) -> None:
+    axes.set_ylabel("lag ms")
+    if not series.lags:
+        axes.text(0.5, 0.5, "no trade arrived live: all were back-filled", ha="center", transform=axes.transAxes)
+        return
+    x = [_x(lag.start) for lag in series.lags]
+    least, mean, most = zip(*((lag.least, lag.mean, lag.most) for lag in series.lags), strict=True)
+    axes.fill_between(x, least, most, color=_LAG, alpha=0.25, linewidth=0)
+    dots = "." if len(x) <= DOTS_STEPS_MAX else ""
+    label = f"mean of the first {db_charts.SAMPLE_TRADES:,} trades of each stretch" if series.sampled else "mean"
+    axes.plot(x, mean, color=_LAG, linewidth=1, marker=dots, markersize=3, label=f"{label}, least to most")
+    axes.legend(loc="upper left", frameon=False, fontsize=7)
+
+
+def _shade(axes: Axes, chart: Chart) -> None:
+    """The open gaps, from neighbour to neighbour, each at least as wide as can be seen."""
+    start, end = _x(chart.series.start), _x(chart.series.end)
+    least = (end - start) * GAP_SHARE_MIN
+    spans = []
+    for gap in chart.gaps[:GAPS_MAX]:
+        left, right = max(start, _x(gap.timestamp_before)), min(end, _x(gap.timestamp_after))
+        width = max(right - left, least)
+        spans.append((max(start, (left + right - width) / 2), width))
+    if not spans:
+        return
+    missing = sum(gap.missing for gap in chart.gaps)
+    axes.broken_barh(spans, (0, 1), transform=axes.get_xaxis_transform(), color=_GAP, alpha=0.3, linewidth=0, zorder=2)
+    if axes.get_ylabel().startswith("price"):
+        words = f"open gaps: {len(chart.gaps):,}, {missing:,} ids missing"
+        axes.text(1, 1.01, words, ha="right", va="bottom", color=_GAP, fontsize=8, transform=axes.transAxes)

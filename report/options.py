@@ -1,0 +1,101 @@
+"""The command line of query_examples.py, and how times and durations are written; other programs use the same."""
+
+import argparse
+import re
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import NoReturn
+
+from report.text import iso
+
+LAST_DAYS_MAX = 36_500
+TIME_MIN = datetime(1970, 1, 1, tzinfo=UTC)
+"""Long before the first trade of the exchange, and well inside what DATETIME can hold."""
+
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (see --help)\n")
+
+
+def parse_options(argv: list[str] | None, description: str | None) -> argparse.Namespace:
+    """The command line's `command`, `symbol`, `json`, `demo`, `plot`, `html`, and `time` or `start`, `end`, `last`.
+
+    Exits with 2 after one line for what is wrong.
+    """
+    common = Parser(add_help=False, argument_default=argparse.SUPPRESS, allow_abbrev=False)
+    common.add_argument("--symbol", action="append", help="only this one; repeat it, or separate with commas")
+    common.add_argument("--json", action="store_true", help="one JSON document instead of text; prices are strings")
+    common.add_argument("--demo", action="store_true", help="read the demo's database even if there is a real one")
+    drawn = Parser(add_help=False, argument_default=argparse.SUPPRESS, allow_abbrev=False)
+    drawn.add_argument("--plot", metavar="FILE.png", type=parse_png, help="draw the ranges too")
+    drawn.add_argument("--html", metavar="FILE", type=Path, help="write it all, with charts, into one HTML file")
+    parser = Parser(
+        prog="query_examples.py",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        parents=[common, drawn],
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(dest="command", metavar="{report,latest,at,range}", title="commands")
+    commands.add_parser("report", parents=[common, drawn], allow_abbrev=False, help="all of it; so does no command")
+    commands.add_parser("latest", parents=[common], allow_abbrev=False, help="the latest price")
+    at = commands.add_parser("at", parents=[common], allow_abbrev=False, help="the price at a second")
+    at.add_argument("time", metavar="TIME", type=parse_time, help="such as 2025-11-20T10:15:09, in UTC")
+    span = commands.add_parser(
+        "range", parents=[common, drawn], allow_abbrev=False, help="the lowest and the highest price in a range of time"
+    )
+    span.add_argument("start", metavar="START", type=parse_time, nargs="?", help="the first millisecond of the range")
+    span.add_argument("end", metavar="END", type=parse_time, nargs="?", help="the first millisecond after the range")
+    span.add_argument("--last", metavar="DURATION", type=parse_duration, help="until the newest trade: 30s, 5m, 2h, 1d")
+    options = parser.parse_args(argv, argparse.Namespace(symbol=[], json=False, demo=False, plot=None, html=None))
+    if options.command in ("latest", "at") and (options.plot or options.html):
+        parser.error(f"{options.command} has nothing to draw; --plot and --html go with range or report")
+    if options.command == "range":
+        _require_range(span, options)
+    return options
+
+
+def _require_range(parser: Parser, options: argparse.Namespace) -> None:
+    given = [time for time in (options.start, options.end) if time is not None]
+    if len(given) != (2 if options.last is None else 0):
+        parser.error("give either START and END, or --last DURATION such as --last 5m")
+    if options.last is None and options.start >= options.end:
+        start, end = iso(options.start), iso(options.end)
+        parser.error(f"the range from {start} to {end} is empty: START must be before END")
+
+
+def parse_png(text: str) -> Path:
+    """The path of a picture. Raises ArgumentTypeError for another ending, which would be a lie."""
+    if not text.lower().endswith(".png"):
+        raise argparse.ArgumentTypeError(f"{text!r} does not end in .png, which is what is written")
+    return Path(text)
+
+
+def parse_time(text: str) -> datetime:
+    """The UTC time of an ISO 8601 text; without an offset it is UTC already. Raises ArgumentTypeError."""
+    try:
+        time = datetime.fromisoformat(text)
+        time = time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a time; write it like 2025-11-20T10:15:09 or 2025-11-20T11:15:09.250+01:00"
+        ) from None
+    if time < TIME_MIN:
+        raise argparse.ArgumentTypeError(f"{text!r} is too early; give a time from {TIME_MIN.year} on")
+    return time
+
+
+def parse_duration(text: str) -> timedelta:
+    """The duration of a text such as 90s, 5m, 2h or 1d. Raises ArgumentTypeError."""
+    match = re.fullmatch(r"([0-9]{1,9})([smhd])", text)
+    if not match or int(match[1]) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a duration; write a whole number and s, m, h or d, like 5m")
+    duration = timedelta(**{_UNITS[match[2]]: int(match[1])})
+    if duration > timedelta(days=LAST_DAYS_MAX):
+        raise argparse.ArgumentTypeError(f"{text!r} is too long; give at most {LAST_DAYS_MAX}d")
+    return duration

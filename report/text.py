@@ -1,0 +1,207 @@
+"""How the answers of query_examples.py look: tables for people, one JSON document for programs. Pure."""
+
+import json
+import re
+import textwrap
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any, NamedTuple
+
+import config
+from db import Trade
+from model.candles import Candle
+
+LINE_CHARS_MAX = 100
+SQL_INDENT = "  "
+RESULT_INDENT = "    "
+QUOTE_ASSETS = ("USDT", "USDC", "FDUSD", "TUSD", "EUR", "TRY", "BRL", "JPY", "BTC", "ETH", "BNB")
+"""A symbol is its base and its quote asset with nothing between them; these are the quotes that are recognised."""
+
+Marks = list[tuple[str, Trade]]
+"""What a trade is among others, such as "lowest", and the trade."""
+
+_MILLISECOND = timedelta(milliseconds=1)
+
+
+class Answer(NamedTuple):
+    """A question about a symbol in English, the SQL as it was sent, and the result as JSON values and as lines."""
+
+    kind: str
+    symbol: str
+    question: str
+    sql: list[str]
+    result: dict[str, Any]
+    lines: list[str]
+    span: tuple[datetime, datetime] | None = None
+    """The range of time of which a chart can be drawn."""
+
+
+# ---- For programs.
+
+
+def as_json(settings: config.Settings, answers: Sequence[Answer]) -> str:
+    """One document with all answers: prices as strings, ids as integers, times with a Z, and no float anywhere."""
+    document = {
+        "database": settings.mysql_database,
+        "demo": settings.demo,
+        "answers": [{name: value for name, value in answer._asdict().items() if name in _JSON} for answer in answers],
+    }
+    return json.dumps(document, indent=2)
+
+
+_JSON = ("kind", "symbol", "question", "sql", "result")
+
+
+def iso(time: datetime) -> str:
+    """Such as 2025-11-20T10:15:09.250Z; a part below the millisecond, which only a question can have, is shown too."""
+    return time.isoformat(timespec="microseconds" if time.microsecond % 1000 else "milliseconds")[:-6] + "Z"
+
+
+def json_marks(count: int, marks: Marks) -> dict[str, Any]:
+    """How many trades there are, and the outstanding ones; null for each when there are none."""
+    found = dict(marks)
+    trades = {name: json_trade(found[name]) if found else None for name in ("first", "lowest", "highest", "last")}
+    return {"count": count, **trades}
+
+
+def json_trade(trade: Trade) -> dict[str, Any]:
+    """The columns of a trade that come from the exchange; the amounts as the digits that are stored."""
+    return {
+        "trade_id": trade.trade_id,
+        "timestamp": iso(trade.timestamp),
+        "price": f"{trade.price:.8f}",
+        "quantity": f"{trade.quantity:.8f}",
+        "buyer_is_maker": trade.buyer_is_maker,
+    }
+
+
+def json_candle(candle: Candle) -> dict[str, Any]:
+    """A candle without its symbol and its resolution, which are those of the question."""
+    prices = {name: f"{getattr(candle, name):.8f}" for name in ("open", "high", "low", "close")}
+    ids = {"first_trade_id": candle.first_trade_id, "last_trade_id": candle.last_trade_id}
+    return {"timestamp": iso(candle.timestamp), **prices, **ids, "trades": candle.trades}
+
+
+# ---- For people.
+
+
+def as_text(settings: config.Settings, fallback: bool, answers: Sequence[Answer], colour: bool) -> str:
+    """The answers one below the other, after a line that says which database was read, and if in place of another."""
+    bold, dim, plain = ("\x1b[1m", "\x1b[2m", "\x1b[0m") if colour else ("", "", "")
+    blocks = [headline(settings, fallback)]
+    for answer in answers:
+        sql = "\n".join(fold(statement) for statement in answer.sql)
+        blocks.append(f"{bold}{textwrap.fill(answer.question, LINE_CHARS_MAX)}{plain}")
+        blocks.append(f"{dim}{textwrap.indent(sql, SQL_INDENT)}{plain}")
+        blocks.append(textwrap.indent("\n".join(answer.lines), RESULT_INDENT) + "\n")
+    return "\n\n".join(blocks).rstrip("\n")
+
+
+def headline(settings: config.Settings, fallback: bool) -> str:
+    """Which database was read, and what is in it."""
+    name = settings.mysql_database
+    if not settings.demo:
+        return f"Database {name}: trades captured from the exchange; times are UTC"
+    why = " (no real trades yet)" if fallback else ""
+    return f"Database {name}: made-up trades of the stand-in exchange{why}; times are UTC"
+
+
+def fold(statement: str) -> str:
+    """`statement` on lines of LINE_CHARS_MAX where its clauses allow it; the same SQL but for the white space."""
+    lines, clause = [""], ""
+    # A quoted text may have a space in it, and stays in one piece.
+    for word in [*re.findall(r"(?:'(?:[^'\\]|\\.)*'|[^\s'])+", statement), ""]:
+        if word and word not in ("FROM", "WHERE", "AND", "ORDER", "GROUP", "UNION"):
+            clause += f" {word}"
+            continue
+        if lines[-1] and len(lines[-1] + clause) > LINE_CHARS_MAX - len(SQL_INDENT):
+            lines.append(" ")
+        lines[-1] += clause
+        clause = f" {word}"
+    return "\n".join([lines[0].lstrip(), *lines[1:]])
+
+
+def trade_table(rows: Marks) -> list[str]:
+    """The trades, all of one symbol, in columns with the units in the heading, after what each of them is."""
+    trades = [trade for _, trade in rows]
+    base, quote = split_symbol(trades[0].symbol)
+    columns = [
+        ["", *(mark for mark, _ in rows)],
+        _amounts(f"price {quote}", [trade.price for trade in trades]),
+        _amounts(f"quantity {base}", [trade.quantity for trade in trades]),
+        ["taker", *("sold" if trade.buyer_is_maker else "bought" for trade in trades)],
+        ["time UTC", *(utc(trade.timestamp) for trade in trades)],
+        ["trade id", *(str(trade.trade_id) for trade in trades)],
+    ]
+    return _table(columns)
+
+
+def candle_table(candles: Sequence[Candle]) -> list[str]:
+    """The candles, all of one symbol, oldest first."""
+    quote = split_symbol(candles[0].symbol)[1]
+    trades = ["trades", *(f"{candle.trades:,}" for candle in candles)]
+    return _table(
+        [
+            ["begin UTC", *(f"{candle.timestamp:%Y-%m-%d %H:%M}" for candle in candles)],
+            _amounts(f"open {quote}", [candle.open for candle in candles]),
+            _amounts("high", [candle.high for candle in candles]),
+            _amounts("low", [candle.low for candle in candles]),
+            _amounts("close", [candle.close for candle in candles]),
+            [cell.rjust(max(map(len, trades))) for cell in trades],
+        ]
+    )
+
+
+def split_symbol(symbol: str) -> tuple[str, str]:
+    """The base and the quote asset; both empty when the quote is not one of QUOTE_ASSETS."""
+    quote = next((asset for asset in QUOTE_ASSETS if symbol.endswith(asset) and symbol != asset), "")
+    return (symbol.removesuffix(quote), quote) if quote else ("", "")
+
+
+def _table(columns: Sequence[Sequence[str]]) -> list[str]:
+    """Columns side by side, without those that are empty."""
+    widths = [max(map(len, column)) for column in columns]
+    padded = [[cell.ljust(width) for cell in column] for column, width in zip(columns, widths, strict=True) if width]
+    return ["  ".join(line).rstrip() for line in zip(*padded, strict=True)]
+
+
+def _amounts(heading: str, values: Sequence[Decimal]) -> list[str]:
+    """A column whose decimal points are below each other."""
+    texts = [amount(value) for value in values]
+    decimals = max(len(text.partition(".")[2]) for text in texts)
+    cells = [heading.strip(), *(text + " " * (decimals - len(text.partition(".")[2])) for text in texts)]
+    return [cell.rjust(max(map(len, cells))) for cell in cells]
+
+
+def amount(value: Decimal) -> str:
+    """An exact decimal without its trailing zeros, but with two decimals at least."""
+    whole, _, fraction = f"{value:.8f}".partition(".")
+    return f"{whole}.{fraction.rstrip('0').ljust(2, '0')}"
+
+
+def utc(time: datetime) -> str:
+    """Such as 2025-11-20 10:15:09.250; the heading or the sentence says UTC."""
+    return iso(time).replace("T", " ").rstrip("Z")
+
+
+def said(time: datetime) -> str:
+    """As utc(), but a whole second without its zeros, for a sentence."""
+    return utc(time).removesuffix(".000")
+
+
+def duration(length: timedelta) -> str:
+    """Such as 0.250 s, 5 min 3 s, 2 h 5 min or 3 d 4 h: two units, counted in integers."""
+    seconds, milliseconds = divmod(length // _MILLISECOND, 1000)
+    if seconds < 60:
+        return f"{seconds}.{milliseconds:03} s" if milliseconds else f"{seconds} s"
+    for size, unit, small, small_unit in ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "min"), (60, "min", 1, "s")):
+        if seconds >= size:
+            rest = seconds % size // small
+            return f"{seconds // size} {unit}" + (f" {rest} {small_unit}" if rest else "")
+    raise AssertionError("a minute or more has one of the units")
+
+
+def count(trades: int) -> str:
+    """Such as 1 trade, or 1,234 trades."""
+    return "1 trade" if trades == 1 else f"{trades:,} trades"

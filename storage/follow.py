@@ -1,0 +1,151 @@
+"""What a copy of the table `trades` does not have yet: new trades, late ones in what were gaps, and older history.
+
+The table has no sequence of insertions that one could read on from. But all ids from the first stored to the last are
+stored or in an open gap, so a copy that remembers its first and last trade and the ids that were missing when it passed
+them (its holes) knows what to look for: what lies above its last, what lies below its first, and what is in a hole of
+its own and in no open gap any more. One snapshot answers all three, so that nothing is committed in between.
+"""
+
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence, Set
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+from db import SPAN_MARGIN_S, Trade, open_gaps
+from model import gaps as trade_ids
+from model.gaps import Gap, Point, Span
+from storage.errors import guard
+from storage.session import Connection, naive, select, snapshot, trade_of
+
+RUNS_PER_STATEMENT_MAX = 100
+ID_MAX = 2**64 - 1
+"""Of BIGINT UNSIGNED."""
+_BEGIN = datetime(1000, 1, 2, tzinfo=UTC)
+_END = datetime(9999, 12, 30, tzinfo=UTC)
+"""Before and after all that DATETIME holds, with room for the margin."""
+_MARGIN = timedelta(seconds=SPAN_MARGIN_S)
+_TRADE = ", ".join(Trade._fields)
+
+
+class Copied(NamedTuple):
+    """What a copy has of a symbol: every trade of the span but those in the holes, which are in order of their ids."""
+
+    symbol: str
+    span: Span | None = None
+    holes: tuple[Gap, ...] = ()
+
+
+class Run(NamedTuple):
+    """Ids `first` to `last`, both included, whose time stamps are from `start` to `end`, give or take the margin."""
+
+    first: int
+    last: int
+    start: datetime
+    end: datetime
+
+
+class Beyond(NamedTuple):
+    """Trades that a copy does not have, the open gaps at that moment, and whether these are all such trades."""
+
+    trades: list[Trade]
+    gaps: list[Gap]
+    complete: bool
+
+
+@guard
+def beyond(connection: Connection, copied: Copied, skip: Set[tuple[int, int]], trades_max: int) -> Beyond:
+    """The trades that `copied` does not have, those above its last first and at most about three times `trades_max`.
+
+    Runs of ids in `skip` are not looked for in the holes.
+    """
+    with snapshot(connection):
+        gaps = open_gaps(connection, copied.symbol)
+        if copied.span is None:
+            trades = _read(connection, copied.symbol, [Run(0, ID_MAX, _BEGIN, _END)], trades_max)
+            return Beyond(trades, gaps, len(trades) < trades_max)
+        (first, first_at), (last, last_at) = copied.span
+        late = [run for run in in_no_gap(copied.holes, gaps) if (run.first, run.last) not in skip]
+        parts = [_read(connection, copied.symbol, [Run(last + 1, ID_MAX, last_at, _END)], trades_max)]
+        parts.append(_read(connection, copied.symbol, [Run(0, first - 1, _BEGIN, first_at)], trades_max))
+        complete = all(len(part) < trades_max for part in parts)
+        for group in _near(late):
+            left = trades_max - sum(map(len, parts[2:]))
+            if left <= 0:
+                complete = False
+                break
+            parts.append(_read(connection, copied.symbol, group, left))
+            complete = complete and len(parts[-1]) < left
+        return Beyond([trade for part in parts for trade in part], gaps, complete)
+
+
+def in_no_gap(holes: Sequence[Gap], gaps: Sequence[Gap]) -> Iterator[Run]:
+    """The ids of `holes` that are in none of `gaps`; both in order of their ids.
+
+    A gap knows the time stamps of its neighbours, so that of a long hole only the part that was filled is read.
+    """
+    index = 0
+    for hole in holes:
+        first, start = hole.first_trade_id, hole.timestamp_before
+        while index < len(gaps) and gaps[index].first_trade_id <= hole.last_trade_id:
+            gap = gaps[index]
+            if gap.last_trade_id >= first:
+                if gap.first_trade_id > first:
+                    yield Run(first, gap.first_trade_id - 1, start, gap.timestamp_before)
+                first, start = gap.last_trade_id + 1, gap.timestamp_after
+            if gap.last_trade_id > hole.last_trade_id:
+                break  # It may reach into the next hole as well.
+            index += 1
+        if first <= hole.last_trade_id:
+            yield Run(first, hole.last_trade_id, start, hole.timestamp_after)
+
+
+def grown(copied: Copied, trades: Sequence[Trade]) -> Copied:
+    """`copied` once it has `trades` as well, of which there is at least one."""
+    points = sorted({trade.trade_id: trade.timestamp for trade in trades}.items())
+    span, stretches, late = trade_ids.account(copied.span, points)
+    now = datetime.now(UTC)
+    holes = [part for hole in copied.holes for part in _filled(hole, late, now)]
+    holes += [hole for stretch in stretches for hole in trade_ids.holes(copied.symbol, stretch, "", now)]
+    return Copied(copied.symbol, span, tuple(sorted(holes, key=_first)))
+
+
+def _first(gap: Gap) -> int:
+    return gap.first_trade_id
+
+
+def _filled(hole: Gap, late: Sequence[Point], now: datetime) -> list[Gap]:
+    begin = bisect_left(late, hole.first_trade_id, key=_id)
+    inside = late[begin : bisect_left(late, hole.last_trade_id + 1, key=_id)]
+    return trade_ids.fill(hole, inside, now)[0] if inside else [hole]
+
+
+def _id(point: Point) -> int:
+    return point[0]
+
+
+def _near(runs: Sequence[Run]) -> Iterator[list[Run]]:
+    """The runs in groups that one range of time can hold without much between them."""
+    group: list[Run] = []
+    end = _BEGIN
+    for run in sorted(runs, key=_start):
+        if group and (run.start - _MARGIN > end + _MARGIN or len(group) == RUNS_PER_STATEMENT_MAX):
+            yield group
+            group = []
+        end = max(end, run.end) if group else run.end
+        group.append(run)
+    if group:
+        yield group
+
+
+def _start(run: Run) -> datetime:
+    return run.start
+
+
+def _read(connection: Connection, symbol: str, runs: Sequence[Run], limit: int) -> list[Trade]:
+    """The oldest `limit` stored trades of `runs`."""
+    ids = " OR ".join(["trade_id BETWEEN %s AND %s"] * len(runs))
+    sql = f"SELECT {_TRADE} FROM trades WHERE symbol = %s AND timestamp >= %s AND timestamp <= %s AND ({ids})"
+    values: list[Any] = [symbol, min(run.start for run in runs) - _MARGIN, max(run.end for run in runs) + _MARGIN]
+    values += [number for run in runs for number in (run.first, run.last)]
+    rows = select(connection, f"{sql} ORDER BY timestamp, trade_id LIMIT {limit:d}", naive(values))
+    return [trade_of(row) for row in rows]

@@ -1,0 +1,178 @@
+"""Trades in pages, for whoever reads more of them than memory should hold, or follows them as they come.
+
+A page goes on behind a place in the order of the key, (timestamp, trade_id), so its cost is that of its rows, wherever
+it begins. There is no index on trade_id alone: an id is found through the candles, which know their first and last.
+"""
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+
+from model.candles import DAY, FINER, Candle
+from model.gaps import Gap
+from storage.errors import guard
+from storage.session import Connection, Trade, aware, ceil_ms, naive, select, trade_of
+
+PAGE_TRADES = 5_000
+"""About 2 MB of Python objects."""
+MARGIN = timedelta(seconds=1)
+"""The exchange's time stamps rise with the ids, give or take so much."""
+EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
+LATEST = datetime(2200, 1, 1, tzinfo=UTC)
+"""Every stored time lies between the two, far from what DATETIME or Python cannot hold."""
+
+_TRADE = ", ".join(Trade._fields)
+_CANDLE = ", ".join(Candle._fields)
+_GAP = ", ".join(Gap._fields)
+
+
+class Place(NamedTuple):
+    """Where a trade is in the order of its symbol's trades."""
+
+    timestamp: datetime
+    trade_id: int
+
+
+class OpenGaps(NamedTuple):
+    """How many runs of ids are missing, and how many ids that are."""
+
+    gaps: int
+    missing: int
+
+
+def place_of(trade: Trade) -> Place:
+    """The place of `trade`."""
+    return Place(trade.timestamp, trade.trade_id)
+
+
+@guard
+def page(
+    connection: Connection, symbol: str, after: Place | None, times: tuple[datetime, datetime], size: int
+) -> list[Trade]:
+    """The first `size` trades of [start, end), or those behind `after`; in order of (timestamp, trade_id)."""
+    start, end = _within(times)
+    if after is not None and after.timestamp >= start:
+        # The row constructor (timestamp, trade_id) > (…) would say the same, but neither engine takes it to the index.
+        where, values = "timestamp >= %s AND (timestamp > %s OR trade_id > %s)", [after.timestamp, *after]
+    else:
+        where, values = "timestamp >= %s", [start]
+    sql = f"SELECT {_TRADE} FROM trades WHERE symbol = %s AND {where} AND timestamp < %s"
+    return _trades(connection, f"{sql} ORDER BY timestamp, trade_id LIMIT %s", (symbol, *values, end, size))
+
+
+def pages(
+    connection: Connection, symbol: str, start: datetime, end: datetime, size: int = PAGE_TRADES
+) -> Iterator[list[Trade]]:
+    """The trades of [start, end), oldest first, in lists of at most `size`: constant memory, a statement each.
+
+    A trade that is stored behind the place that was reached is still seen, one that is stored before it is not.
+    """
+    after: Place | None = None
+    while trades := page(connection, symbol, after, (start, end), size):
+        yield trades
+        if len(trades) < size:
+            return
+        after = place_of(trades[-1])
+
+
+@guard
+def newest(connection: Connection, symbol: str, size: int) -> list[Trade]:
+    """The last `size` trades, newest first."""
+    sql = f"SELECT {_TRADE} FROM trades WHERE symbol = %s ORDER BY timestamp DESC, trade_id DESC LIMIT %s"
+    return _trades(connection, sql, (symbol, size))
+
+
+@guard
+def newer(connection: Connection, symbol: str, place: Place, size: int) -> list[Trade]:
+    """At most `size` trades with a higher id than that of `place`, a trade of the last seconds, in order of their time.
+
+    Unlike `page` it finds one whose time is a little before its predecessor's, which does occur.
+    """
+    sql = f"SELECT {_TRADE} FROM trades WHERE symbol = %s AND timestamp >= %s AND trade_id > %s"
+    values = (symbol, place.timestamp - MARGIN, place.trade_id, size)
+    return _trades(connection, f"{sql} ORDER BY timestamp, trade_id LIMIT %s", values)
+
+
+@guard
+def find(connection: Connection, symbol: str, trade_id: int) -> Place | None:
+    """The place of the trade with that id or, if it is not stored, with the next lower one; None: there is none.
+
+    From the day to the hour to the minute that has it, then a look at that minute's trades.
+    """
+    start, end = EARLIEST, LATEST
+    resolution = DAY
+    while resolution:
+        rows = select(
+            connection,
+            "SELECT timestamp FROM candles WHERE symbol = %s AND resolution = %s AND timestamp >= %s AND timestamp < %s"
+            " AND first_trade_id <= %s ORDER BY timestamp DESC LIMIT 1",
+            naive((symbol, resolution, start, end, trade_id)),
+        )
+        if not rows:
+            return None
+        start = aware(rows[0][0])
+        end, resolution = start + timedelta(seconds=resolution), FINER[resolution]
+    rows = select(
+        connection,
+        "SELECT timestamp, trade_id FROM trades WHERE symbol = %s AND timestamp >= %s AND timestamp < %s"
+        " AND trade_id <= %s ORDER BY trade_id DESC LIMIT 1",
+        naive((symbol, start - MARGIN, end + MARGIN, trade_id)),
+    )
+    return Place(aware(rows[0][0]), rows[0][1]) if rows else None
+
+
+@guard
+def with_ids(connection: Connection, symbol: str, first: int, last: int, size: int) -> list[Trade]:
+    """At most `size` of the trades whose ids are `first` to `last` (inclusive), lowest id first."""
+    low, high = find(connection, symbol, first), find(connection, symbol, last)
+    if high is None:
+        return []
+    start = low.timestamp if low is not None else EARLIEST + MARGIN
+    sql = f"SELECT {_TRADE} FROM trades WHERE symbol = %s AND timestamp >= %s AND timestamp <= %s"
+    values = (symbol, start - MARGIN, high.timestamp + MARGIN, first, last, size)
+    return _trades(connection, f"{sql} AND trade_id >= %s AND trade_id <= %s ORDER BY trade_id LIMIT %s", values)
+
+
+@guard
+def ends(connection: Connection, symbol: str) -> tuple[datetime, datetime] | None:
+    """The times of the first and the last trade of `symbol`; None when it has none."""
+    sql = "SELECT timestamp FROM trades WHERE symbol = %s ORDER BY timestamp {way} LIMIT 1"
+    first = select(connection, sql.format(way="ASC"), (symbol,))
+    last = select(connection, sql.format(way="DESC"), (symbol,))
+    return (aware(first[0][0]), aware(last[0][0])) if first and last else None
+
+
+@guard
+def last_candles(connection: Connection, symbol: str, resolution: int, end: datetime, size: int) -> list[Candle]:
+    """The last `size` candles of `resolution` seconds that begin before `end`, oldest first."""
+    sql = f"SELECT {_CANDLE} FROM candles WHERE symbol = %s AND resolution = %s AND timestamp < %s"
+    values = naive((symbol, resolution, ceil_ms(end), size))
+    rows = select(connection, f"{sql} ORDER BY timestamp DESC LIMIT %s", values)
+    return [Candle(*map(aware, row)) for row in reversed(rows)]
+
+
+@guard
+def count_open_gaps(connection: Connection) -> dict[str, OpenGaps]:
+    """How much is missing of each symbol; those of which nothing is are left out."""
+    sql = "SELECT symbol, COUNT(*), SUM(last_trade_id - first_trade_id + 1) FROM gaps WHERE filled_at IS NULL"
+    return {symbol: OpenGaps(gaps, int(ids)) for symbol, gaps, ids in select(connection, f"{sql} GROUP BY symbol")}
+
+
+@guard
+def last_open_gaps(connection: Connection, symbol: str | None, size: int) -> list[Gap]:
+    """At most `size` open gaps of one symbol or of all; of a symbol those with the highest ids, these first."""
+    sql = f"SELECT {_GAP} FROM gaps WHERE filled_at IS NULL"
+    if symbol is None:
+        rows = select(connection, f"{sql} ORDER BY symbol DESC, first_trade_id DESC LIMIT %s", (size,))
+    else:
+        rows = select(connection, f"{sql} AND symbol = %s ORDER BY first_trade_id DESC LIMIT %s", (symbol, size))
+    return [Gap(*map(aware, row)) for row in rows]
+
+
+def _within(times: tuple[datetime, datetime]) -> tuple[datetime, datetime]:
+    start, end = (ceil_ms(min(max(time, EARLIEST), LATEST)) for time in times)
+    return start, end
+
+
+def _trades(connection: Connection, sql: str, values: Sequence[object]) -> list[Trade]:
+    return [trade_of(row) for row in select(connection, sql, naive(values))]

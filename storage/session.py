@@ -1,0 +1,371 @@
+"""Connections to the database: how a session is set up, how the schema comes into it, how statements are sent.
+
+With db.py, db_ranges.py and db_literals.py this is the only Python that knows SQL or the driver.
+"""
+
+import re
+import secrets
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import mysql.connector
+from mysql.connector.connection import MySQLConnection
+from mysql.connector.errors import get_mysql_exception
+
+import config
+import private_mysql
+from model.gaps import Span
+from storage.errors import FatalError, RefusedError, guard
+
+try:
+    from _mysql_connector import MySQLInterfaceError  # type: ignore[import-not-found]
+    from mysql.connector.connection_cext import CMySQLConnection as _Driver
+except ImportError:  # The wheel's C extension does not load here; correct all the same, but several times slower.
+    _Driver = MySQLConnection  # type: ignore[assignment, misc]
+    MySQLInterfaceError = mysql.connector.Error
+
+SCHEMA_FILE = Path(__file__).parent.with_name("schema.sql")
+SCHEMA_VERSION = 1
+CONNECT_S_MAX = 5
+WRITE_S_MAX = 10
+"""A server that does not take or answer a writer's statement for so long counts as gone."""
+READ_S_MAX = 300
+LOCK_WAIT_S_MAX = 5
+_MILLISECOND = timedelta(milliseconds=1)
+
+
+class Trade(NamedTuple):
+    """One trade. `timestamp` is the exchange's clock, in whole milliseconds; `received_at` ours, None: back-filled."""
+
+    symbol: str
+    timestamp: datetime
+    trade_id: int
+    price: Decimal
+    quantity: Decimal
+    buyer_is_maker: bool
+    received_at: datetime | None = None
+
+
+class Connection(_Driver):
+    """A driver connection that remembers what it last knew of the ids, and what it was asked, if someone wants to know.
+
+    `asked`: set it to a list, and each SELECT is appended as it was sent, with its values. `names_new_rows`: whether
+    the server has `INSERT … AS new`, as MySQL since 8.0.19, which has deprecated VALUES(column), MariaDB's only way.
+    """
+
+    asked: list[str] | None = None
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.token = secrets.randbits(63)
+        self.spans: dict[str, Span] = {}
+        self.locks: dict[tuple[str, ...], str] = {}
+        self.names_new_rows = "MariaDB" not in (self.server_info or "") and (self.server_version or ()) >= (8, 0, 19)
+
+
+@guard
+def connect(
+    settings: config.Settings | None = None, *, read_only: bool = False, read_s_max: int | None = None
+) -> Connection:
+    """A connection to the database of `settings` (default: the environment's), which is created when it is missing.
+
+    UTC, strict, utf8mb4, READ COMMITTED, autocommit. With `read_only` the session cannot write, and nothing is
+    created. Without a configured server the private one is used. Raises GoneError, FatalError, ServerError.
+    """
+    settings = settings or config.load()
+    if settings.private:
+        settings = settings._replace(
+            mysql_unix_socket=str(private_mysql.use(settings.data_dir)), mysql_user="root", mysql_password=""
+        )
+    try:
+        connection = _open(settings, settings.mysql_database, read_s_max or (READ_S_MAX if read_only else WRITE_S_MAX))
+    except mysql.connector.Error as error:
+        if error.errno != mysql.connector.errorcode.ER_BAD_DB_ERROR or read_only:
+            raise
+        _create_database(settings)
+        connection = _open(settings, settings.mysql_database, read_s_max or WRITE_S_MAX)
+    if read_only:
+        run(connection, "SET SESSION TRANSACTION READ ONLY")
+    else:
+        apply_schema(connection)
+    return connection
+
+
+def close(connection: Connection) -> None:
+    """Closes `connection`, which may be dead already."""
+    with suppress(mysql.connector.Error):
+        connection.close()
+
+
+def is_fast() -> bool:
+    """Whether the driver's C extension is in use; without it a batch over TCP stalls for 40 ms."""
+    return not issubclass(Connection, MySQLConnection)
+
+
+def _open(settings: config.Settings, database: str | None, read_s_max: int) -> Connection:
+    options: dict[str, Any] = {"host": settings.mysql_host or "localhost", "port": settings.mysql_port}
+    if settings.mysql_unix_socket:
+        options = {"unix_socket": settings.mysql_unix_socket}
+    elif settings.mysql_ssl_ca:
+        options |= {"ssl_ca": settings.mysql_ssl_ca, "ssl_verify_cert": True}
+    connection = Connection(
+        user=settings.mysql_user,
+        password=settings.mysql_password,
+        database=database,
+        # This collation is known to every version of both families; the driver's own default is not.
+        charset="utf8mb4",
+        collation="utf8mb4_bin",
+        autocommit=True,
+        connection_timeout=CONNECT_S_MAX,
+        read_timeout=read_s_max,
+        write_timeout=WRITE_S_MAX,
+        **options,
+    )
+    run(connection, "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
+    run(
+        connection,
+        "SET time_zone = '+00:00',"
+        " sql_mode = 'STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO',"
+        f" innodb_lock_wait_timeout = {LOCK_WAIT_S_MAX}",
+    )
+    # The driver checks the certificate of a server that has one, but does without TLS where there is none.
+    if "ssl_ca" in options and not select(connection, "SHOW SESSION STATUS LIKE 'Ssl_cipher'")[0][1]:
+        connection.close()
+        raise FatalError("MYSQL_SSL_CA is set, but the server at MYSQL_HOST does not offer TLS")
+    return connection
+
+
+def _create_database(settings: config.Settings) -> None:
+    connection = _open(settings, None, WRITE_S_MAX)
+    # config.py lets only letters, digits and _ into the name; a name cannot be a parameter.
+    run(connection, f"CREATE DATABASE IF NOT EXISTS `{settings.mysql_database}` CHARACTER SET utf8mb4")
+    connection.close()
+
+
+@guard
+def apply_schema(connection: Connection) -> None:
+    """Brings the database to SCHEMA_VERSION by running schema.sql; does nothing when it is there already.
+
+    A user without the right to create tables can therefore work in a database that somebody else prepared. Raises
+    FatalError for a database of a newer version.
+    """
+    version = _schema_version(connection)
+    if version is not None and version > SCHEMA_VERSION:
+        raise FatalError(
+            f"the database has schema version {version}, this program knows {SCHEMA_VERSION}: "
+            "update the program, or set MYSQL_DATABASE to another name"
+        )
+    if version == SCHEMA_VERSION:
+        return
+    for statement in schema_statements():
+        run(connection, statement)
+
+
+def schema_statements() -> list[str]:
+    """The statements of schema.sql, in order, without their comments."""
+    bare = re.sub(r"--.*", "", SCHEMA_FILE.read_text(encoding="utf-8"))
+    return [statement.strip() for statement in bare.split(";\n") if statement.strip()]
+
+
+def _schema_version(connection: Connection) -> int | None:
+    try:
+        ((version,),) = select(connection, "SELECT MAX(version) FROM schema_version")
+    except mysql.connector.ProgrammingError as error:
+        if error.errno != mysql.connector.errorcode.ER_NO_SUCH_TABLE:
+            raise
+        return None
+    return None if version is None else int(version)
+
+
+def sent(connection: Connection, sql: str, parameters: Sequence[Any]) -> str:
+    """`sql` with its parameters in place of each %s, written and quoted by the driver."""
+    pieces = sql.split("%s")
+    try:
+        values = connection.prepare_for_mysql(tuple(parameters)) if parameters else ()
+    except MySQLInterfaceError as error:
+        # The driver needs the connection for this, and says no more than that it failed.
+        if connection.is_connected():
+            raise RefusedError(f"a value that is no text in UTF-8: {error}") from error
+        raise get_mysql_exception(2006, msg="the connection is closed") from error
+    return "".join(piece + value.decode() for piece, value in zip(pieces, [*values, b""], strict=True))
+
+
+def execute(connection: Connection, *statements: str) -> list[int]:
+    """How many rows each of `statements` changed; they are sent together, and the first that fails ends it."""
+    if not is_fast():
+        return [_changed(connection.cmd_query(statement)) for statement in statements]
+    changed = [_changed(connection.cmd_query("; ".join(statements)))]
+    while _next_result(connection):
+        changed.append(_changed(connection.fetch_eof_status()))
+    return changed
+
+
+def _next_result(connection: Connection) -> bool:
+    """Goes on to the result of the next statement that was sent; False: that was the last."""
+    try:
+        return bool(connection.next_result())
+    except MySQLInterfaceError as error:
+        raise get_mysql_exception(error.errno, msg=error.msg, sqlstate=error.sqlstate) from error
+
+
+def _changed(result: Any) -> int:
+    return int(result["affected_rows"])
+
+
+def run(connection: Connection, sql: str, parameters: Sequence[Any] = ()) -> int:
+    """The number of rows that a statement changed."""
+    return execute(connection, sent(connection, sql, parameters))[0]
+
+
+def select(connection: Connection, sql: str, parameters: Sequence[Any] = (), before: str = "") -> list[Any]:
+    """All rows of a query, as the driver gives them; `before`: a statement without rows that is sent together with it.
+
+    Not through a cursor, which would ask each time whether the server is still there.
+    """
+    statement = sent(connection, sql, parameters)
+    if connection.asked is not None:
+        connection.asked.append(statement)
+    if not is_fast():
+        if before:
+            execute(connection, before)
+        with connection.cursor() as cursor:
+            cursor.execute(statement)
+            return list(cursor.fetchall())
+    connection.cmd_query(f"{before}; {statement}" if before else statement)
+    if before:
+        _next_result(connection)
+    return list(connection.get_rows()[0])
+
+
+@dataclass
+class Work:
+    """A transaction that stores trades: the `tokens` of the locked symbols; the `last` statements, which come from the
+    block and are sent together with the COMMIT; afterwards how many rows each of these `changed`."""
+
+    tokens: dict[str, int]
+    last: Iterable[str] = ()
+    changed: Sequence[int] = ()
+
+
+@contextmanager
+def transaction(connection: Connection, symbols: Sequence[str]) -> Iterator[Work]:
+    """A transaction in which nobody else can store trades of `symbols`; rolled back by what the block raises."""
+    try:
+        work = Work(_begin(connection, symbols))
+        yield work
+        work.changed = execute(connection, *work.last, "COMMIT")[:-1]
+    except BaseException:
+        # Whether a COMMIT that failed took effect is unknown, so nothing that was remembered can be trusted.
+        connection.spans.clear()
+        _roll_back(connection)
+        raise
+
+
+def store_at_once(connection: Connection, symbols: Sequence[str], statements: Iterable[str]) -> list[int] | None:
+    """How many rows each of `statements` changed, in a transaction of one round trip; None: nothing is stored, since
+    somebody else has stored trades of `symbols` after this connection did."""
+    try:
+        return execute(connection, "BEGIN", _lock(connection, tuple(symbols)), *statements, "COMMIT")[2:-1]
+    except mysql.connector.IntegrityError as error:
+        _roll_back(connection)
+        if error.errno != mysql.connector.errorcode.ER_BAD_NULL_ERROR:
+            raise
+        return None
+    except BaseException:
+        connection.spans.clear()
+        _roll_back(connection)
+        raise
+
+
+def _lock(connection: Connection, symbols: tuple[str, ...]) -> str:
+    """Locks the rows as _begin does. Another writer's token becomes NULL, which the column refuses with an error."""
+    if symbols not in connection.locks:
+        rows = ", ".join(["(%s, %s)"] * len(symbols))
+        sql = f"INSERT INTO writers (symbol, token) VALUES {rows}"
+        sql += " ON DUPLICATE KEY UPDATE token = IF(writers.token = %s, writers.token, NULL)"
+        mine = connection.token
+        values = [value for symbol in symbols for value in (symbol, mine)]
+        connection.locks[symbols] = sent(connection, sql, [*values, mine])
+    return connection.locks[symbols]
+
+
+def _roll_back(connection: Connection) -> None:
+    with suppress(mysql.connector.Error):
+        execute(connection, "ROLLBACK")
+
+
+def _begin(connection: Connection, symbols: Sequence[str]) -> dict[str, int]:
+    """The tokens of `symbols`, whose rows are locked; a symbol that is new gets its row."""
+    marks = ", ".join(["%s"] * len(symbols))
+    sql = f"SELECT symbol, token FROM writers WHERE symbol IN ({marks}) ORDER BY symbol FOR UPDATE"
+    tokens = dict(select(connection, sql, symbols, before="BEGIN"))
+    if len(tokens) < len(symbols):
+        rows = ", ".join(["(%s, 0)"] * len(symbols))
+        run(connection, f"INSERT INTO writers VALUES {rows} ON DUPLICATE KEY UPDATE token = writers.token", symbols)
+        tokens = dict(select(connection, sql, symbols))
+    return tokens
+
+
+@contextmanager
+def snapshot(connection: Connection) -> Iterator[None]:
+    """A block whose statements all see the tables as they are now, whatever is stored meanwhile."""
+    execute(
+        connection,
+        "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ",
+        "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY",
+    )
+    try:
+        yield
+    finally:
+        with suppress(mysql.connector.Error):
+            execute(connection, "COMMIT")
+
+
+def naive(row: Sequence[Any]) -> list[Any]:
+    """The values of a row as parameters: the driver writes the digits of a datetime, whatever its time zone.
+
+    Raises RefusedError for a time without a time zone, which would silently be taken for this machine's.
+    """
+    values = []
+    for value in row:
+        if isinstance(value, datetime):
+            if value.tzinfo is None:
+                raise RefusedError(f"{value.isoformat(' ')!r} has no time zone; give a time in UTC")
+            value = value.astimezone(UTC).replace(tzinfo=None)
+        values.append(value)
+    return values
+
+
+def aware(value: Any) -> Any:
+    """A value of a row; a time becomes UTC-aware."""
+    return value.replace(tzinfo=UTC) if isinstance(value, datetime) else value
+
+
+def trade_of(row: Sequence[Any]) -> Trade:
+    """The trade of a row of `trades`, columns in the order of Trade."""
+    symbol, timestamp, trade_id, price, quantity, buyer_is_maker, received_at = map(aware, row)
+    return Trade(symbol, timestamp, trade_id, price, quantity, bool(buyer_is_maker), received_at)
+
+
+def floor_ms(when: datetime) -> datetime:
+    """The last millisecond at or before `when`."""
+    below = when.microsecond % 1000
+    return when.replace(microsecond=when.microsecond - below) if below else when
+
+
+def ceil_ms(when: datetime) -> datetime:
+    """The first millisecond at or after `when`, in UTC, since stored times are such, and SQL must not round a bound.
+
+    In another zone the days and hours of a range would not be those of the candles. Raises RefusedError for a time
+    without a zone.
+    """
+    if when.tzinfo is None:
+        raise RefusedError(f"{when.isoformat(' ')!r} has no time zone; give a time in UTC")
+    when = when.astimezone(UTC)
+    floored = floor_ms(when)
+    return floored if floored == when else floored + _MILLISECOND

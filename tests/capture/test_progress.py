@@ -1,0 +1,221 @@
+"""stats.py and console.py: what the line every ten seconds says, and how."""
+
+import io
+import logging
+import re
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+
+from capture import progress as stats
+from capture.progress import Line, Stats, percentiles
+from db import Trade
+from process import log as console
+
+AT = datetime(2024, 8, 8, 23, 54, 15, tzinfo=UTC)
+
+
+def trade(trade_id: int, symbol: str = "BTCUSDT", lag_ms: int | None = 5) -> Trade:
+    """A trade whose price is its id."""
+    received_at = None if lag_ms is None else AT + timedelta(milliseconds=lag_ms)
+    return Trade(symbol, AT, trade_id, Decimal(trade_id), Decimal(1), True, received_at)
+
+
+def test_a_line_has_the_last_price_the_count_and_the_lag() -> None:
+    """A line for each symbol that was asked for, in that order; the next interval starts empty but for the price."""
+    collected = Stats()
+    collected.add([trade(1), trade(2, lag_ms=7), trade(9, "ETHUSDT", lag_ms=-3)])
+    assert collected.take(["ETHUSDT", "BTCUSDT", "BNBUSDT"]) == [
+        Line("ETHUSDT", Decimal(9), 1, -3, -3),
+        Line("BTCUSDT", Decimal(2), 2, 5, 7),
+        Line("BNBUSDT", None, 0, None, None),
+    ]
+    assert collected.take(["BTCUSDT"]) == [Line("BTCUSDT", Decimal(2), 0, None, None)]
+
+
+def test_nothing_added_is_nothing_said() -> None:
+    """An empty batch changes nothing."""
+    collected = Stats()
+    collected.add([])
+    assert collected.take(["BTCUSDT"]) == [Line("BTCUSDT", None, 0, None, None)]
+
+
+@pytest.mark.parametrize("place", [0, 1, 40, 63, 64, 3_998])
+def test_a_rare_symbol_in_a_large_batch_has_its_price(place: int) -> None:
+    """One trade of it among 4,000 of another, wherever it stands."""
+    batch = [trade(n) for n in range(1, 4_001)]
+    batch[place] = trade(7, "ETHUSDT")
+    collected = Stats()
+    collected.add(batch)
+    line, other = collected.take(["ETHUSDT", "BTCUSDT"])
+    assert (line.price, line.trades) == (Decimal(7), 1)
+    assert (other.price, other.trades) == (Decimal(4_000), 3_999)
+
+
+def test_the_last_price_is_the_last_of_the_batch() -> None:
+    """Also of a symbol whose last trade is followed by those of another."""
+    batch = [trade(n) for n in range(1, 2_000)] + [trade(n, "ETHUSDT") for n in range(1, 2_000)]
+    collected = Stats()
+    collected.add(batch)
+    assert [line.price for line in collected.take(["BTCUSDT", "ETHUSDT"])] == [Decimal(1_999), Decimal(1_999)]
+
+
+@pytest.mark.parametrize("size", [1, 64, 65, 127, 128, 4_000])
+def test_a_batch_contributes_a_bounded_number_of_lags(size: int) -> None:
+    """At most LAGS_PER_BATCH_MAX, and at least half of that from a large batch."""
+    collected = Stats()
+    collected.add([trade(n) for n in range(1, size + 1)])
+    kept = len(collected._lags["BTCUSDT"])
+    assert min(size, stats.LAGS_PER_BATCH_MAX // 2) <= kept <= stats.LAGS_PER_BATCH_MAX
+
+
+def test_the_lags_of_an_interval_are_bounded() -> None:
+    """However long nobody takes them."""
+    collected = Stats()
+    for n in range(1, stats.LAGS_MAX + 100):
+        collected.add([trade(n)])
+    assert len(collected._lags["BTCUSDT"]) == stats.LAGS_MAX
+    assert collected.take(["BTCUSDT"])[0].trades == stats.LAGS_MAX + 99
+
+
+def test_a_back_filled_trade_has_no_lag() -> None:
+    """Without a time of receipt there is nothing to measure."""
+    collected = Stats()
+    collected.add([trade(1, lag_ms=None)])
+    assert collected.take(["BTCUSDT"]) == [Line("BTCUSDT", Decimal(1), 1, None, None)]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([], (None, None)),
+        ([7], (7, 7)),
+        ([2, 1], (1, 2)),
+        ([3, 1, 2], (2, 3)),
+        (list(range(1, 101)), (50, 99)),
+        (list(range(1, 102)), (51, 100)),
+        (list(range(1_000, 0, -1)), (500, 990)),
+        ([-5, -5, 10**6], (-5, 10**6)),
+    ],
+)
+def test_percentiles_are_values_that_occurred(values: list[int], expected: tuple[int | None, int | None]) -> None:
+    """Nearest rank: no average of two, and 99 of 100 values are at most the 99th percentile."""
+    assert percentiles(values) == expected
+
+
+# The console.
+
+
+@pytest.fixture
+def _root_logger() -> Iterator[None]:
+    root = logging.getLogger()
+    before, level = list(root.handlers), root.level
+    library = logging.getLogger("websocket").level
+    yield
+    root.handlers[:] = before
+    root.setLevel(level)
+    logging.getLogger("websocket").setLevel(library)
+
+
+class Terminal(io.StringIO):
+    """A stream that says that it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.usefixtures("_root_logger")
+def test_a_pipe_gets_plain_text() -> None:
+    """UTC time, a level only where it is not ordinary, no colour."""
+    stream = io.StringIO()
+    listener = console.set_up("info", stream)
+    logging.getLogger("x").info("%d trades", 5)
+    logging.getLogger("x").warning("away")
+    logging.getLogger("x").debug("not shown")
+    listener.stop()
+    lines = stream.getvalue().splitlines()
+    assert [re.sub(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ ", "", line) for line in lines] == ["5 trades", "warning: away"]
+
+
+class Slow(io.StringIO):
+    """A stream that takes a line only when it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may = threading.Event()
+
+    def write(self, text: str) -> int:
+        """Waits first."""
+        self.may.wait(10.0)
+        return super().write(text)
+
+
+@pytest.mark.usefixtures("_root_logger")
+def test_what_was_logged_stands_before_what_is_printed_next() -> None:
+    """A program's last line, which says what to do, comes last, however slow the terminal; twice is no error."""
+    stream = Slow()
+    listener = console.set_up("info", stream)
+    logging.getLogger("x").warning("away")
+    threading.Timer(0.05, stream.may.set).start()
+    console.write_out(listener)
+    assert stream.getvalue().endswith("warning: away\n")
+    console.write_out(listener)
+
+
+@pytest.mark.usefixtures("_root_logger")
+def test_a_terminal_gets_colour() -> None:
+    """Yellow for warnings, red for errors, and the end of the colour behind each."""
+    stream = Terminal()
+    listener = console.set_up("info", stream)
+    logging.getLogger("x").warning("away")
+    logging.getLogger("x").error("gone")
+    logging.getLogger("x").info("fine")
+    listener.stop()
+    away, gone, fine = stream.getvalue().splitlines()
+    assert "\x1b[33mwarning: away\x1b[0m" in away
+    assert "\x1b[31merror: gone\x1b[0m" in gone
+    assert fine.endswith("\x1b[0m fine")
+
+
+@pytest.mark.usefixtures("_root_logger")
+def test_a_defect_is_shown_with_its_traceback() -> None:
+    """And the library's own log, which repeats ours, is not shown."""
+    stream = io.StringIO()
+    listener = console.set_up("info", stream)
+    try:
+        raise KeyError("x")
+    except KeyError:
+        logging.getLogger("x").exception("the writer fails")
+    logging.getLogger("websocket").error("goodbye")
+    listener.stop()
+    assert "error: the writer fails\nTraceback" in stream.getvalue()
+    assert "goodbye" not in stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("price", "text"),
+    [
+        ("61837.63000000", "61837.63"),
+        ("61837.00000000", "61837.00"),
+        ("61837", "61837.00"),
+        ("0.00000001", "0.00000001"),
+        ("1E-8", "0.00000001"),
+        ("1E+3", "1000.00"),
+        ("999999999999.99999999", "999999999999.99999999"),
+        ("100.10", "100.10"),
+    ],
+)
+def test_a_price_is_shown_without_padding(price: str, text: str) -> None:
+    """No exponent, no float, two decimals at least."""
+    assert console.price_text(Decimal(price)) == text
+
+
+def test_a_symbols_part_of_the_line() -> None:
+    """With and without trades and lag; the lag can be negative."""
+    assert console.symbol_text(Line("BTCUSDT", Decimal("1.5"), 25, -3, 12), 10.0) == "BTCUSDT 1.50 2.5/s lag -3/12 ms"
+    assert console.symbol_text(Line("BTCUSDT", Decimal("1.5"), 0, None, None), 10.0) == "BTCUSDT 1.50 0.0/s"
+    assert console.symbol_text(Line("BTCUSDT", None, 0, None, None), 10.0) == "BTCUSDT no trade yet"
+    assert console.counters_text([("queue", 0), ("committed", 12)]) == "queue 0, committed 12"

@@ -1,0 +1,664 @@
+"""The writer against real servers: whatever happens to them, the tables end equal to what was received."""
+
+import errno
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import mysql.connector
+import pytest
+
+import config
+import db
+from capture import spool, writer
+from capture.rejects import Rejects
+from capture.writer import Inbox, Writer
+from db import Trade
+from process import retry
+from storage import session as db_session
+from tests.support import servers
+from tests.support.servers import PrivateServer, Server
+from tests.support.stand_in import wait_until
+
+AT = datetime(2024, 8, 8, 23, 54, 15, 342_000, tzinfo=UTC)
+SYMBOLS = ("BTCUSDT", "ETHUSDT")
+WAIT_S = 30.0
+
+
+def trade(n: int, symbol: str = "BTCUSDT", price: str = "61837.63000000") -> Trade:
+    """Trade number `n`; three share a millisecond."""
+    at = AT + timedelta(milliseconds=n // 3)
+    return Trade(symbol, at, n, Decimal(price), Decimal(n).scaleb(-8), n % 2 == 0, at + timedelta(microseconds=1_234))
+
+
+def some(first: int, count: int, symbol: str = "BTCUSDT") -> list[Trade]:
+    """Trades with consecutive ids."""
+    return [trade(n, symbol) for n in range(first, first + count)]
+
+
+class Run:
+    """A writer that runs until the block ends, and what was put into its inbox."""
+
+    def __init__(self, settings: config.Settings, size_max: int = writer.QUEUE_TRADES_MAX) -> None:
+        settings.capture_dir.mkdir(parents=True, exist_ok=True)
+        self.settings = settings
+        self.verdicts: Counter[str] = Counter()
+        self.rejects = Rejects(settings.capture_dir)
+        self.inbox = Inbox(SYMBOLS, size_max)
+        self.writer = Writer(settings, self.inbox, self.rejects)
+
+    def __enter__(self) -> "Run":
+        self.rejects.start()
+        self.writer.start()
+        assert self.writer.ready.wait(WAIT_S)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def put(self, trades: Sequence[Trade]) -> None:
+        """Hands trades over, as a callback does."""
+        for each in trades:
+            self.verdicts[self.inbox.put(each)] += 1
+
+    def stop(self) -> None:
+        """Stops the writer as the capture does, and checks the identity of the counters."""
+        if self.writer.is_alive():
+            self.inbox.stop()
+            self.writer.join(WAIT_S + 30)
+        assert not self.writer.is_alive()
+        self.rejects.close()
+        self.check()
+
+    def check(self) -> None:
+        """parsed = inserted + duplicate + dropped + left over."""
+        end, seen = self.writer, self.verdicts
+        parsed = seen.total()
+        duplicate, dropped = end.duplicate + seen["repeated"], end.refused + seen["dropped"]
+        assert parsed == end.inserted + duplicate + dropped + end.left_over
+        assert end.taken == end.inserted + end.duplicate + end.refused + end.left_over - len(self.inbox)
+
+    def settled(self) -> bool:
+        """Whether nothing waits, in memory or on the disk."""
+        return self.writer.online and self.writer.left_over == 0
+
+    def settle(self) -> None:
+        """Waits until everything is stored."""
+        wait_until(self.settled, WAIT_S)
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No wait of this file is a real one: back-offs, lock waits and time-outs are short."""
+    monkeypatch.setattr(retry, "BACKOFF_S_MIN", 0.01)
+    monkeypatch.setattr(retry, "BACKOFF_S_MAX", 0.1)
+    monkeypatch.setattr(writer, "NOT_WRITABLE_S_MIN", 0.1)
+    monkeypatch.setattr(writer, "IDLE_S_MAX", 0.05)
+    monkeypatch.setattr(db_session, "LOCK_WAIT_S_MAX", 1)
+    monkeypatch.setattr(db_session, "WRITE_S_MAX", 2)
+    monkeypatch.setattr(db_session, "CONNECT_S_MAX", 2)
+
+
+def stored(settings: config.Settings) -> list[Trade]:
+    """Every row, in order of symbol and id."""
+    connection = db.connect(settings)
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT {', '.join(Trade._fields)} FROM trades ORDER BY symbol, trade_id")
+        rows = [db_session.trade_of(list(row)) for row in cursor.fetchall()]
+    db.close(connection)
+    return rows
+
+
+def open_gaps(settings: config.Settings) -> list[tuple[str, int, int, str]]:
+    """The open gaps: symbol, first and last id, reason."""
+    connection = db.connect(settings)
+    found = [(gap.symbol, gap.first_trade_id, gap.last_trade_id, gap.reason) for gap in db.open_gaps(connection)]
+    db.close(connection)
+    return found
+
+
+def execute(server: Server, *statements: str) -> None:
+    """Statements of an administrator; what they return is not looked at."""
+    with server.connect() as connection, connection.cursor() as cursor:
+        connection.autocommit = True
+        for statement in statements:
+            cursor.execute(statement)
+            cursor.fetchall()
+
+
+def spool_files(settings: config.Settings) -> list[Path]:
+    """What waits on the disk."""
+    return sorted((settings.capture_dir / "spool").glob("*.spool"))
+
+
+def kill_connections(server: Server) -> int:
+    """Ends every other connection to the server; how many there were."""
+    with server.connect() as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT id FROM information_schema.processlist WHERE user = 'root' AND id <> CONNECTION_ID()")
+        found = [row[0] for row in cursor.fetchall()]
+        ended = 0
+        for number in found:
+            try:
+                cursor.execute(f"KILL CONNECTION {number}")
+                ended += 1
+            except mysql.connector.Error:
+                # It has ended by itself meanwhile.
+                continue
+        return ended
+
+
+class Door:
+    """The way to a server: a name for its socket, which can be taken away, together with all connections."""
+
+    def __init__(self, server: Server, name: Path) -> None:
+        self._server = server
+        self._name = name
+
+    def close(self) -> None:
+        """Nobody reaches the server any more."""
+        self._name.unlink()
+        kill_connections(self._server)
+
+    def open(self) -> None:
+        """The server can be reached."""
+        self._name.symlink_to(str(self._server.socket_path))
+
+
+@pytest.fixture
+def door(server: Server, settings: config.Settings) -> Iterator[tuple[Door, config.Settings]]:
+    """An open way to the server, and the settings that go that way: an outage that costs no start of a server."""
+    if server.socket_path is None:
+        pytest.skip("the server has no Unix socket")
+    with servers.short_folder() as folder:
+        way = Door(server, folder / "door")
+        way.open()
+        yield way, settings._replace(mysql_unix_socket=str(folder / "door"))
+
+
+# The inbox.
+
+
+def test_the_inbox_drops_at_its_bound_and_remembers_only_what_it_took() -> None:
+    """A trade that was dropped is new when a second connection brings it later."""
+    inbox = Inbox(SYMBOLS, 2)
+    assert [inbox.put(each) for each in some(1, 3)] == ["new", "new", "dropped"]
+    assert inbox.put(trade(2)) == "repeated"
+    assert inbox.put(trade(3)) == "dropped"
+    assert inbox.take(0) == some(1, 2)
+    assert inbox.put(trade(3)) == "new"
+    assert inbox.put(trade(3, "ETHUSDT")) == "new"
+    assert len(inbox) == 2
+
+
+def test_the_inbox_forgets_after_65_536_ids() -> None:
+    """A repetition from longer ago goes to the database, which knows it; a different id in its slot is new."""
+    inbox = Inbox(SYMBOLS, 10)
+    assert inbox.put(trade(1)) == "new"
+    assert inbox.put(trade(1 + writer.RECENT_IDS)) == "new"
+    assert inbox.put(trade(1)) == "new"
+    assert inbox.put(trade(writer.RECENT_IDS)) == "new"
+
+
+def test_the_inbox_gives_a_batch_and_waits_for_its_first() -> None:
+    """At most BATCH_TRADES_MAX at once; none after the wait."""
+    inbox = Inbox(SYMBOLS)
+    assert inbox.take(0) == []
+    assert inbox.take(0.01) == []
+    for each in some(1, writer.BATCH_TRADES_MAX + 1):
+        inbox.put(each)
+    assert [len(inbox.take(0)) for _ in range(3)] == [writer.BATCH_TRADES_MAX, 1, 0]
+
+
+@pytest.mark.parametrize("late", [0, 1, 5])
+def test_the_inbox_is_stopped_even_if_a_trade_comes_late(late: int) -> None:
+    """A connection that did not end in time may put trades behind the last message; they are not lost either."""
+    inbox = Inbox(SYMBOLS)
+    for each in some(1, 3):
+        inbox.put(each)
+    inbox.stop()
+    for each in some(4, late):
+        inbox.put(each)
+    assert inbox.take(0) == some(1, 3 + late)
+    assert inbox.stopped
+    assert inbox.take(0) == []
+    assert inbox.stopped
+
+
+# Storing.
+
+
+def test_what_comes_is_stored_field_by_field(settings: config.Settings) -> None:
+    """Two symbols, repetitions and a shuffled order; the counters say what became of each."""
+    with Run(settings) as run:
+        batch = some(1, 500) + some(1, 300, "ETHUSDT")
+        run.put([*batch[::-1], *batch[:100]])
+        run.settle()
+        assert run.writer.stats.take(["BTCUSDT"])[0].trades == 500
+    assert stored(settings) == batch
+    assert open_gaps(settings) == []
+    assert (run.writer.inserted, run.writer.duplicate, run.verdicts["repeated"]) == (800, 0, 100)
+    assert (run.writer.spooled, run.writer.recovered, run.writer.gaps_opened) == (0, 0, 0)
+    assert spool_files(settings) == []
+
+
+def test_a_trade_that_was_stored_by_another_run_is_a_duplicate(settings: config.Settings) -> None:
+    """It is counted as such, and the row stays as it was."""
+    with Run(settings) as run:
+        run.put(some(1, 10))
+    with Run(settings) as run:
+        run.put([each._replace(received_at=AT) for each in some(1, 20)])
+    assert (run.writer.inserted, run.writer.duplicate) == (10, 10)
+    assert stored(settings)[:10] == some(1, 10)
+
+
+def test_a_jump_is_a_gap_and_a_stop_is_one_too(settings: config.Settings) -> None:
+    """What is missing in the stream, and what traded while nobody captured, with the reason of each."""
+    with Run(settings) as run:
+        run.put(some(1, 10))
+        run.settle()
+        run.put(some(15, 5))
+        run.settle()
+    assert run.writer.gaps_opened == 1
+    with Run(settings) as run:
+        run.put(some(25, 5))
+        run.settle()
+        run.put(some(35, 5))
+    assert open_gaps(settings) == [
+        ("BTCUSDT", 11, 14, "missing in the stream"),
+        ("BTCUSDT", 20, 24, "capture was not running"),
+        ("BTCUSDT", 30, 34, "missing in the stream"),
+    ]
+
+
+def test_nothing_to_store_is_no_error(settings: config.Settings) -> None:
+    """A run in which no trade comes."""
+    with Run(settings) as run:
+        pass
+    assert stored(settings) == []
+    assert run.writer.failure is None
+
+
+def test_all_that_was_put_before_the_stop_is_stored(settings: config.Settings) -> None:
+    """Several batches wait when the stop comes."""
+    with Run(settings) as run:
+        run.put(some(1, 3 * writer.BATCH_TRADES_MAX))
+    assert len(stored(settings)) == 3 * writer.BATCH_TRADES_MAX
+    assert run.writer.left_over == 0
+
+
+# The database's faults.
+
+
+def test_a_server_that_is_killed_and_stopped_and_started_loses_nothing(
+    killable_server: PrivateServer, tmp_path: Path
+) -> None:
+    """kill -9 under load, a start, an orderly stop under load, a start: each trade once."""
+    settings = killable_server.settings("binance", tmp_path)
+    with Run(settings) as run:
+        for number, end in enumerate((killable_server.kill, killable_server.stop)):
+            first = 10_000 * number
+            run.put(some(first + 1, 3_000))
+            end()
+            run.put(some(first + 3_001, 3_000))
+            wait_until(lambda: not run.writer.online and len(run.inbox) == 0)
+            assert run.writer.spooled > 0
+            assert run.writer.left_over >= 3_000
+            killable_server.start()
+            run.put(some(first + 6_001, 4_000))
+            run.settle()
+            assert spool_files(settings) == []
+    assert stored(settings) == some(1, 20_000)
+    assert open_gaps(settings) == []
+    assert (run.writer.refused, run.verdicts["dropped"], run.writer.failure) == (0, 0, None)
+
+
+def test_a_server_that_hangs_is_given_up_and_taken_back(killable_server: PrivateServer, tmp_path: Path) -> None:
+    """SIGSTOP in the middle of a statement: the time-out ends it, the disk takes over, and nothing comes twice."""
+    settings = killable_server.settings("binance", tmp_path)
+    with Run(settings) as run:
+        run.put(some(1, 100))
+        run.settle()
+        killable_server.suspend()
+        try:
+            run.put(some(101, 5_000))
+            wait_until(lambda: run.writer.spooled > 0, WAIT_S)
+        finally:
+            killable_server.resume()
+        run.settle()
+    assert stored(settings) == some(1, 5_100)
+    assert open_gaps(settings) == []
+
+
+def test_the_server_is_away_at_the_start(door: tuple[Door, config.Settings]) -> None:
+    """The capture begins all the same; the trades wait on the disk."""
+    way, settings = door
+    way.close()
+    with Run(settings) as run:
+        run.put(some(1, 100))
+        wait_until(lambda: run.writer.spooled == 100)
+        way.open()
+        run.settle()
+    assert stored(settings) == some(1, 100)
+
+
+def test_a_server_that_stays_away_leaves_the_trades_on_the_disk(door: tuple[Door, config.Settings]) -> None:
+    """The end does not wait for it for ever, the summary counts what is left, and the next run stores it first."""
+    way, settings = door
+    way.close()
+    with Run(settings) as run:
+        run.put(some(1, 100))
+    assert (run.writer.left_over, run.writer.inserted) == (100, 0)
+    assert len(spool_files(settings)) == 1
+    way.open()
+    with Run(settings) as later:
+        later.put(some(101, 10))
+    assert (later.writer.recovered, later.writer.inserted, later.writer.left_over) == (100, 10, 0)
+    assert stored(settings) == some(1, 110)
+    assert open_gaps(settings) == []
+    assert spool_files(settings) == []
+
+
+def test_connections_that_are_killed_lose_and_double_nothing(server: Server, settings: config.Settings) -> None:
+    """Under load, again and again."""
+    ended = 0
+    with Run(settings) as run:
+        for first in range(1, 20_000, 1_000):
+            run.put(some(first, 1_000))
+            ended += kill_connections(server)
+        run.settle()
+    assert ended >= 3
+    assert stored(settings) == some(1, 20_000)
+    assert open_gaps(settings) == []
+    assert run.writer.inserted + run.writer.duplicate == 20_000
+
+
+@pytest.fixture
+def plain_user(server: Server, settings: config.Settings) -> Iterator[config.Settings]:
+    """Settings of a user that may do everything in the database, and nothing else."""
+    if server.family == "environment":
+        pytest.skip("the server that MYSQL_* names is not ours to change")
+    name = settings.mysql_database
+    user = f"u{name[-8:]}"
+    execute(
+        server,
+        f"CREATE DATABASE {name}",
+        f"CREATE USER '{user}'@'localhost' IDENTIFIED BY 'secret'",
+        f"GRANT ALL PRIVILEGES ON {name}.* TO '{user}'@'localhost'",
+    )
+    yield settings._replace(mysql_user=user, mysql_password="secret")
+    execute(server, f"DROP USER '{user}'@'localhost'")
+
+
+@pytest.mark.parametrize("mode", ["read_only", "super_read_only"])
+def test_a_read_only_server_is_waited_for(server: Server, plain_user: config.Settings, mode: str) -> None:
+    """As after a switch to a replica: the trades wait, and the connection that is there need not end."""
+    if mode == "super_read_only" and server.family != "mysql":
+        pytest.skip("MariaDB has no super_read_only")
+    with Run(plain_user) as run:
+        run.put(some(1, 100))
+        run.settle()
+        execute(server, f"SET GLOBAL {mode} = 1")
+        try:
+            run.put(some(101, 1_000))
+            wait_until(lambda: run.writer.spooled == 1_000)
+            assert run.writer.failure is None
+        finally:
+            execute(server, "SET GLOBAL read_only = 0")
+        run.settle()
+    assert stored(plain_user) == some(1, 1_100)
+
+
+def test_a_lock_that_is_held_is_waited_for(server: Server, settings: config.Settings) -> None:
+    """Someone holds the row of the symbol for longer than the lock wait: the trades go over the disk."""
+    with Run(settings) as run:
+        run.put(some(1, 10))
+        run.settle()
+        with server.connect() as connection, connection.cursor() as cursor:
+            cursor.execute(f"SELECT * FROM {settings.mysql_database}.writers FOR UPDATE")
+            cursor.fetchall()
+            run.put(some(11, 1_000))
+            wait_until(lambda: run.writer.spooled > 0)
+            assert run.writer.online
+        run.settle()
+    assert stored(settings) == some(1, 1_010)
+    assert run.writer.refused == 0
+
+
+def test_a_dropped_schema_is_fatal_and_clear_and_nothing_is_lost(server: Server, settings: config.Settings) -> None:
+    """Failure names the setting; what comes goes to the disk; a new start makes the schema and stores it."""
+    with Run(settings) as run:
+        run.put(some(1, 10))
+        run.settle()
+        execute(server, f"DROP DATABASE {settings.mysql_database}")
+        run.put(some(11, 500))
+        wait_until(lambda: run.writer.failure is not None)
+        assert "MYSQL_DATABASE" in str(run.writer.failure)
+        assert "\n" not in str(run.writer.failure)
+        run.put(some(511, 500))
+    assert run.writer.left_over == 1_000
+    with Run(settings) as later:
+        pass
+    assert later.writer.recovered == 1_000
+    assert stored(settings) == some(11, 1_000)
+
+
+@pytest.mark.parametrize("positions", [(0,), (999,), (5, 6, 500), tuple(range(0, 1_000, 50))])
+def test_poison_goes_to_the_rejects_and_its_batch_goes_on(
+    server: Server, settings: config.Settings, positions: tuple[int, ...]
+) -> None:
+    """A trade that the database refuses for good, alone, in pairs, at the ends; its id is missing and says so."""
+    with Run(settings):
+        pass
+    execute(server, f"ALTER TABLE {settings.mysql_database}.trades ADD CONSTRAINT cheap CHECK (price < 100000)")
+    batch = [trade(n + 2, price="666666" if n in positions else "1") for n in range(1_000)]
+    with Run(settings) as run:
+        run.put([trade(1), *batch, trade(1_002)])
+        run.settle()
+    assert run.writer.refused == len(positions)
+    assert stored(settings) == [trade(1), *(each for each in batch if each.price == 1), trade(1_002)]
+    kept = (settings.capture_dir / "rejects.jsonl").read_text().splitlines()
+    assert len(kept) == len(positions)
+    assert all("the database refuses it" in line and "666666" in line and "cheap" in line for line in kept)
+    missing = [n for _, first, last, _ in open_gaps(settings) for n in range(first, last + 1)]
+    assert missing == [n + 2 for n in positions]
+
+
+def test_poison_in_the_spool_does_not_stop_the_rest(server: Server, door: tuple[Door, config.Settings]) -> None:
+    """Refused when it is replayed; all others are stored, and the disk is empty."""
+    way, settings = door
+    with Run(settings):
+        pass
+    execute(server, f"ALTER TABLE {settings.mysql_database}.trades ADD CONSTRAINT cheap CHECK (price < 100000)")
+    way.close()
+    with Run(settings) as run:
+        run.put([*some(1, 50), trade(51, price="666666"), *some(52, 50)])
+        wait_until(lambda: run.writer.spooled == 101)
+        way.open()
+        run.settle()
+    assert (run.writer.refused, run.writer.inserted) == (1, 100)
+    assert stored(settings) == some(1, 50) + some(52, 50)
+
+
+# The disk's faults.
+
+
+def test_a_corrupt_line_of_an_earlier_run_becomes_a_gap(settings: config.Settings) -> None:
+    """The line is kept among the rejects, its id is missing, and this run's counters are its own."""
+    settings.capture_dir.mkdir(parents=True, exist_ok=True)
+    before = spool.Spool(settings.capture_dir / "spool")
+    before.append(some(1, 100))
+    before.close()
+    (segment,) = spool_files(settings)
+    segment.write_bytes(segment.read_bytes().replace(b'",50,"', b'",51,"', 1))
+    with Run(settings) as run:
+        run.put(some(101, 10))
+    assert (run.writer.recovered, run.writer.inserted, run.writer.refused) == (99, 10, 0)
+    assert [each.trade_id for each in stored(settings)] == [n for n in range(1, 111) if n != 50]
+    assert [gap[1:3] for gap in open_gaps(settings)] == [(50, 50)]
+    assert "spool" in (settings.capture_dir / "rejects.jsonl").read_text()
+    assert spool_files(settings) == []
+
+
+def _full(_self: object, _trades: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_without_disk_and_database_memory_is_bounded_and_the_rest_is_counted(
+    door: tuple[Door, config.Settings], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The inbox fills to its bound, then trades are dropped and counted; later their ids are gaps. One line says so."""
+    way, settings = door
+    with Run(settings, size_max=1_000) as run:
+        run.put(some(1, 10))
+        run.settle()
+        with monkeypatch.context() as patch:
+            patch.setattr(spool.Spool, "append", _full)
+            way.close()
+            run.put(some(11, 100))
+            wait_until(lambda: not run.writer.online and len(run.inbox) == 0)
+            run.put(some(111, 3_000))
+            assert len(run.inbox) <= 1_000
+            assert run.verdicts["dropped"] >= 2_000
+            assert not spool_files(settings)
+            way.open()
+            run.settle()
+        run.put(some(5_000, 10))
+    kept = list(range(1, 111 + 3_000 - run.verdicts["dropped"]))
+    assert [each.trade_id for each in stored(settings)] == kept + list(range(5_000, 5_010))
+    assert [gap[1:3] for gap in open_gaps(settings)] == [(kept[-1] + 1, 4_999)]
+    assert sum("the spool takes nothing" in record.message for record in caplog.records) == 1
+
+
+def test_a_full_disk_alone_loses_nothing(settings: config.Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the database there, the disk is not needed."""
+    monkeypatch.setattr(spool.Spool, "append", _full)
+    with Run(settings) as run:
+        run.put(some(1, 1_000))
+        run.settle()
+    assert stored(settings) == some(1, 1_000)
+
+
+def test_a_stop_without_disk_and_database_ends_and_counts(
+    door: tuple[Door, config.Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing can be done for the trades in memory: the writer ends soon all the same."""
+    way, settings = door
+    monkeypatch.setattr(spool.Spool, "append", _full)
+    way.close()
+    with Run(settings) as run:
+        run.put(some(1, 10))
+        wait_until(lambda: len(run.inbox) == 0)
+        run.put(some(11, 10))
+        run.inbox.stop()
+        run.writer.join(WAIT_S)
+        assert not run.writer.is_alive()
+    assert run.writer.left_over == 20
+
+
+def test_a_stop_drains_memory_when_the_database_returns_in_time(
+    door: tuple[Door, config.Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a full disk, several batches wait in memory when the stop comes, and the last try succeeds."""
+    way, settings = door
+    monkeypatch.setattr(spool.Spool, "append", _full)
+    way.close()
+    with Run(settings) as run:
+        monkeypatch.setattr(writer, "backoff_s", lambda _attempt: 1_000.0)
+        run.put(some(1, 10))
+        wait_until(lambda: len(run.inbox) == 0 and run.writer._retry_at > time.monotonic() + 100)
+        run.put(some(11, 2 * writer.BATCH_TRADES_MAX))
+        way.open()
+    assert run.writer.left_over == 0
+    assert len(stored(settings)) == 10 + 2 * writer.BATCH_TRADES_MAX
+
+
+# Defects.
+
+
+def test_a_defect_is_said_and_what_is_in_memory_goes_to_the_disk(
+    settings: config.Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An exception that nobody expected ends the storing, not the keeping."""
+
+    def defect(*_arguments: Any) -> int:
+        raise ZeroDivisionError("a defect")
+
+    with Run(settings) as run:
+        run.put(some(1, 10))
+        run.settle()
+        with monkeypatch.context() as patch:
+            patch.setattr(db, "insert_acceptable", defect)
+            run.put(some(11, 10))
+            wait_until(lambda: run.writer.failure is not None)
+            run.put(some(21, 10))
+            run.stop()
+    assert "a defect" in str(run.writer.failure)
+    assert run.writer.left_over == 20
+    with Run(settings) as later:
+        pass
+    assert later.writer.recovered == 20
+    assert stored(settings) == some(1, 30)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("moment", ["commit", "done"])
+def test_a_crash_around_the_removal_of_a_segment_doubles_nothing(
+    settings: config.Settings, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """Ended right after the commit, or right after the removal: the next run finds each trade once."""
+    settings.capture_dir.mkdir(parents=True, exist_ok=True)
+    monkeypatch.setattr(spool, "REPLAY_BYTES_MAX", 5_000)
+    before = spool.Spool(settings.capture_dir / "spool")
+    before.append(some(1, 300))
+    before.close()
+    real = spool.Spool.done
+
+    def crash(store: spool.Spool) -> None:
+        if moment == "done":
+            real(store)
+        raise SystemExit
+
+    with monkeypatch.context() as patch:
+        patch.setattr(spool.Spool, "done", crash)
+        run = Run(settings)
+        run.rejects.start()
+        run.writer.start()
+        run.writer.join(WAIT_S)
+        run.rejects.close()
+    assert 0 < len(stored(settings)) < 300
+    with Run(settings):
+        pass
+    assert stored(settings) == some(1, 300)
+    assert spool_files(settings) == []
+
+
+def test_the_steps_back_by_the_class_of_the_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first repetition is at once, the next ones wait longer; a full server longer still; a fatal one for ever."""
+    now = [100.0]
+    monkeypatch.setattr(writer, "NOT_WRITABLE_S_MIN", 5.0)
+    monkeypatch.setattr(retry, "BACKOFF_S_MIN", 0.5)
+    monkeypatch.setattr(retry, "BACKOFF_S_MAX", 30.0)
+    monkeypatch.setattr(writer, "jittered", lambda wait_s: wait_s)
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+
+    def waits(errors: Sequence[db.DatabaseError]) -> list[float]:
+        subject = Writer(config.Settings(data_dir=tmp_path), Inbox(SYMBOLS), Rejects(tmp_path))
+        found = []
+        for error in errors:
+            subject._step_back(error)
+            found.append(subject._retry_at - now[0])
+        return found
+
+    gone: Callable[[], db.DatabaseError] = lambda: db.GoneError("x")  # noqa: E731
+    assert waits([gone() for _ in range(10)]) == [0.0, 0.5, 1, 2, 4, 8, 16, 30, 30, 30]
+    assert waits([db.NotWritableError("x")] * 6) == [5.0, 5, 5, 5, 5, 8]
+    assert waits([db.ContentionError("x"), db.DatabaseError("x")]) == [0.0, 0.5]
+    assert waits([db.FatalError("x")]) == [float("inf")]

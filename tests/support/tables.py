@@ -1,0 +1,77 @@
+"""What the tests read from the tables themselves, without db.py, and what must hold of it."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from model import candles
+from model.candles import Candle
+
+COMPLETENESS = """
+SELECT t.symbol, t.trades_stored, COALESCE(g.ids_missing, 0) AS ids_missing,
+       t.trades_stored = t.last_id - t.first_id + 1 - COALESCE(g.ids_missing, 0) AS complete
+FROM (SELECT symbol, COUNT(*) AS trades_stored, MIN(trade_id) AS first_id, MAX(trade_id) AS last_id
+      FROM trades GROUP BY symbol) AS t
+LEFT JOIN (SELECT symbol, SUM(last_trade_id - first_trade_id + 1) AS ids_missing
+           FROM gaps WHERE filled_at IS NULL GROUP BY symbol) AS g ON g.symbol = t.symbol
+ORDER BY t.symbol;
+"""
+"""One row per symbol: how many trades are stored, how many are known to be missing, and whether that is all of them."""
+
+
+def ask(connection: Any, sql: str, *parameters: Any) -> list[Any]:
+    """The rows of a statement, as the driver gives them."""
+    with connection.cursor() as cursor:
+        cursor.execute(sql, parameters)
+        return list(cursor.fetchall()) if cursor.description else []
+
+
+def runs(connection: Any, symbol: str = "BTCUSDT", filled: bool = False) -> list[tuple[int, int]]:
+    """First and last id of the gaps that are open, or of those that were filled."""
+    sql = f"SELECT first_trade_id, last_trade_id FROM gaps WHERE symbol = %s AND filled_at IS {'NOT' * filled} NULL"
+    return [(first, last) for first, last in ask(connection, sql + " ORDER BY 1", symbol)]
+
+
+def age(connection: Any) -> None:
+    """Makes every gap old enough not to be a mere reordering."""
+    ask(connection, "UPDATE gaps SET detected_at = detected_at - INTERVAL 2 HOUR")
+
+
+def ids_of(pairs: Sequence[tuple[int, int]]) -> list[int]:
+    """Every id of these runs."""
+    return [number for first, last in pairs for number in range(first, last + 1)]
+
+
+def stored_ids(connection: Any, symbol: str = "BTCUSDT") -> list[int]:
+    """The ids of the trades of a symbol, in order."""
+    return [number for (number,) in ask(connection, "SELECT trade_id FROM trades WHERE symbol=%s ORDER BY 1", symbol)]
+
+
+def check(connection: Any, symbol: str = "BTCUSDT") -> None:
+    """The invariant, and that nothing is called filled that is not stored."""
+    stored, missing = stored_ids(connection, symbol), ids_of(runs(connection, symbol))
+    done = ids_of(runs(connection, symbol, filled=True))
+    assert sorted(stored + missing) == (list(range(stored[0], stored[-1] + 1)) if stored else [])
+    assert len(done) == len(set(done))
+    assert set(stored).issuperset(done)
+
+
+def merged(connection: Any, symbol: str) -> list[Candle]:
+    """The rows of the table `candles`."""
+    rows = ask(connection, "SELECT * FROM candles WHERE symbol = %s ORDER BY resolution, timestamp", symbol)
+    return [Candle._make([*row[:2], row[2].replace(tzinfo=UTC), *row[3:]]) for row in rows]
+
+
+def rebuilt(connection: Any, symbol: str) -> list[Candle]:
+    """The candles of the rows of the table `trades`, by the plain definition."""
+    rows = ask(connection, "SELECT trade_id, timestamp, price FROM trades WHERE symbol = %s ORDER BY trade_id", symbol)
+    bars: dict[tuple[int, datetime], Candle] = {}
+    for resolution in candles.RESOLUTIONS:
+        for number, when, price in rows:
+            epoch = int(when.replace(tzinfo=UTC).timestamp())
+            begin = datetime.fromtimestamp(epoch - epoch % resolution, UTC)
+            new = Candle(symbol, resolution, begin, price, price, price, price, number, number)
+            old = bars.get((resolution, begin), new)
+            high, low = max(old.high, price), min(old.low, price)
+            bars[resolution, begin] = old._replace(high=high, low=low, close=price, last_trade_id=number)
+    return [bars[key] for key in sorted(bars)]

@@ -1,0 +1,579 @@
+"""The REST API over real sockets: what each route answers, and what it refuses."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi import HTTPException
+
+import config
+import db
+from db import Trade
+from tests.support.servers import PrivateServer, Server
+from tests.support.serving import ROOT, Api, serving
+from tests.support.stand_in import wait_until
+from tests.support.tables import ask
+from tools.api.download import Exports
+from tools.api.sessions import Sessions
+
+BEGIN = datetime(2025, 3, 1, 12, 0, 0, tzinfo=UTC)
+NAME = "test_api"
+MS = timedelta(milliseconds=1)
+
+
+def trade(trade_id: int, at_ms: int, price: str = "100", symbol: str = "BTCUSDT") -> Trade:
+    """A trade so many milliseconds after BEGIN, received 2.5 ms later."""
+    when = BEGIN + at_ms * MS
+    return Trade(symbol, when, trade_id, Decimal(price), Decimal("0.5"), trade_id % 2 == 0, when + 2.5 * MS)
+
+
+STORED = [
+    trade(11, 0, "97123.45"),
+    trade(12, 0, "97123.46000001"),
+    trade(13, 999, "97120"),
+    trade(14, 3_000, "999999999999.99999999"),
+    trade(17, 61_000, "0.00000001"),
+    trade(18, 7_200_000, "97125"),
+]
+LATE = Trade("BTCUSDT", BEGIN + timedelta(days=6), 19, Decimal("97126"), Decimal("1"), True, None)
+
+
+def shown(stored: Trade) -> dict[str, Any]:
+    """A trade as the API gives it."""
+    received = stored.received_at
+    return {
+        "symbol": stored.symbol,
+        "trade_id": stored.trade_id,
+        "timestamp": f"{stored.timestamp:%Y-%m-%dT%H:%M:%S}.{stored.timestamp.microsecond // 1000:03}Z",
+        "price": f"{stored.price:.8f}",
+        "quantity": f"{stored.quantity:.8f}",
+        "buyer_is_maker": stored.buyer_is_maker,
+        "received_at": received and f"{received:%Y-%m-%dT%H:%M:%S}.{received.microsecond // 1000:03}Z",
+    }
+
+
+@pytest.fixture(scope="module")
+def filled(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The variables of a database with STORED and LATE, and a second symbol."""
+    folder = tmp_path_factory.mktemp("api")
+    connection = db.connect(server.settings(NAME, folder))
+    db.insert_trades(connection, [*STORED, LATE, trade(5, 0, "2600", "ETHUSDT")])
+    db.close(connection)
+    yield server.environ | {"MYSQL_DATABASE": NAME, "DATA_DIR": str(folder)}
+    with server.connect() as plain:
+        ask(plain, f"DROP DATABASE {NAME}")
+
+
+@pytest.fixture(scope="module")
+def api(filled: dict[str, str]) -> Iterator[Api]:
+    """The API of that database."""
+    with serving(filled) as running:
+        wait_until(lambda: running.get("/api/symbols").status == 200)
+        yield running
+
+
+def test_symbols(api: Api) -> None:
+    """Those of which trades are stored, in order."""
+    assert api.json("/api/symbols") == {"symbols": ["BTCUSDT", "ETHUSDT"]}
+
+
+def test_latest(api: Api) -> None:
+    """The newest trade; one that was back-filled has no time of receipt. Its age is by the clock of now."""
+    answer = api.json("/api/latest/BTCUSDT")
+    age = (datetime.now(UTC) - LATE.timestamp) // MS
+
+    assert answer.pop("age_ms") == pytest.approx(age, abs=5_000)
+    assert answer == shown(LATE)
+
+
+def test_a_second(api: Api) -> None:
+    """Its first, last, lowest and highest trade, their number, and the price as of the moment that was asked for."""
+    assert api.json("/api/at/BTCUSDT", time="2025-03-01T12:00:00.500Z") == {
+        "symbol": "BTCUSDT",
+        "time": "2025-03-01T12:00:00.500Z",
+        "second": "2025-03-01T12:00:00.000Z",
+        "count": 3,
+        "first": shown(STORED[0]),
+        "last": shown(STORED[2]),
+        "min": shown(STORED[2]),
+        "max": shown(STORED[1]),
+        "as_of": shown(STORED[1]),
+    }
+
+
+@pytest.mark.parametrize(
+    ("time", "as_of"),
+    [
+        ("2025-03-01T12:00:02Z", 13),
+        ("2025-03-01T14:00:02+02:00", 13),
+        ("2025-03-01T14:00:02 02:00", 13),
+        ("2025-03-01 12:00:02", 13),
+        ("2025-03-01T12:01:00.999999", 14),
+        ("2025-03-01T11:59:59.999Z", None),
+        ("1999-01-01", None),
+        ("0001-01-01T00:00:00Z", None),
+        ("9999-12-31T23:59:59Z", None),
+    ],
+)
+def test_a_second_without_a_trade(api: Api, time: str, as_of: int | None) -> None:
+    """The last trade before it; none before the first, and none for what has not come yet. Any offset, also a `+` that
+    was not escaped."""
+    answer = api.json("/api/at/BTCUSDT", time=time)
+
+    assert (answer["count"], answer["first"], answer["min"]) == (0, None, None)
+    assert (answer["as_of"] and answer["as_of"]["trade_id"]) == as_of
+
+
+def test_a_range(api: Api) -> None:
+    """Its extremes to the last digit, with the trades; the number of trades without those that are missing."""
+    answer = api.json("/api/range/BTCUSDT", start="2025-03-01T12:00:00Z", end="2025-03-01T14:00:00Z")
+
+    assert answer == {
+        "symbol": "BTCUSDT",
+        "start": "2025-03-01T12:00:00.000Z",
+        "end": "2025-03-01T14:00:00.000Z",
+        "count": 5,
+        "first": shown(STORED[0]),
+        "last": shown(STORED[4]),
+        "min": shown(STORED[4]),
+        "max": shown(STORED[3]),
+    }
+    assert (answer["min"]["price"], answer["max"]["price"]) == ("0.00000001", "999999999999.99999999")
+
+
+def test_a_range_is_half_open(api: Api) -> None:
+    """The trade at the start is in, that at the end is not; nothing traded in between is an answer."""
+    answer = api.json("/api/range/BTCUSDT", start="2025-03-01T12:00:00.999Z", end="2025-03-01T12:00:03Z")
+    empty = api.json("/api/range/BTCUSDT", start="2025-03-01T12:00:01Z", end="2025-03-01T12:00:03Z")
+    everything = api.json("/api/range/BTCUSDT", start="0001-01-01", end="9999-12-31T23:59:59.999999-14:00")
+
+    assert (answer["count"], answer["first"]["trade_id"], answer["last"]["trade_id"]) == (1, 13, 13)
+    assert (empty["count"], empty["min"], empty["first"]) == (0, None, None)
+    assert everything["count"] == len(STORED) + 1
+
+
+def test_candles(api: Api) -> None:
+    """Whole rows of a resolution, of a range or the last ones, oldest first."""
+    hours = api.json("/api/candles/BTCUSDT", resolution="1h", start="2025-03-01", end="2025-03-02")
+    minutes = api.json("/api/candles/BTCUSDT", start="2025-03-01T12:01", end="2025-03-01T12:02")
+    days = api.json("/api/candles/BTCUSDT", resolution="1d")
+    older = api.json("/api/candles/BTCUSDT", resolution="1d", end="2025-03-07T00:00:00Z")
+
+    assert (hours["resolution"], hours["start"]) == ("1h", "2025-03-01T00:00:00.000Z")
+    assert hours["candles"][0] == {
+        "timestamp": "2025-03-01T12:00:00.000Z",
+        "open": "97123.45000000",
+        "high": "999999999999.99999999",
+        "low": "0.00000001",
+        "close": "0.00000001",
+        "first_trade_id": 11,
+        "last_trade_id": 17,
+        "trades": 7,
+    }
+    assert [bar["first_trade_id"] for bar in hours["candles"]] == [11, 18]
+    assert [bar["first_trade_id"] for bar in minutes["candles"]] == [17]
+    assert [bar["first_trade_id"] for bar in days["candles"]] == [11, 19]
+    assert [bar["first_trade_id"] for bar in older["candles"]] == [11]
+
+
+def test_too_many_candles(api: Api) -> None:
+    """413 says how many they would be, how many are too many, and what to do; what is outside does not count."""
+    reply = api.get("/api/candles/BTCUSDT?start=2025-03-01&end=2025-03-09")
+    fine = api.get("/api/candles/BTCUSDT?start=1990-01-01&end=2025-03-02")
+
+    assert reply.status == 413
+    assert "8,64" in reply.body["detail"]
+    assert "5,000" in reply.body["detail"]
+    assert "shorter range" in reply.body["detail"]
+    assert (fine.status, len(fine.body["candles"])) == (200, 3)
+
+
+def test_pages_of_trades(api: Api) -> None:
+    """Page by page each trade once, in order, until there is no next; the cursor may be an id that is missing."""
+    found: list[Any] = []
+    after: dict[str, int] = {}
+    for _ in range(9):
+        answer = api.json("/api/trades/BTCUSDT", limit=2, **after)
+        found += answer["trades"]
+        after = {"after_id": answer["next_after_id"]}
+        if answer["next_after_id"] is None:
+            break
+    missing = api.json("/api/trades/BTCUSDT", after_id=15)["trades"]
+    beyond = api.json("/api/trades/BTCUSDT", after_id=2**62)
+    ranged = api.json("/api/trades/BTCUSDT", start="2025-03-01T12:00:00.001", end="2025-03-01T12:01:01", after_id=11)
+
+    assert found == [shown(one) for one in [*STORED, LATE]]
+    assert [one["trade_id"] for one in missing] == [17, 18, 19]
+    assert (beyond["trades"], beyond["next_after_id"]) == ([], None)
+    assert [one["trade_id"] for one in ranged["trades"]] == [13, 14]
+
+
+def test_the_newest_trades(api: Api) -> None:
+    """Newest first, as many as were asked for."""
+    assert api.json("/api/trades/BTCUSDT/newest", limit=2)["trades"] == [shown(LATE), shown(STORED[-1])]
+
+
+def test_gaps(api: Api) -> None:
+    """Whole rows of what is missing, and the totals, of one symbol or of all."""
+    answer = api.json("/api/gaps")
+    (gap,) = answer.pop("gaps")
+
+    assert answer == {"count": 1, "missing": 2}
+    assert gap.pop("detected_at").startswith("20")
+    assert gap == {
+        "symbol": "BTCUSDT",
+        "first_trade_id": 15,
+        "last_trade_id": 16,
+        "missing": 2,
+        "reason": "missing in the stream",
+        "timestamp_before": "2025-03-01T12:00:03.000Z",
+        "timestamp_after": "2025-03-01T12:01:01.000Z",
+    }
+    assert api.json("/api/gaps", symbol="ETHUSDT") == {"count": 0, "missing": 0, "gaps": []}
+
+
+def test_health_is_bad_while_no_trade_comes(api: Api, filled: dict[str, str]) -> None:
+    """503 and which symbol is stale; 200 if its newest trade may be that old; a symbol that is not captured is not."""
+    stale = api.get("/api/health")
+    with serving(filled | {"SYMBOLS": "ETHUSDT"}, "--stale-after", "1e12") as lenient:
+        wait_until(lambda: lenient.get("/api/symbols").status == 200)
+        fine = lenient.get("/api/health")
+
+    assert (stale.status, stale.headers["retry-after"]) == (503, "1")
+    assert (stale.body["status"], stale.body["database"], stale.body["missing"]) == ("stale", True, 2)
+    assert stale.body["symbols"]["BTCUSDT"]["stale"] is True
+    assert stale.body["symbols"]["BTCUSDT"]["latest"] == shown(LATE)["timestamp"]
+    assert (fine.status, fine.body["status"]) == (200, "ok")
+    assert fine.body["symbols"]["BTCUSDT"]["stale"] is False
+
+
+def test_export(api: Api) -> None:
+    """The same text as `python -m tools.export csv`, of all trades or of a range."""
+    reply = api.get("/api/export/BTCUSDT.csv")
+    part = api.get("/api/export/BTCUSDT.csv?start=2025-03-01T12:00:01&end=2025-03-01T12:02:00")
+    lines = reply.body.splitlines()
+
+    assert (reply.status, reply.headers["content-type"]) == (200, "text/csv; charset=utf-8")
+    assert reply.headers["content-disposition"] == 'attachment; filename="BTCUSDT.csv"'
+    assert lines[0] == "symbol,timestamp,trade_id,price,quantity,buyer_is_maker,received_at"
+    assert lines[1] == (
+        "BTCUSDT,2025-03-01T12:00:00.000Z,11,97123.45000000,0.50000000,false,2025-03-01T12:00:00.002500Z"
+    )
+    assert lines[-1] == "BTCUSDT,2025-03-07T12:00:00.000Z,19,97126.00000000,1.00000000,true,"
+    assert len(lines) == len(STORED) + 2
+    assert [line.split(",")[2] for line in part.body.splitlines()[1:]] == ["14", "17"]
+
+
+def test_export_is_what_the_script_writes(api: Api, filled: dict[str, str], tmp_path: Path) -> None:
+    """Byte for byte."""
+    target = tmp_path / "trades.csv"
+    command = [sys.executable, "-m", "tools.export", "csv", "--symbol", "BTCUSDT", str(target)]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | filled, capture_output=True, text=True)
+
+    assert done.returncode == 0, done.stderr
+    assert target.read_text() == api.get("/api/export/BTCUSDT.csv").body
+
+
+@pytest.mark.parametrize(
+    ("path", "query", "name"),
+    [
+        ("at/BTCUSDT", {}, "time"),
+        ("at/BTCUSDT", {"time": "yesterday"}, "time"),
+        ("at/BTCUSDT", {"time": "2025-02-30T00:00:00Z"}, "time"),
+        ("at/BTCUSDT", {"time": "2025-03-01T25:00:00Z"}, "time"),
+        ("at/BTCUSDT", {"time": "1" * 5_000}, "time"),
+        ("range/BTCUSDT", {"start": "2025-03-01"}, "end"),
+        ("range/BTCUSDT", {"start": "2025-03-02", "end": "2025-03-01"}, "start"),
+        ("range/BTCUSDT", {"start": "2025-03-01", "end": "2025-03-01"}, "start"),
+        ("candles/BTCUSDT", {"resolution": "5m"}, "resolution"),
+        ("candles/BTCUSDT", {"start": "2025-03-02", "end": "2025-03-01"}, "start"),
+        ("trades/BTCUSDT", {"limit": "0"}, "limit"),
+        ("trades/BTCUSDT", {"limit": "5001"}, "limit"),
+        ("trades/BTCUSDT", {"after_id": "-1"}, "after_id"),
+        ("trades/BTCUSDT", {"after_id": "1.5"}, "after_id"),
+        ("trades/BTCUSDT", {"after_id": "9" * 400}, "after_id"),
+        ("trades/BTCUSDT/newest", {"limit": "many"}, "limit"),
+        ("gaps", {"limit": "-3"}, "limit"),
+        ("export/BTCUSDT.csv", {"start": "2025-03-02", "end": "2025-03-01"}, "start"),
+        ("stream", {"mode": "sometimes"}, "mode"),
+        ("stream", {"symbols": ",".join(f"S{number}" for number in range(21))}, "symbols"),
+    ],
+)
+def test_a_wrong_parameter_is_named(api: Api, path: str, query: dict[str, str], name: str) -> None:
+    """422, and which one it is and why."""
+    reply = api.get(f"/api/{path}", query=query)
+
+    assert reply.status == 422, reply
+    assert [mistake["loc"] for mistake in reply.body["detail"]] == [["query", name]]
+    assert reply.body["detail"][0]["msg"]
+
+
+@pytest.mark.parametrize("symbol", ["NONE", "btcusdt", "'%3B%20DROP%20TABLE%20trades", "%00", "%ED%A0%80", "x" * 900])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "latest/{}",
+        "at/{}?time=2025-03-01",
+        "range/{}?start=2025-03-01&end=2025-03-02",
+        "candles/{}",
+        "trades/{}",
+        "trades/{}/newest",
+        "gaps?symbol={}",
+        "export/{}.csv",
+        "stream?symbols={}",
+    ],
+)
+def test_an_unknown_symbol(api: Api, path: str, symbol: str) -> None:
+    """404, whatever it is made of."""
+    reply = api.get(f"/api/{path.format(symbol)}")
+
+    assert reply.status == 404, reply
+    assert "/api/symbols" in reply.body["detail"]
+
+
+def test_only_reading(api: Api) -> None:
+    """Nothing but GET is answered, and the sessions with the database cannot write."""
+    for method in ("POST", "PUT", "DELETE", "PATCH"):
+        assert api.get("/api/symbols", method=method).status == 405
+    assert api.get("/nothing").status == 404
+
+
+# ---- Pages.
+
+
+def test_pages_come_from_here_alone(api: Api) -> None:
+    """Dashboard and documentation load nothing from elsewhere, and the browser is told not to."""
+    for path, type_ in (
+        ("/", "text/html"),
+        ("/docs", "text/html"),
+        ("/static/app.js", "text/javascript"),
+        ("/static/vendor/lightweight-charts.standalone.production.mjs", "text/javascript"),
+        ("/static/vendor/swagger-ui-bundle.js", "text/javascript"),
+        ("/static/style.css", "text/css"),
+    ):
+        reply = api.get(path)
+        assert (path, reply.status, reply.headers["content-type"].partition(";")[0]) == (path, 200, type_)
+        assert "default-src 'self'" in reply.headers["content-security-policy"]
+        if "vendor" not in path:
+            assert 'src="http' not in reply.body
+            assert "url(http" not in reply.body
+    assert api.get("/static/../api.py").status == 404
+    assert api.get("/static/%2e%2e/api.py").status == 404
+
+
+def test_vendored_files_are_as_they_were_published() -> None:
+    """The sums beside them, and the licences of what is not ours."""
+    folder = ROOT / "tools" / "dashboard" / "vendor"
+    done = subprocess.run(["sha256sum", "--check", "SHA256SUMS"], cwd=folder, capture_output=True, text=True)
+    listed = {line.split()[1] for line in (folder / "SHA256SUMS").read_text().splitlines()}
+
+    assert done.returncode == 0, done.stdout
+    assert {path.name for path in folder.iterdir()} - listed == {"SHA256SUMS", "README.md"}
+    assert "Apache License" in (folder / "lightweight-charts.LICENSE").read_text()
+
+
+def test_description(api: Api) -> None:
+    """Every route of the API but the stream, which its text tells of; prices are strings there too."""
+    found = api.json("/openapi.json")
+
+    assert len(found["paths"]) == 10
+    assert "/api/stream" in found["info"]["description"]
+    assert found["components"]["schemas"]["Trade"]["properties"]["price"]["type"] == "string"
+    assert "securitySchemes" not in found["components"]
+
+
+# ---- Who may ask.
+
+
+def test_token(filled: dict[str, str]) -> None:
+    """With an API_TOKEN everything below /api/ needs it, and the pages that ask for it do not."""
+    token = "sécret of mine"
+    with serving(filled | {"API_TOKEN": token}, "--host", "0.0.0.0") as guarded:
+        good = {"Authorization": f"Bearer {token}".encode().decode("latin-1")}
+        wait_until(lambda: guarded.get("/api/symbols", good).status == 200)
+        refused = [
+            guarded.get(path, headers)
+            for path in ("/api/symbols", "/api/health", "/api/stream", "/api/nothing")
+            for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": token.encode().decode("latin-1")})
+        ]
+        description = guarded.json("/openapi.json")
+
+        assert {(reply.status, reply.headers["www-authenticate"]) for reply in refused} == {(401, "Bearer")}
+        assert guarded.get("/").status == guarded.get("/docs").status == 200
+        assert description["security"] == [{"token": []}]
+
+
+def run_api(environ: dict[str, str], *flags: str) -> subprocess.CompletedProcess[str]:
+    """An API that must not start."""
+    command = [sys.executable, "-m", "tools.api", *flags]
+    return subprocess.run(command, cwd=ROOT, env=os.environ | environ, capture_output=True, text=True, timeout=30)
+
+
+@pytest.mark.parametrize(
+    ("flags", "environ", "words"),
+    [
+        (["--host", "0.0.0.0"], {}, "API_TOKEN"),
+        (["--host", "::"], {}, "API_TOKEN"),
+        ([], {"API_HOST": "example.org"}, "API_TOKEN"),
+        ([], {"API_PORT": "http"}, "API_PORT='http'"),
+        (["--cors-origins", "example.org"], {}, "'example.org' is no origin"),
+        ([], {"MYSQL_PORT": "x"}, "MYSQL_PORT='x'"),
+    ],
+)
+def test_wrong_settings(flags: list[str], environ: dict[str, str], words: str) -> None:
+    """One line that names the variable, and exit code 2; nobody but this machine may ask without a token."""
+    done = run_api(environ, *flags)
+
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert words in done.stderr
+
+
+def test_a_port_that_is_taken(api: Api) -> None:
+    """One line; with --or-any-port another one."""
+    done = run_api({}, "--port", str(api.port))
+
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"tools.api: cannot listen on 127.0.0.1 port {api.port}: ")
+    with serving({}, "--port", str(api.port), "--or-any-port") as other:
+        assert other.port not in (0, api.port)
+
+
+def test_other_web_pages(api: Api, filled: dict[str, str]) -> None:
+    """May not ask unless they are named; then they may ask with a token."""
+    origin = {"Origin": "https://example.org"}
+    preflight = origin | {"Access-Control-Request-Method": "GET", "Access-Control-Request-Headers": "authorization"}
+    flags = ("--cors-origins", "https://example.org")
+    with serving(filled | {"API_TOKEN": "x"}, *flags) as open_to_one:
+        allowed = open_to_one.get("/api/symbols", preflight, method="OPTIONS")
+        refused = open_to_one.get("/api/symbols", preflight | {"Origin": "https://evil.example"}, method="OPTIONS")
+
+    assert "access-control-allow-origin" not in api.get("/api/symbols", origin).headers
+    assert allowed.headers["access-control-allow-origin"] == "https://example.org"
+    assert "authorization" in allowed.headers["access-control-allow-headers"].lower()
+    assert "access-control-allow-origin" not in refused.headers
+
+
+# ---- The database away, and back.
+
+
+def test_database_away_and_back(killable_server: PrivateServer, tmp_path: Path) -> None:
+    """503 with Retry-After while it is away, at once and not after a time-out, and an answer again without a restart;
+    a stream says so, goes on, and loses nothing."""
+    settings = killable_server.settings("test_away", tmp_path)
+    connection = db.connect(settings)
+    db.insert_trades(connection, STORED[:3])
+    environ = killable_server.environ | {"MYSQL_DATABASE": "test_away", "DATA_DIR": str(tmp_path)}
+    with serving(environ) as api:
+        wait_until(lambda: api.get("/api/latest/BTCUSDT").status == 200)
+        stream = api.stream("BTCUSDT")
+        stream.next("begin")
+        killable_server.kill()
+        replies = [api.get(f"/api/{path}") for path in ("latest/BTCUSDT", "symbols", "gaps", "export/BTCUSDT.csv")]
+        health = api.get("/api/health")
+
+        assert {(reply.status, reply.headers["retry-after"]) for reply in replies} == {(503, "1")}
+        assert (health.status, health.body["status"], health.body["database"]) == (503, "down", False)
+        assert api.get("/").status == 200
+        while stream.next("status").data["database"]:
+            pass
+
+        killable_server.start()
+        connection = db.connect(settings)
+        db.insert_trades(connection, STORED[3:])
+        db.close(connection)
+        wait_until(lambda: api.get("/api/latest/BTCUSDT").status == 200)
+        assert api.json("/api/latest/BTCUSDT")["trade_id"] == 18
+        assert stream.ids(3) == [14, 17, 18]
+
+
+def test_before_anything_is_captured(any_server: Server, tmp_path: Path) -> None:
+    """Without a database 503, and answers as soon as a capture has made it."""
+    environ = any_server.environ | {"MYSQL_DATABASE": "test_early", "DATA_DIR": str(tmp_path)}
+    with serving(environ) as api:
+        assert api.get("/api/symbols").status == 503
+        connection = db.connect(any_server.settings("test_early", tmp_path))
+        try:
+            wait_until(lambda: api.get("/api/symbols").status == 200)
+            empty = api.json("/api/symbols")
+            db.insert_trades(connection, STORED)
+            assert empty == {"symbols": []}
+            assert api.json("/api/latest/BTCUSDT")["trade_id"] == 18
+        finally:
+            ask(connection, "DROP DATABASE test_early")
+            db.close(connection)
+
+
+def test_sessions_that_were_cut(api: Api, server: Server) -> None:
+    """An idle session that the server has ended costs no answer."""
+    assert api.get("/api/symbols").status == 200
+    with server.connect() as connection:
+        for row in ask(connection, "SELECT id FROM information_schema.processlist WHERE db = %s", NAME):
+            if row[0] != connection.connection_id:
+                ask(connection, f"KILL {row[0]}")
+
+    assert api.get("/api/symbols").status == 200
+
+
+def test_ends_quickly_with_open_streams(filled: dict[str, str]) -> None:
+    """SIGTERM ends it with exit code 0 and no words, though a stream is open."""
+    with serving(filled) as api:
+        stream = api.stream("BTCUSDT")
+        stream.next("begin")
+        code, errors = api.stop()
+
+    assert code == 0
+    assert "Traceback" not in errors
+    assert "rror" not in errors
+
+
+# ---- The description against the API itself.
+
+
+def test_schemathesis(any_server: Server, tmp_path: Path) -> None:
+    """Nothing is found in hundreds of generated requests, good and bad ones."""
+    settings = config.demo_of(any_server.settings("test_fuzz", tmp_path))
+    connection = db.connect(settings)
+    now = datetime.now(UTC)
+    db.insert_trades(connection, [one._replace(timestamp=now - timedelta(seconds=20 - one.trade_id)) for one in STORED])
+    environ = any_server.environ | {"MYSQL_DATABASE": "test_fuzz", "DATA_DIR": str(tmp_path), "SYMBOLS": "BTCUSDT"}
+    try:
+        with serving(environ, "--demo", "--stale-after", "3600") as api:
+            wait_until(lambda: api.get("/api/health").status == 200)
+            command = [str(Path(sys.executable).with_name("schemathesis")), "run", f"{api.address}/openapi.json"]
+            command += ["--max-examples", "15", "--workers", "2", "--no-color"]
+            config_file = ["--config-file", str(ROOT / "schemathesis.toml")]
+            command = [command[0], *config_file, *command[1:]]
+            done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=110)
+    finally:
+        ask(connection, f"DROP DATABASE {settings.mysql_database}")
+        db.close(connection)
+
+    assert done.returncode == 0, done.stdout[-6_000:] + done.stderr[-2_000:]
+
+
+def test_a_third_export_at_once(filled: dict[str, str]) -> None:
+    """Is told to come back later, and may when one of the two has ended, even one that nobody read."""
+    sessions = Sessions(config.load(filled))
+    assert sessions.revive()
+    exports = Exports(sessions)
+    times = (datetime(2000, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC))
+    first, _second = (exports.answer("BTCUSDT", times) for _ in range(2))
+    with pytest.raises(HTTPException) as refused:
+        exports.answer("BTCUSDT", times)
+
+    async def gone(_message: object = None) -> Any:
+        raise ConnectionError
+
+    with pytest.raises(BaseException):  # noqa: B017, PT011
+        asyncio.run(first({"type": "http", "asgi": {"spec_version": "2.4"}}, gone, gone))
+    assert (refused.value.status_code, refused.value.headers) == (503, {"Retry-After": "10"})
+    assert exports.answer("BTCUSDT", times)
+    sessions.close()

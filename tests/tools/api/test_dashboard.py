@@ -1,0 +1,453 @@
+"""The dashboard in a real browser: it moves, draws, answers, says what is wrong, and comes back by itself."""
+
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import config
+import db
+from db import Trade
+from tests.support.servers import PrivateServer, Server
+from tests.support.serving import Api, serving
+from tests.support.stand_in import wait_until
+from tests.support.tables import ask
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+NAME = "test_dashboard"
+WAIT_MS = 20_000
+HISTORY_MINUTES = 1_300
+DESKTOP = {"width": 1280, "height": 900}
+PHONE = {"width": 390, "height": 844}
+
+
+class Recorder(threading.Thread):
+    """Stores a trade of each symbol every 50 ms, as a capture does, until it is stopped."""
+
+    def __init__(self, settings: config.Settings) -> None:
+        super().__init__(daemon=True)
+        self.last: dict[str, Trade] = {}
+        self._settings = settings
+        self._stopped = threading.Event()
+
+    def run(self) -> None:
+        connection = db.connect(self._settings)
+        number = {symbol: db.latest(connection, symbol) for symbol in ("BTCUSDT", "ETHUSDT")}
+        ids = {symbol: newest.trade_id if newest else 0 for symbol, newest in number.items()}
+        while not self._stopped.wait(0.05):
+            for symbol, base in (("BTCUSDT", 97_000), ("ETHUSDT", 2_600)):
+                ids[symbol] += 1
+                self.last[symbol] = trade(symbol, ids[symbol], datetime.now(UTC), f"{base + ids[symbol] % 50}.12345678")
+            # The test may have taken the database away.
+            with suppress(db.DatabaseError):
+                db.insert_trades(connection, list(self.last.values()))
+        db.close(connection)
+
+    def stop(self) -> None:
+        """Stores nothing from now on."""
+        self._stopped.set()
+        self.join()
+
+
+def trade(symbol: str, trade_id: int, when: datetime, price: str) -> Trade:
+    """A trade that was received 3 ms after it was made."""
+    when = when.replace(microsecond=when.microsecond // 1000 * 1000)
+    received = when + timedelta(milliseconds=3)
+    return Trade(symbol, when, trade_id, Decimal(price), Decimal("0.01"), trade_id % 3 == 0, received)
+
+
+def history(settings: config.Settings) -> None:
+    """A trade a minute for most of a day, and one that is missing."""
+    connection = db.connect(settings)
+    begin = datetime.now(UTC) - timedelta(minutes=HISTORY_MINUTES)
+    for symbol in ("BTCUSDT", "ETHUSDT"):
+        ids = [number for number in range(1, HISTORY_MINUTES) if number != 700]
+        db.insert_trades(
+            connection, [trade(symbol, one, begin + timedelta(minutes=one), f"{96_000 + one % 90}.5") for one in ids]
+        )
+    db.close(connection)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A Chromium, which is Debian's where it is installed."""
+    program = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    if program is None:
+        pytest.skip("no Chromium; `make test` installs it on Debian")
+    with playwright.sync_playwright() as running:
+        launched = running.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
+        yield launched
+        launched.close()
+
+
+@pytest.fixture(scope="module")
+def environ(any_server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The variables of a database with a history, to which trades are added."""
+    folder = tmp_path_factory.mktemp("dashboard")
+    settings = any_server.settings(NAME, folder)
+    history(settings)
+    recorder = Recorder(settings)
+    recorder.start()
+    yield any_server.environ | {"MYSQL_DATABASE": NAME, "DATA_DIR": str(folder)}
+    recorder.stop()
+    with any_server.connect() as plain:
+        ask(plain, f"DROP DATABASE {NAME}")
+
+
+@pytest.fixture(scope="module")
+def api(environ: dict[str, str]) -> Iterator[Api]:
+    """The API of that database."""
+    with serving(environ) as running:
+        yield running
+
+
+class Page:
+    """A page in the browser. What it loads from elsewhere, and the errors of its scripts, are in `wrong`."""
+
+    def __init__(self, browser: Any, address: str, size: dict[str, int] = DESKTOP, scheme: str = "light") -> None:
+        self.wrong: list[str] = []
+        self.context = browser.new_context(viewport=size, color_scheme=scheme)
+        self.page = self.context.new_page()
+        self.page.set_default_timeout(WAIT_MS)
+        self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
+        self.page.on("request", lambda one: None if one.url.startswith(address) else self.wrong.append(one.url))
+        self.page.goto(address)
+
+    def text(self, selector: str) -> str:
+        """The text of an element, with all of its digits."""
+        return str(self.page.text_content(selector))
+
+    def until(self, what: Callable[[], object]) -> None:
+        """Returns when `what` is true."""
+        end = time.monotonic() + WAIT_MS / 1000
+        while not what():
+            assert time.monotonic() < end, "it did not happen in time"
+            self.page.wait_for_timeout(50)
+
+    def live(self) -> None:
+        """Returns when prices come in."""
+        self.page.wait_for_selector("#connection[data-state=live]")
+        self.page.wait_for_selector(".card .price[data-amount]")
+
+    def price(self, symbol: str = "BTCUSDT") -> str:
+        """The price on the card of a symbol."""
+        return self.text(f".card:has([value={symbol}]) .price")
+
+
+@pytest.fixture
+def opened(browser: Any, api: Api) -> Iterator[Page]:
+    """The dashboard on a desktop."""
+    page = Page(browser, api.address)
+    page.live()
+    yield page
+    page.context.close()
+    assert page.wrong == []
+
+
+def test_prices_move(opened: Page, api: Api) -> None:
+    """Each shown price has all the digits that the API gives, and changes by itself; so does the tape."""
+    seen: set[str] = set()
+
+    def moved() -> bool:
+        seen.add(opened.price())
+        return len(seen) >= 4
+
+    opened.until(moved)
+    first_row = opened.text("#tape tbody tr")
+    opened.until(lambda: opened.text("#tape tbody tr") != first_row)
+    listed = {one["price"] for one in api.json("/api/trades/BTCUSDT/newest", limit=2_000)["trades"]}
+
+    assert all(len(price.partition(".")[2]) == 8 for price in seen)
+    assert seen <= listed
+    assert opened.text(".card .speed").endswith("lag 3 ms")
+
+
+def test_change_over_a_minute_an_hour_and_a_day(opened: Page, api: Api) -> None:
+    """As exact as the prices: the sign and two decimals of a percent; a dash where nothing is stored from before."""
+    opened.until(lambda: "%" in opened.text(".changes"))
+    steps = [opened.text(f".changes span:nth-child({number})") for number in (1, 2, 3)]
+    tip = opened.page.get_attribute(".changes span:nth-child(2) b", "title")
+
+    assert [step.split()[0] for step in steps] == ["1m", "1h", "24h"]
+    assert steps[2].split()[1] == "–"
+    assert tip is not None
+    assert tip.split()[0][0] in "+−"
+    assert len(tip.split()[0].partition(".")[2]) == 8
+
+
+def painted(page: Page) -> int:
+    """How many pixels of the chart have the colours of candles."""
+    return int(
+        page.page.evaluate(
+            """() => {
+              const style = getComputedStyle(document.documentElement);
+              const wanted = ["--up", "--down"].map((name) => {
+                const hex = style.getPropertyValue(name).trim();
+                return [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16)).join();
+              });
+              let found = 0;
+              for (const canvas of document.querySelectorAll("#chart canvas")) {
+                if (!canvas.width || !canvas.height) continue;
+                const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+                for (let at = 0; at < data.length; at += 4) {
+                  found += wanted.includes([data[at], data[at + 1], data[at + 2]].join());
+                }
+              }
+              return found;
+            }"""
+        )
+    )
+
+
+def test_the_chart_draws_and_grows(opened: Page) -> None:
+    """Candles in their colours; the newest one follows the price; the maker of the chart is named and linked."""
+    opened.until(lambda: painted(opened) > 1_000)
+    before = opened.text("#legend")
+    opened.until(lambda: opened.text("#legend") != before)
+
+    assert opened.page.get_attribute("footer a[href='https://www.tradingview.com/']", "href")
+    assert "TradingView" in opened.text("footer")
+    assert "low" in str(opened.page.get_attribute("#chart", "aria-label"))
+
+
+def test_history_loads_on_the_way_back(opened: Page) -> None:
+    """Five hundred candles at first, older ones as one goes back by keyboard, until there are no more."""
+
+    def bars() -> int:
+        return int(opened.page.get_attribute("#chart", "data-bars") or 0)
+
+    opened.until(lambda: bars() >= 500)
+    first = bars()
+    opened.page.focus("#chart")
+
+    def back() -> bool:
+        opened.page.keyboard.press("ArrowLeft")
+        return bars() >= HISTORY_MINUTES - 2
+
+    assert first < 600
+    opened.until(back)
+
+
+def test_resolution_and_symbol_by_keyboard(opened: Page) -> None:
+    """Arrow keys choose; chart, tape and address follow."""
+    opened.page.focus("[name=resolution][value='1m']")
+    opened.page.keyboard.press("ArrowRight")
+    opened.until(lambda: opened.page.url.endswith("#BTCUSDT/1h"))
+    opened.until(lambda: 20 <= int(opened.page.get_attribute("#chart", "data-bars") or 0) <= 30)
+    opened.page.focus(".card [value=BTCUSDT]")
+    opened.page.keyboard.press("ArrowRight")
+    opened.until(lambda: opened.page.url.endswith("#ETHUSDT/1h"))
+    opened.until(lambda: opened.text("#tape tbody td:nth-child(2)").startswith("26"))
+
+    assert opened.text("#chart-title") == "ETHUSDT"
+    opened.page.reload()
+    opened.live()
+    assert opened.text("#chart-title") == "ETHUSDT"
+
+
+def asked(opened: Page, form: str, **fields: str) -> str:
+    """The text of the answer to a form."""
+    for name, value in fields.items():
+        opened.page.fill(f"#{form} [name={name}]", value)
+    opened.page.press(f"#{form} input", "Enter")
+    opened.page.wait_for_selector(f"#{form}-answer:not([data-state=asking])")
+    return opened.text(f"#{form}-answer")
+
+
+def test_price_at_a_second(opened: Page, api: Api) -> None:
+    """The second's trades, the price as of then if there are none, and what is wrong with a wrong time."""
+    opened.page.wait_for_selector("#at-answer[data-state=answered]")
+    old = api.json("/api/trades/BTCUSDT", limit=1)["trades"][0]
+    second = old["timestamp"][:19].replace("T", " ")
+    later = (datetime.fromisoformat(old["timestamp"]) + timedelta(seconds=5)).isoformat(" ")[:19]
+
+    assert old["price"] in asked(opened, "at", time=second)
+    assert "1 trade of BTCUSDT" in opened.text("#at-answer")
+    assert old["price"] in asked(opened, "at", time=later)
+    assert "No trade in that second" in opened.text("#at-answer")
+    assert "not come yet" in asked(opened, "at", time="2099-01-01 00:00:00")
+    assert "time: not a time" in asked(opened, "at", time="noon")
+
+
+def test_lowest_and_highest(opened: Page, api: Api) -> None:
+    """Of a range that one types or picks, with the distance and the change, exactly."""
+    trades = api.json("/api/trades/BTCUSDT", limit=60)["trades"]
+    start, end = (trades[at]["timestamp"][:19].replace("T", " ") for at in (0, 59))
+    found = api.json("/api/range/BTCUSDT", start=start, end=end)
+    text = asked(opened, "range", start=start, end=end)
+    distance = Decimal(found["max"]["price"]) - Decimal(found["min"]["price"])
+
+    assert found["min"]["price"] in text
+    assert found["max"]["price"] in text
+    assert f"{distance:.8f}" in text
+    assert "start: the range is empty" in asked(opened, "range", start=end, end=start)
+    opened.page.click("[data-last='3600']")
+    opened.until(lambda: "96" in opened.text("#range-answer") and "Lowest" in opened.text("#range-answer"))
+
+
+def test_what_is_missing_is_said(opened: Page) -> None:
+    """The open gaps, how old the newest trade is, and where the data are from."""
+    opened.until(lambda: "2 trades are missing, in 2 open gaps" in opened.text("#gaps-words"))
+    opened.until(lambda: opened.page.locator("#gaps tbody tr").count() == 2)
+
+    assert "BTCUSDT 700" in opened.text("#gaps")
+    opened.until(lambda: "newest trade 0." in opened.text("#freshness"))
+    assert opened.text("#database") == NAME
+    assert opened.page.is_hidden("#demo")
+    assert opened.page.is_hidden("#banner")
+
+
+def test_everything_has_a_name(opened: Page) -> None:
+    """Each control says what it is to a screen reader, each table what its columns are, and there is one heading."""
+    nameless = opened.page.evaluate(
+        """() => [...document.querySelectorAll("button, input, output, table, [role], a")].filter((one) => {
+          const labels = [...(one.labels ?? [])].map((label) => label.textContent).join("");
+          const named = one.getAttribute("aria-label") || one.title || labels || one.textContent.trim();
+          return !named && one.getAttribute("role") !== "alert" && one.tagName !== "OUTPUT";
+        }).map((one) => one.outerHTML)"""
+    )
+
+    assert nameless == []
+    assert opened.page.locator("h1").count() == 1
+    assert opened.page.locator("th:not([scope])").count() == 0
+    opened.page.keyboard.press("Tab")
+    assert opened.page.evaluate("document.activeElement.className") == "skip"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [DESKTOP, PHONE])
+def test_sizes_and_colours(browser: Any, api: Api, size: dict[str, int], scheme: str) -> None:
+    """Nothing sticks out of the window, and the page is dark where the system is, until one says otherwise."""
+    page = Page(browser, api.address, size, scheme)
+    page.live()
+    page.page.wait_for_selector("#range-answer[data-state=answered]")
+    brightness = "parseInt(getComputedStyle(document.body).backgroundColor.match(/\\d+/)[0])"
+    before = page.page.evaluate(brightness)
+    page.page.click("#theme")
+    after = page.page.evaluate(brightness)
+    width = page.page.evaluate("document.documentElement.scrollWidth")
+    page.context.close()
+
+    assert width <= size["width"]
+    assert (before < 60) is (scheme == "dark")
+    assert (after < 60) is (scheme == "light")
+    assert page.wrong == []
+
+
+def test_the_token_is_asked_for(browser: Any, environ: dict[str, str]) -> None:
+    """Once, and again when it is wrong; then all of the page works with it."""
+    with serving(environ | {"API_TOKEN": "a secret"}) as guarded:
+        page = Page(browser, guarded.address)
+        for attempt in ("wrong", "a secret"):
+            page.page.wait_for_selector("dialog[open]")
+            page.page.fill("#token-text", attempt)
+            page.page.press("#token-text", "Enter")
+        page.live()
+        page.page.wait_for_selector("#at-answer[data-state=answered]")
+        page.context.close()
+
+
+# ---- What goes wrong.
+
+
+@pytest.fixture
+def rig(any_server: Server, tmp_path: Path) -> Iterator[tuple[config.Settings, dict[str, str]]]:
+    """A database of this test's own, with a history."""
+    settings = any_server.settings("test_trouble", tmp_path)
+    history(settings)
+    yield settings, any_server.environ | {"MYSQL_DATABASE": "test_trouble", "DATA_DIR": str(tmp_path)}
+    with any_server.connect() as plain:
+        ask(plain, "DROP DATABASE test_trouble")
+
+
+def test_the_capture_stops_and_starts(browser: Any, rig: tuple[config.Settings, dict[str, str]]) -> None:
+    """A banner says that no trade comes, and goes by itself when they come again."""
+    settings, environ = rig
+    with serving(environ) as api:
+        recorder = Recorder(settings)
+        recorder.start()
+        page = Page(browser, api.address)
+        page.live()
+        recorder.stop()
+        page.page.wait_for_selector("#banner:visible")
+        words, price = page.text("#banner"), page.price()
+        wait_until(lambda: api.json("/api/latest/BTCUSDT")["trade_id"] == recorder.last["BTCUSDT"].trade_id)
+
+        assert words.startswith("No new trade for 1")
+        assert page.text("#connection-text") == "not live"
+        assert price == f"{recorder.last['BTCUSDT'].price:.8f}"
+        recorder = Recorder(settings)
+        recorder.start()
+        page.page.wait_for_selector("#banner", state="hidden")
+        page.live()
+        recorder.stop()
+        page.context.close()
+
+
+def test_the_api_goes_and_comes_back(browser: Any, rig: tuple[config.Settings, dict[str, str]]) -> None:
+    """A banner says so; the page goes on by itself, with what was stored meanwhile."""
+    settings, environ = rig
+    recorder = Recorder(settings)
+    recorder.start()
+    with serving(environ) as api:
+        page = Page(browser, api.address)
+        page.live()
+        api.stop()
+        page.page.wait_for_selector("#banner:visible")
+        assert "No connection to the API" in page.text("#banner")
+        with serving(environ, "--port", str(api.port)):
+            page.page.wait_for_selector("#banner", state="hidden")
+            page.live()
+            before = page.price()
+            page.until(lambda: page.price() != before)
+            page.context.close()
+    recorder.stop()
+
+
+def test_the_database_goes_and_comes_back(browser: Any, killable_server: PrivateServer, tmp_path: Path) -> None:
+    """A banner says so; what was last known stays; the page goes on by itself."""
+    settings = killable_server.settings("test_away", tmp_path)
+    history(settings)
+    recorder = Recorder(settings)
+    recorder.start()
+    with serving(killable_server.environ | {"MYSQL_DATABASE": "test_away", "DATA_DIR": str(tmp_path)}) as api:
+        page = Page(browser, api.address)
+        page.live()
+        killable_server.kill()
+        page.page.wait_for_selector("#banner:visible")
+        assert "database is away" in page.text("#banner")
+        assert page.price()[:2] == "97"
+        recorder.stop()
+        killable_server.start()
+        recorder = Recorder(settings)
+        recorder.start()
+        page.page.wait_for_selector("#banner", state="hidden")
+        page.live()
+        recorder.stop()
+        page.context.close()
+
+
+def test_before_the_first_trade(browser: Any, any_server: Server, tmp_path: Path) -> None:
+    """The page says that nothing is stored yet, and shows the first trade when it comes."""
+    settings = any_server.settings("test_nothing", tmp_path)
+    with serving(any_server.environ | {"MYSQL_DATABASE": "test_nothing", "DATA_DIR": str(tmp_path)}) as api:
+        page = Page(browser, api.address)
+        page.page.wait_for_selector("#banner:visible")
+        connection = db.connect(settings)
+        try:
+            page.page.wait_for_selector("#nothing:visible")
+            db.insert_trades(connection, [trade("BTCUSDT", 1, datetime.now(UTC), "5.25")])
+            page.page.wait_for_selector(".card .price[data-amount]")
+            assert page.price() == "5.25000000"
+        finally:
+            page.context.close()
+            ask(connection, "DROP DATABASE test_nothing")
+            db.close(connection)

@@ -1,0 +1,278 @@
+"""The questions that the API answers: each asks the database once, in a thread of its own."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Literal, NamedTuple
+
+from fastapi import APIRouter, Header, HTTPException, Query, Request, Response
+from starlette.concurrency import run_in_threadpool
+
+import db
+from db import Connection
+from model import candles as bars
+from storage import pages as db_pages
+from storage.pages import EARLIEST, LATEST, OpenGaps
+from tools.api import cursor, params
+from tools.api import shapes as answers
+from tools.api.download import Exports
+from tools.api.hub import FullError, Hub, Listener
+from tools.api.sessions import AwayError, Sessions
+from tools.api.settings import ApiSettings
+from tools.api.shapes import Json
+from tools.api.stream import respond
+
+CANDLES_MAX = 5_000
+"""In one answer; about 1 MB of JSON."""
+CANDLES_DEFAULT = 500
+STREAM_SYMBOLS_MAX = 20
+"""In one stream; the id of each of its events names them all."""
+RETRY_AFTER_S = 1
+
+_REASONS = {
+    404: "No trade of that symbol is stored.",
+    413: "Too much for one answer; the text says how much is not, and the way out.",
+    422: "A parameter cannot be used; the answer names it.",
+    503: "The database is away, or too many ask at once; Retry-After says when to come back.",
+}
+_NOTHING = OpenGaps(0, 0)
+
+router = APIRouter(prefix="/api", tags=["Questions"])
+
+
+class Context(NamedTuple):
+    """What the routes of one app share."""
+
+    settings: ApiSettings
+    sessions: Sessions
+    hub: Hub
+    exports: Exports
+    symbols: set[str]
+
+
+def context_of(request: Request) -> Context:
+    """The context that the app of `request` was made with."""
+    context: Context = request.app.state.context
+    return context
+
+
+def away(why: str) -> HTTPException:
+    """The answer 503, which says when to come back."""
+    return HTTPException(503, why, {"Retry-After": str(RETRY_AFTER_S)})
+
+
+def _described(shape: type, *statuses: int) -> dict[str, Any]:
+    """What FastAPI is told of a route that answers with `shape`, or with 503 or one of these statuses."""
+    shapes = {200: shape} | {status: answers.Problem for status in (*statuses, 503)}
+    if 422 in shapes:
+        shapes[422] = answers.Mistakes
+    return {"response_class": Json, "responses": {status: _content(shapes[status], status) for status in shapes}}
+
+
+def _content(shape: type, status: int) -> dict[str, Any]:
+    schema = {"$ref": f"#/components/schemas/{shape.__name__}"}
+    description = _REASONS.get(status, (shape.__doc__ or "").partition(".")[0] + ".")
+    return {"description": " ".join(description.split()), "content": {"application/json": {"schema": schema}}}
+
+
+def _known(context: Context, symbol: str) -> None:
+    """Answers 404 for a symbol without a trade. Those that have one keep it, so they are remembered."""
+    if symbol not in context.symbols:
+        context.symbols.update(context.sessions.ask(db.symbols))
+    if symbol not in context.symbols:
+        raise _unknown(symbol)
+
+
+def _unknown(symbol: str) -> HTTPException:
+    return HTTPException(404, f"no trade of {symbol[:40]!r} is stored; /api/symbols lists the symbols")
+
+
+@router.get("/symbols", **_described(answers.Symbols))
+def symbols(request: Request) -> Response:
+    """The symbols of which trades are stored."""
+    return Json(answers.Symbols(context_of(request).sessions.ask(db.symbols)))
+
+
+@router.get("/latest/{symbol}", **_described(answers.Latest, 404, 422))
+def latest(request: Request, symbol: params.Symbol) -> Response:
+    """The newest trade, whose price is the latest price."""
+    newest = context_of(request).sessions.ask(lambda c: db.latest(c, symbol))
+    if newest is None:
+        raise _unknown(symbol)
+    return Json(answers.latest(newest))
+
+
+@router.get("/at/{symbol}", **_described(answers.Second, 404, 422))
+def at(request: Request, symbol: params.Symbol, time: params.Moment) -> Response:
+    """The price at a specific second: what traded in it, and the price as of `time` if nothing did.
+
+    The price as of a time that has not come yet is not known: null.
+    """
+    context = context_of(request)
+    _known(context, symbol)
+    trades, as_of = context.sessions.ask(
+        lambda c: (db.trades_in_second(c, symbol, time), db.price_as_of(c, symbol, time))
+    )
+    if as_of is not None and time > max(datetime.now(UTC), as_of.timestamp):
+        as_of = None
+    return Json(answers.second(symbol, time, trades, as_of))
+
+
+@router.get("/range/{symbol}", **_described(answers.Range, 404, 422))
+def extremes(request: Request, symbol: params.Symbol, start: params.Start, end: params.End) -> Response:
+    """The lowest and the highest price in [start, end), with the trade of each; as quick for years as for a minute."""
+    context = context_of(request)
+    _known(context, symbol)
+    params.check_range(start, end)
+    return Json(
+        answers.extremes(symbol, (start, end), context.sessions.ask(lambda c: db.min_max(c, symbol, start, end)))
+    )
+
+
+@router.get("/candles/{symbol}", **_described(answers.Bars, 404, 413, 422))
+def candles(
+    request: Request,
+    symbol: params.Symbol,
+    resolution: Annotated[Literal["1m", "1h", "1d"], Query(description="Of a candle.")] = "1m",
+    start: params.MaybeStart = EARLIEST,
+    end: params.MaybeEnd = LATEST,
+) -> Response:
+    """The candles that begin in [start, end), at most 5,000; without a `start` the last 500 that begin before `end`."""
+    context = context_of(request)
+    _known(context, symbol)
+    params.check_range(start, end)
+    seconds = answers.RESOLUTIONS[resolution]
+    if start == EARLIEST:
+        found = context.sessions.ask(lambda c: db_pages.last_candles(c, symbol, seconds, end, CANDLES_DEFAULT))
+    else:
+        found = context.sessions.ask(lambda c: _candles(c, symbol, seconds, (start, end)))
+    start = found[0].timestamp if found and start == EARLIEST else start
+    return Json(answers.Bars(symbol, resolution, answers.time(start), answers.time(end), list(map(answers.bar, found))))
+
+
+def _candles(connection: Connection, symbol: str, seconds: int, times: tuple[datetime, datetime]) -> list[bars.Candle]:
+    """The candles of a range; answers 413 when they may be too many."""
+    stored = db_pages.ends(connection, symbol) or (LATEST, LATEST)
+    step = timedelta(seconds=seconds)
+    # Outside of what is stored there are none, so that it does not count.
+    start, end = max(times[0], stored[0] - step), min(times[1], stored[1] + step)
+    if (end - start) // step > CANDLES_MAX:
+        why = f"that would be up to {(end - start) // step:,} candles, and {CANDLES_MAX:,} is the most for one answer"
+        raise HTTPException(413, f"{why}: ask for a shorter range, piece by piece, or for a coarser resolution")
+    return db.candles(connection, symbol, seconds, start, end)
+
+
+@router.get("/trades/{symbol}", **_described(answers.Page, 404, 422))
+def trades(request: Request, symbol: params.Symbol, wanted: Annotated[params.Page, Query()]) -> Response:
+    """The trades of [start, end), oldest first, in pages: repeat with `after_id` = `next_after_id` until it is null."""
+    context = context_of(request)
+    _known(context, symbol)
+    params.check_range(wanted.start, wanted.end)
+
+    def question(connection: Connection) -> list[db.Trade]:
+        after = None if wanted.after_id is None else db_pages.find(connection, symbol, wanted.after_id)
+        return db_pages.page(connection, symbol, after, (wanted.start, wanted.end), wanted.limit + 1)
+
+    found = context.sessions.ask(question)
+    more = found[wanted.limit - 1].trade_id if len(found) > wanted.limit else None
+    return Json(answers.Page(symbol, [answers.trade(trade) for trade in found[: wanted.limit]], more))
+
+
+@router.get("/trades/{symbol}/newest", **_described(answers.Newest, 404, 422))
+def newest(request: Request, symbol: params.Symbol, limit: params.Limit = 50) -> Response:
+    """The last trades, newest first."""
+    found = context_of(request).sessions.ask(lambda c: db_pages.newest(c, symbol, limit))
+    if not found:
+        raise _unknown(symbol)
+    return Json(answers.Newest(symbol, [answers.trade(trade) for trade in found]))
+
+
+@router.get("/gaps", **_described(answers.Gaps, 404, 422))
+def gaps(request: Request, symbol: str | None = None, limit: params.GapLimit = 100) -> Response:
+    """The runs of trade ids that are missing now, of one symbol or of all; those with the highest ids first."""
+    context = context_of(request)
+    if symbol is not None:
+        _known(context, symbol)
+    counts, listed = context.sessions.ask(
+        lambda c: (db_pages.count_open_gaps(c), db_pages.last_open_gaps(c, symbol, limit))
+    )
+    total = [count for name, count in counts.items() if symbol in (None, name)]
+    numbers = sum(count.gaps for count in total), sum(count.missing for count in total)
+    return Json(answers.Gaps(*numbers, [answers.gap(gap) for gap in listed]))
+
+
+@router.get(
+    "/health",
+    response_class=Json,
+    responses={200: _content(answers.Health, 200), 503: _content(answers.Health, 503)},
+)
+def health(request: Request) -> Response:
+    """Whether trades are coming in: 503 when the database is away or a captured symbol has had none for too long."""
+    context = context_of(request)
+    try:
+        found = context.sessions.ask(lambda c: _health(c, context.settings))
+        status = "stale" if any(one.stale for one in found.values()) else "ok"
+    except AwayError:
+        found, status = {}, "down"
+    missing = sum(one.open_gaps for one in found.values()), sum(one.missing for one in found.values())
+    about = (status != "down", context.settings.settings.demo, context.settings.stale_after_s)
+    answer = answers.Health(status, answers.time(datetime.now(UTC)), *about, *missing, found)
+    headers = {"Cache-Control": "no-store"} | ({} if status == "ok" else {"Retry-After": str(RETRY_AFTER_S)})
+    return Json(answer, 200 if status == "ok" else 503, headers)
+
+
+def _health(connection: Connection, settings: ApiSettings) -> dict[str, answers.SymbolHealth]:
+    missing = db_pages.count_open_gaps(connection)
+    names = sorted({*db.symbols(connection), *settings.settings.symbols})
+    return {
+        name: answers.symbol_health(db.latest(connection, name), missing.get(name, _NOTHING), settings.stale_s(name))
+        for name in names
+    }
+
+
+@router.get(
+    "/export/{symbol}.csv",
+    response_class=Response,
+    responses={200: {"description": "The trades.", "content": {"text/csv": {"schema": {"type": "string"}}}}}
+    | {status: _content(answers.Problem, status) for status in (404, 503)}
+    | {422: _content(answers.Mistakes, 422)},
+)
+def export(
+    request: Request,
+    symbol: params.Symbol,
+    start: params.MaybeStart = EARLIEST,
+    end: params.MaybeEnd = LATEST,
+) -> Response:
+    """The trades of [start, end) as CSV, however many, in constant memory. An answer that breaks off is incomplete."""
+    context = context_of(request)
+    _known(context, symbol)
+    params.check_range(start, end)
+    return context.exports.answer(symbol, (start, end))
+
+
+# Not in the description: its answer never ends, for which OpenAPI has no word. docs.html and the README tell of it.
+@router.get("/stream", include_in_schema=False)
+async def stream(
+    request: Request,
+    symbols: Annotated[str, Query(max_length=1_000)] = "",
+    mode: Literal["trades", "ticks"] = "trades",
+    last_event_id: Annotated[str | None, Header(max_length=16_000)] = None,
+) -> Response:
+    """Server-sent events: every new trade, or a tick per symbol and 250 ms."""
+    context = context_of(request)
+    wanted = [part.strip() for part in symbols.split(",") if part.strip()] or list(context.settings.settings.symbols)
+    if len(wanted) > STREAM_SYMBOLS_MAX:
+        params.refuse("query", "symbols", f"{len(wanted)} symbols, and {STREAM_SYMBOLS_MAX} is the most for a stream")
+    # One that is to be captured may be waited for.
+    for symbol in {*wanted} - {*context.settings.settings.symbols}:
+        await run_in_threadpool(_known, context, symbol)
+    seen: dict[str, cursor.Seen] = {}
+    if last_event_id:
+        try:
+            seen = cursor.read(last_event_id)
+        except ValueError as error:
+            params.refuse("header", "Last-Event-ID", str(error))
+    listener = Listener(frozenset(wanted), mode == "ticks", seen)
+    try:
+        context.hub.join(listener)
+    except FullError:
+        raise away("there are as many streams as there may be") from None
+    return respond(context.hub, context.sessions, listener)

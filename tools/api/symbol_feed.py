@@ -1,0 +1,117 @@
+"""What the feed knows of one symbol: its last trades, the candles that grow, and how fast it goes. No database here."""
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+
+import db
+from capture.progress import percentiles
+from model import candles as bars
+from storage import pages as db_pages
+from storage.pages import Place
+from tools.api import shapes as answers
+from tools.api.cursor import Seen
+from tools.api.shapes import Tick
+
+TAPE_TRADES = 20
+LAG_TRADES = 200
+RATE_S = 10.0
+"""Trades per second are those of so long."""
+
+_MILLISECOND = timedelta(milliseconds=1)
+
+
+class Start(NamedTuple):
+    """What is stored of a symbol when the feed begins with it: the last trades, newest first, and their candles."""
+
+    newest: list[db.Trade]
+    candles: list[bars.Candle]
+
+
+class Line:
+    """What the feed knows of one symbol."""
+
+    def __init__(self, start: Start, now: float) -> None:
+        newest = start.newest[0] if start.newest else None
+        self.place = db_pages.place_of(newest) if newest else Place(db_pages.EARLIEST + db_pages.MARGIN, 0)
+        self.seen = Seen(max((trade.trade_id for trade in start.newest), default=0))
+        self.place = self.place._replace(trade_id=self.seen.high)
+        self.newest = newest
+        self._tape = deque(reversed(start.newest), TAPE_TRADES)
+        self._lags = deque(_lags(start.newest), LAG_TRADES)
+        self._growing = {candle.resolution: candle for candle in start.candles}
+        self._grown: dict[tuple[int, datetime], bars.Candle] = {}
+        self._pending: list[db.Trade] = []
+        self._counted = 0
+        self._counts = deque([(now, 0)])
+
+    def add(self, trades: Sequence[db.Trade]) -> list[db.Trade]:
+        """Takes in what was read; those that are new, in order of their ids."""
+        fresh = [trade for trade in sorted(trades, key=lambda one: one.trade_id) if self.seen.add(trade.trade_id)]
+        if fresh:
+            self.place = Place(max(self.place.timestamp, *(trade.timestamp for trade in fresh)), self.seen.high)
+            self.newest = fresh[-1]
+            self._counted += len(fresh)
+            self._pending += fresh
+            self._lags.extend(_lags(fresh[-LAG_TRADES:]))
+            self._tape.extend(fresh[-TAPE_TRADES:])
+            self._grow(bars.of_trades(fresh))
+        return fresh
+
+    def _grow(self, candles: Iterable[bars.Candle]) -> None:
+        for candle in sorted(candles, key=lambda one: one.timestamp):
+            known = self._grown.get((candle.resolution, candle.timestamp), self._growing.get(candle.resolution))
+            whole = bars.merge(known, candle) if known and known.timestamp == candle.timestamp else candle
+            self._grown[candle.resolution, candle.timestamp] = self._growing[candle.resolution] = whole
+
+    def tick(self, now: float) -> Tick | None:
+        """What has happened since the last call; None: nothing."""
+        self._counts.append((now, self._counted))
+        while now - self._counts[0][0] > RATE_S and len(self._counts) > 2:
+            self._counts.popleft()
+        if not self._pending:
+            return None
+        trades, self._pending = self._pending, []
+        candles, self._grown = list(self._grown.values()), {}
+        return self._tick(trades, trades[-TAPE_TRADES:], candles)
+
+    def snapshot(self) -> Tick | None:
+        """How it is now, as a tick of no trades; None: nothing is stored."""
+        return self._tick([], list(self._tape), list(self._growing.values())) if self.newest else None
+
+    def _tick(self, trades: Sequence[db.Trade], tape: Sequence[db.Trade], candles: Iterable[bars.Candle]) -> Tick:
+        assert self.newest is not None
+        prices = [trade.price for trade in trades]
+        grown: dict[str, list[answers.Bar]] = {}
+        for candle in candles:
+            grown.setdefault(answers.RESOLUTION_NAMES[candle.resolution], []).append(answers.bar(candle))
+        return Tick(
+            self.newest.symbol,
+            answers.time(datetime.now(UTC)),
+            len(trades),
+            answers.amount(min(prices)) if prices else None,
+            answers.amount(max(prices)) if prices else None,
+            answers.trade(self.newest),
+            [answers.trade(trade) for trade in reversed(tape)],
+            grown,
+            self.per_second,
+            self.lag_ms,
+        )
+
+    @property
+    def per_second(self) -> float | None:
+        """Trades per second in the last RATE_S; None: it is too early to say."""
+        (since, before), (until, after) = self._counts[0], self._counts[-1]
+        return round((after - before) / (until - since), 1) if until - since >= 1 else None
+
+    @property
+    def lag_ms(self) -> int | None:
+        """The median lag of the last trades; None: they were all back-filled."""
+        return percentiles(list(self._lags))[0]
+
+
+def _lags(trades: Sequence[db.Trade]) -> Iterator[int]:
+    for trade in trades:
+        if trade.received_at is not None:
+            yield (trade.received_at - trade.timestamp) // _MILLISECOND

@@ -1,0 +1,178 @@
+"""Measures the capture and the queries against their floors, the plain design and the bounds that they must reach.
+
+Each part runs on a private server with the settings that users get, over real sockets, with the feed in a process of
+its own; docs/performance.md says how. Exit code: 0 when everything was measured (whatever came out), 1 when a part
+failed, 2 when nothing could be tried.
+"""
+
+import argparse
+import json
+import os
+import signal
+import sys
+import tempfile
+import time
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import mysql.connector
+
+import db
+from mysqld import program as mysql_server
+from tools.bench import api as bench_api
+from tools.bench import backfill as bench_backfill
+from tools.bench import export as bench_export
+from tools.bench import ingest as bench_ingest
+from tools.bench import latency as bench_latency
+from tools.bench import memory as bench_memory
+from tools.bench import queries as bench_queries
+from tools.bench.figures import Figure, machine, table
+from tools.bench.stage import Bench, BenchServer
+from tools.lab.children import RigError
+from tools.lab.servers import ROOT, copy_sparse, find_server
+
+PARTS: dict[str, Callable[[Bench], list[Figure]]] = {
+    bench_ingest.PART: bench_ingest.run,
+    bench_latency.PART: bench_latency.run,
+    bench_memory.PART: bench_memory.run,
+    bench_backfill.PART: bench_backfill.run,
+    bench_export.PART: bench_export.run,
+    bench_api.PART: bench_api.run,
+    bench_queries.PART: bench_queries.run,
+}
+SCHEMA = ROOT / "schema.sql"
+KEPT = ROOT / ".cache" / "bench"
+"""Where --keep keeps a server's data with the table of the part `queries`: 2 GB."""
+DISK = Path("/var/tmp")
+"""Rather than /tmp, which is in memory on many systems: a database there has no disk to wait for."""
+
+
+def measure(bench: Bench, names: Sequence[str]) -> tuple[list[Figure], dict[str, float], dict[str, str]]:
+    """The figures of these parts, the seconds that each has taken, and what was wrong with those that failed."""
+    figures: list[Figure] = []
+    seconds: dict[str, float] = {}
+    failed: dict[str, str] = {}
+    for name in names:
+        begun_s = time.monotonic()
+        try:
+            figures += PARTS[name](bench)
+        except (RigError, db.DatabaseError, mysql.connector.Error, OSError) as error:
+            failed[name] = str(error)
+        seconds[name] = round(time.monotonic() - begun_s, 1)
+    return figures, seconds, failed
+
+
+@contextmanager
+def started(family: str, folder: Path, quick: bool, keep: bool) -> Iterator[Bench]:
+    """A server in `folder`, stopped afterwards. `keep`: with the data that were kept, and its data are kept.
+
+    Raises ServerError.
+    """
+    binary = find_server(family)
+    if isinstance(binary, str):
+        raise mysql_server.ServerError(binary)
+    schema = zlib.crc32(SCHEMA.read_bytes())
+    rows = bench_queries.sizes_of(quick).rows
+    kept = KEPT / f"{binary.family}-{binary.version}-{rows}-{schema:08x}"
+    template = kept if keep and kept.exists() else folder / "template"
+    if not template.exists():
+        mysql_server.initialise(binary, template)
+    server = BenchServer(binary, template, folder)
+    server.start()
+    try:
+        bench = Bench(server, folder, quick, keep)
+        yield bench
+        if keep and template != kept and bench.has_database(bench_queries.DATABASE):
+            server.stop()
+            KEPT.mkdir(parents=True, exist_ok=True)
+            copy_sparse(folder / "data", kept)
+    finally:
+        server.kill()
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measures, prints the table and writes the JSON; see the module's text for the exit code."""
+    arguments = _arguments(argv)
+    names = [name for name in PARTS if name in (arguments.parts or PARTS)]
+    begun_s = time.monotonic()
+    try:
+        with (
+            tempfile.TemporaryDirectory(prefix="tb-", dir=_disk(), ignore_cleanup_errors=True) as folder,
+            started(arguments.family, Path(folder), arguments.quick, arguments.keep) as bench,
+        ):
+            around = machine(Path(folder))
+            figures, seconds, failed = measure(bench, names)
+            server = f"{mysql_server.FAMILIES[bench.server.family]} {bench.server.version}"
+    except (mysql_server.ServerError, OSError) as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    document = {
+        "server": server,
+        "family": arguments.family,
+        "quick": arguments.quick,
+        "machine": around,
+        "seconds": seconds | {"all": round(time.monotonic() - begun_s, 1)},
+        "figures": [figure.as_json() for figure in figures],
+        "failed": failed,
+    }
+    return _report(document, figures, arguments.json)
+
+
+def _report(document: dict[str, Any], figures: list[Figure], path: Path | None) -> int:
+    print(headline(document))
+    print(table(figures))
+    missed = sum(figure.verdict == "MISSED" for figure in figures)
+    print(f"{missed} of {sum(figure.bound is not None for figure in figures)} bounds are missed")
+    if document["quick"]:
+        print("these sizes are too small for the figures to mean anything (--quick)")
+    for name, words in document["failed"].items():
+        print(f"bench: {name} failed: {words}", file=sys.stderr)
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    return 1 if document["failed"] else 0
+
+
+def headline(document: dict[str, Any]) -> str:
+    """What was measured on what."""
+    around = document["machine"]
+    extension = "C extension" if around["c_extension"] else "NO C extension"
+    packages = ", ".join(f"{name} {version}" for name, version in around["packages"].items())
+    return "\n".join(
+        (
+            f"{document['server']} on {around['file_system'] or 'an unknown file system'},"
+            f" Python {around['python']}, {packages} ({extension})",
+            f"{around['cpu'] or 'unknown CPU'}, {around['cores']} cores, {around['memory_mb'] / 1024:.0f} GB,"
+            f" {around['system']}; load before {around['load_before']:.2f}; took {document['seconds']['all']:.0f} s",
+        )
+    )
+
+
+def _disk() -> Path | None:
+    return DISK if os.access(DISK, os.W_OK) else None
+
+
+def _arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tools.bench", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)} (default: all)")
+    parser.add_argument("--family", choices=("mariadb", "mysql"), default="mariadb", help="(default %(default)s)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures and the machine there as well")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that it works")
+    parser.add_argument(
+        "--keep", action="store_true", help="keep the 20 million rows of `queries` in .cache/bench for the next time"
+    )
+    arguments = parser.parse_args(argv)
+    for name in arguments.parts:
+        if name not in PARTS:
+            parser.error(f"{name!r} is no part; there are {', '.join(PARTS)}")
+    return arguments
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    sys.exit(main())

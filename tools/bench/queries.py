@@ -1,0 +1,305 @@
+"""The three questions on a table of 20 million trades of one symbol in 30 days.
+
+The table is filled by LOAD DATA of made-up rows, a day at a time and in the order of the key, and its candles are made
+by db.rebuild_candles. Then, on one read-only connection as the reports use it, in turns: `SELECT 1`, the latest trade,
+the trades of a second; min_max of almost 30 days and of an hour, both with ragged ends so that ticks, minutes, hours
+and days all take part; and the scan, which must give the same answer. Times are whole calls, rows made into objects.
+"""
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+import config
+import db
+from tools.bench.figures import Figure, at_least, at_most
+from tools.bench.stage import Bench, say
+from tools.lab.children import RigError
+
+PART = "queries"
+DATABASE = "bench_queries"
+SYMBOL = "BTCUSDT"
+BEGIN = datetime(2025, 1, 1, tzinfo=UTC)
+MINUTES_PER_DAY = 1_440
+TEMPLATES = 32
+"""A minute's times, quantities and sides are one of so many; its prices are its own."""
+PRICE_CENTS = 6_000_000
+STEP_CENTS = 2_000
+VARIANTS = 16
+"""So many ranges and seconds take turns; all of them were asked for before the time is taken."""
+REBUILD_S_MAX = 120
+"""A statement makes the candles of a day, 670,000 trades, which takes longer than a writer's time-out allows."""
+SETTLE_S_MAX = 30.0
+"""After the table was built the server may write for so long what it still holds in memory."""
+
+
+class Sizes(NamedTuple):
+    """The table, how often each question is asked in a run, and the runs that count."""
+
+    days: int
+    trades_per_minute: int
+    questions: int
+    runs: int
+
+    @property
+    def rows(self) -> int:
+        """Of the whole table."""
+        return self.days * MINUTES_PER_DAY * self.trades_per_minute
+
+
+FULL, QUICK = Sizes(30, 463, 200, 3), Sizes(2, 20, 5, 1)
+
+Ask = Callable[[], object]
+
+
+class Run(NamedTuple):
+    """Medians of a run, in milliseconds."""
+
+    nothing: float
+    latest: float
+    second: float
+    long: float
+    short: float
+    scan: float
+
+
+def run(bench: Bench) -> list[Figure]:
+    """The times and their ratios, run by run."""
+    sizes = sizes_of(bench.quick)
+    if bench.has_database(DATABASE):
+        return _ask(bench.settings(DATABASE), sizes)
+    with bench.database(DATABASE, keep=bench.keep) as settings:
+        built = _build(bench, settings, sizes)
+        return [*built, *_ask(settings, sizes)]
+
+
+def sizes_of(quick: bool) -> Sizes:
+    """What is measured, or what is tried."""
+    return QUICK if quick else FULL
+
+
+# ---- The table.
+
+
+def _build(bench: Bench, settings: config.Settings, sizes: Sizes) -> list[Figure]:
+    """How fast it was filled and its candles made, in rows a second."""
+    begun_s = time.monotonic()
+    _load(bench, sizes)
+    loaded_s = time.monotonic()
+    say(f"{PART}: {sizes.rows:,} rows loaded in {loaded_s - begun_s:.0f} s")
+    connection = db.connect(settings, read_s_max=REBUILD_S_MAX)
+    made = db.rebuild_candles(connection, SYMBOL)
+    db.close(connection)
+    rebuilt_s = time.monotonic()
+    say(f"{PART}: {made:,} candles made in {rebuilt_s - loaded_s:.0f} s")
+    _settle(bench)
+    return [
+        Figure(PART, "building: LOAD DATA", "rows/s", [sizes.rows / (loaded_s - begun_s)]),
+        Figure(PART, "building: rebuild_candles", "rows/s", [sizes.rows / (rebuilt_s - loaded_s)]),
+    ]
+
+
+def _load(bench: Bench, sizes: Sizes) -> None:
+    maker, stored = Maker(sizes), 0
+    connection = bench.server.connect_to(DATABASE)
+    # While the server loads a day, the next one is written.
+    with ThreadPoolExecutor(1) as writer, connection.cursor() as cursor:
+        coming = writer.submit(maker.write_day, bench.folder / "day-0.tsv", 0)
+        for day in range(sizes.days):
+            path = coming.result()
+            if day + 1 < sizes.days:
+                coming = writer.submit(maker.write_day, bench.folder / f"day-{day + 1}.tsv", day + 1)
+            cursor.execute(f"LOAD DATA LOCAL INFILE '{path}' INTO TABLE trades")
+            stored += cursor.rowcount
+            path.unlink()
+    connection.close()
+    if stored != sizes.rows:
+        raise RigError(f"{stored} of {sizes.rows} rows were loaded")
+
+
+class Maker:
+    """Writes the rows of a day after the other: a random walk of the price, the same again each time."""
+
+    def __init__(self, sizes: Sizes) -> None:
+        self._random = random.Random(1)
+        self._per_minute = sizes.trades_per_minute
+        self._templates = [self._template() for _ in range(TEMPLATES)]
+        self._cents = PRICE_CENTS
+
+    def write_day(self, path: Path, day: int) -> Path:
+        """`path`, which then has the rows of that day; the days in their order."""
+        with path.open("w") as file:
+            for minute in range(MINUTES_PER_DAY):
+                at = BEGIN + timedelta(days=day, minutes=minute)
+                first_id = 1 + (day * MINUTES_PER_DAY + minute) * self._per_minute
+                file.writelines(self._minute(at.isoformat(" ")[:17], first_id))
+        return path
+
+    def _minute(self, at: str, first_id: int) -> list[str]:
+        self._cents = max(STEP_CENTS * 10, self._cents + self._random.randint(-STEP_CENTS, STEP_CENTS))
+        base = self._cents
+        template = self._random.choice(self._templates)
+        prices = [divmod(base + cents, 100) for _, cents, _ in template]
+        return [
+            f"{SYMBOL}\t{at}{second}\t{trade_id}\t{whole}.{cents:02d}\t{rest}\t{at}{second}\n"
+            for trade_id, (second, _, rest), (whole, cents) in zip(count(first_id), template, prices, strict=False)
+        ]
+
+    def _template(self) -> list[tuple[str, int, str]]:
+        """Of each trade of a minute: seconds, cents above the minute's base, quantity and side."""
+        draw = self._random
+        # Two trades of three share their millisecond with another.
+        times = sorted(draw.choices([draw.randrange(60_000) for _ in range(self._per_minute)], k=self._per_minute))
+        return [
+            (
+                f"{at // 1_000:02d}.{at % 1_000:03d}",
+                draw.randrange(1_000),
+                f"0.{draw.randrange(1, 100_000):05d}\t{draw.random() < 0.5:d}",
+            )
+            for at in times
+        ]
+
+
+def _settle(bench: Bench) -> None:
+    """Waits until the server has brought to the disk what was built, so that it does not do so while it is asked."""
+    until = time.monotonic() + SETTLE_S_MAX
+    with bench.server.connect_to(DATABASE) as connection, connection.cursor() as cursor:
+        cursor.execute("SET GLOBAL innodb_max_dirty_pages_pct = 0")
+        while time.monotonic() < until:
+            cursor.execute("SHOW GLOBAL STATUS LIKE 'Innodb_buffer_pool_pages_dirty'")
+            if int(cursor.fetchall()[0][1]) == 0:
+                break
+            time.sleep(0.1)
+        cursor.execute("SET GLOBAL innodb_max_dirty_pages_pct = DEFAULT")
+
+
+# ---- The questions.
+
+
+def _ask(settings: config.Settings, sizes: Sizes) -> list[Figure]:
+    connection = db.connect(settings, read_only=True)
+    runs = [_run(connection, sizes, index) for index in range(sizes.runs)]
+    # For information, so once is enough for ten seconds of reading.
+    plain = _plain_ms(connection, _long_ranges(sizes)[0])
+    db.close(connection)
+
+    def column(pick: Callable[[Run], float]) -> list[float]:
+        return [pick(one) for one in runs]
+
+    million = f"{sizes.rows / 1e6:.0f} M rows"
+    return [
+        Figure(PART, "SELECT 1", "ms", column(lambda one: one.nothing)),
+        Figure(PART, f"latest, {million}", "ms", column(lambda one: one.latest)),
+        Figure(PART, f"at-second, {million}", "ms", column(lambda one: one.second)),
+        Figure(PART, f"min_max, {sizes.days} days", "ms", column(lambda one: one.long)),
+        Figure(PART, "min_max, 1 hour", "ms", column(lambda one: one.short)),
+        Figure(PART, f"scan for all of it, {sizes.days} days", "ms", column(lambda one: one.scan)),
+        Figure(PART, f"SELECT MIN, MAX alone, {sizes.days} days", "ms", [plain]),
+        Figure(PART, "latest / SELECT 1", "×", column(lambda one: one.latest / one.nothing), at_most(4, 2)),
+        Figure(PART, "at-second / SELECT 1", "×", column(lambda one: one.second / one.nothing), at_most(4, 2)),
+        Figure(PART, "scan / min_max", "×", column(lambda one: one.scan / one.long), at_least(2_000, 5_000)),
+        Figure(PART, "SELECT MIN, MAX / min_max", "×", [plain / runs[0].long]),
+        Figure(
+            PART, f"min_max, {sizes.days} days / 1 hour", "×", column(lambda one: one.long / one.short), at_most(3, 1.5)
+        ),
+    ]
+
+
+def _run(connection: db.Connection, sizes: Sizes, index: int) -> Run:
+    seconds, long, short = _seconds(sizes), _long_ranges(sizes), _short_ranges(sizes)
+    points = _medians_ms(
+        [
+            [lambda: _select(connection, "SELECT 1")],
+            [lambda: db.latest(connection, SYMBOL)],
+            [lambda at=at: db.trades_in_second(connection, SYMBOL, at) for at in seconds],  # type: ignore[misc]
+        ],
+        sizes.questions,
+    )
+    ranges = _medians_ms(
+        [
+            [lambda ends=ends: db.min_max(connection, SYMBOL, *ends) for ends in ranges]  # type: ignore[misc]
+            for ranges in (long, short)
+        ],
+        sizes.questions,
+    )
+    one = Run._make([*points, *ranges, _scan_ms(connection, long[index])])
+    say(
+        f"{PART}: run {index + 1}: " + ", ".join(f"{name} {value:.3g}" for name, value in one._asdict().items()) + " ms"
+    )
+    return one
+
+
+def _medians_ms(questions: Sequence[Sequence[Ask]], times: int) -> list[float]:
+    """The median time of each kind of question; the kinds take turns, and within a kind its variants."""
+    for kind in questions:
+        for ask in kind:
+            ask()
+    taken: list[list[float]] = [[] for _ in questions]
+    for turn in range(times):
+        for kind, found in zip(questions, taken, strict=True):
+            ask = kind[turn % len(kind)]
+            begun_ns = time.perf_counter_ns()
+            ask()
+            found.append((time.perf_counter_ns() - begun_ns) / 1e6)
+    return [median(found) for found in taken]
+
+
+def _scan_ms(connection: db.Connection, ends: tuple[datetime, datetime]) -> float:
+    """The time of the scan that answers all that min_max does. Raises RigError when the answers differ."""
+    begun_s = time.perf_counter()
+    scanned = db.min_max_by_scan(connection, SYMBOL, *ends)
+    seconds = time.perf_counter() - begun_s
+    found = db.min_max(connection, SYMBOL, *ends)
+    if found is None or found != scanned:
+        raise RigError(f"min_max says {found}, the scan {scanned}")
+    return seconds * 1e3
+
+
+def _plain_ms(connection: db.Connection, ends: tuple[datetime, datetime]) -> float:
+    """The time of the plain statement, which answers less. Raises RigError when the answers differ."""
+    within = " AND ".join(
+        [f"symbol = '{SYMBOL}'", f"timestamp >= '{_text(ends[0])}'", f"timestamp < '{_text(ends[1])}'"]
+    )
+    begun_s = time.perf_counter()
+    ((low, high),) = _select(connection, f"SELECT MIN(price), MAX(price) FROM trades WHERE {within}")
+    seconds = time.perf_counter() - begun_s
+    found = db.min_max(connection, SYMBOL, *ends)
+    if found is None or (found.low.price, found.high.price) != (low, high):
+        raise RigError(f"min_max says {found}, the statement {low} and {high}")
+    return seconds * 1e3
+
+
+def _select(connection: db.Connection, sql: str) -> list[Any]:
+    with connection.cursor() as cursor:
+        cursor.execute(sql)
+        return list(cursor.fetchall())
+
+
+def _text(when: datetime) -> str:
+    return when.replace(tzinfo=None).isoformat(" ", "milliseconds")
+
+
+def _seconds(sizes: Sizes) -> list[datetime]:
+    """Seconds from the whole table."""
+    step = timedelta(days=sizes.days) / VARIANTS
+    return [(BEGIN + step * n + timedelta(seconds=977)).replace(microsecond=0) for n in range(VARIANTS)]
+
+
+def _long_ranges(sizes: Sizes) -> list[tuple[datetime, datetime]]:
+    """All of the table but a ragged piece at each end."""
+    end = BEGIN + timedelta(days=sizes.days)
+    ragged = timedelta(minutes=7, seconds=13, milliseconds=579)
+    return [(BEGIN + ragged * (n + 1), end - ragged * (VARIANTS - n)) for n in range(VARIANTS)]
+
+
+def _short_ranges(sizes: Sizes) -> list[tuple[datetime, datetime]]:
+    """Hours that begin anywhere."""
+    step = timedelta(days=sizes.days) / VARIANTS
+    starts = [BEGIN + step * n + timedelta(minutes=17, seconds=31, milliseconds=337) for n in range(VARIANTS)]
+    return [(start, start + timedelta(hours=1)) for start in starts]

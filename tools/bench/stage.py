@@ -1,0 +1,288 @@
+"""What the parts of the benchmark stand on: a durable server, the feed and its readers, and who sees what when."""
+
+import json
+import os
+import queue
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import mysql.connector
+
+import config
+import db
+from mysqld import program as mysql_server
+from tools.lab.children import Capture, Process, RigError
+from tools.lab.servers import ROOT, PrivateServer
+
+ANSWER_S_MAX = 180.0
+"""What a child is asked for takes at most so long; encoding 100,000 frames takes one second."""
+END_S_MAX = 10.0
+CAPTURE_S_MAX = 900.0
+"""No part takes so long."""
+POLL_S = 0.005
+"""How often it is looked whether the last row is there: the resolution of the rates, half a percent of a second."""
+VISIBLE_S_MAX = 180.0
+
+_UNSET = (
+    "MYSQL_HOST",
+    "MYSQL_PORT",
+    "MYSQL_PASSWORD",
+    "MYSQL_SSL_CA",
+    "SYMBOLS",
+    "BINANCE_ARCHIVE_URL",
+)
+
+
+class BenchServer(PrivateServer):
+    """A server with exactly the settings of the private one that users get, durability included."""
+
+    def __init__(self, binary: mysql_server.Binary, template: Path, folder: Path) -> None:
+        super().__init__(binary, template, folder)
+        self.version = binary.version
+        # MySQL refuses LOAD DATA LOCAL by default, which the comparisons need.
+        self._command = [
+            *mysql_server.command(binary, folder / "data", self.socket_path, folder / "pid"),
+            "--local-infile=1",
+        ]
+
+    def connect_to(self, database: str) -> Any:
+        """A plain connection of the driver that may load files and sees each commit at once."""
+        return mysql.connector.connect(
+            unix_socket=str(self.socket_path),
+            user=self.user,
+            password=self.password,
+            database=database,
+            charset="utf8mb4",
+            collation="utf8mb4_bin",
+            autocommit=True,
+            allow_local_infile=True,
+        )
+
+
+class Bench(NamedTuple):
+    """What a part gets: the server, a folder for its files, whether only small sizes are wanted, and whether the table
+    of the queries is kept."""
+
+    server: BenchServer
+    folder: Path
+    quick: bool
+    keep: bool
+
+    def settings(self, database: str) -> config.Settings:
+        """The settings for a database, whose DATA_DIR is a folder of its own."""
+        folder = self.folder / database
+        folder.mkdir(exist_ok=True)
+        return self.server.settings(database, folder)
+
+    @contextmanager
+    def database(self, name: str, keep: bool = False) -> Iterator[config.Settings]:
+        """The settings of a new database `name` with the tables in it; in the end it is dropped, unless all went well
+        and `keep`."""
+        self._drop(name)
+        settings = self.settings(name)
+        db.close(db.connect(settings))
+        try:
+            yield settings
+        except BaseException:
+            self._drop(name)
+            raise
+        if not keep:
+            self._drop(name)
+
+    def has_database(self, name: str) -> bool:
+        """Whether there is such a database, from an earlier time."""
+        with self.server.connect() as connection, connection.cursor() as cursor:
+            cursor.execute("SHOW DATABASES")
+            return name in [found for (found,) in cursor.fetchall()]
+
+    def _drop(self, name: str) -> None:
+        shutil.rmtree(self.folder / name, ignore_errors=True)
+        with self.server.connect() as connection, connection.cursor() as cursor:
+            cursor.execute(f"DROP DATABASE IF EXISTS {name}")
+
+    def child_environ(self, database: str, feed: "Feed") -> dict[str, str]:
+        """For a child of ours: this database, by the socket, as with the private server, and the group of the feed
+        that is named like it; nothing of the user's."""
+        return {
+            **dict.fromkeys(_UNSET, ""),
+            "MYSQL_UNIX_SOCKET": str(self.server.socket_path),
+            "MYSQL_USER": self.server.user,
+            "MYSQL_DATABASE": database,
+            "DATA_DIR": str(self.folder / database),
+            "BINANCE_WS_URL": f"{feed.ws}/{database}",
+            "BINANCE_REST_URL": feed.http,
+        }
+
+    def capture(self, database: str, feed: "Feed", *flags: str) -> Capture:
+        """`python ws_client.py` in that environment."""
+        # Should this process be killed, the capture ends by itself some time later.
+        flags = ("--duration", f"{CAPTURE_S_MAX:.0f}", *flags)
+        return Capture(self.child_environ(database, feed), self.folder / database, ("ws_client.py", *flags))
+
+    def log(self, name: str) -> Path:
+        """Where a child of that name may write what it says."""
+        return self.folder / f"{name}.log"
+
+
+class Child:
+    """A child that writes lines of JSON; it is ended with the `with` block, and by itself when this process ends."""
+
+    def __init__(self, arguments: Sequence[str], environ: Mapping[str, str] | None = None) -> None:
+        self._lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        self._process = subprocess.Popen(
+            [sys.executable, *arguments],
+            cwd=ROOT,
+            env={**os.environ, **(environ or {})},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
+        threading.Thread(target=self._collect, daemon=True).start()
+
+    def _collect(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._lines.put(line)
+        self._lines.put(b"")
+
+    def __enter__(self) -> "Child":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.kill()
+        self._process.wait(END_S_MAX)
+
+    def tell(self, order: Mapping[str, object]) -> None:
+        """Sends one line."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(order).encode() + b"\n")
+        self._process.stdin.flush()
+
+    def answer(self) -> Any:
+        """The next line. Raises RigError when none comes."""
+        try:
+            line = self._lines.get(timeout=ANSWER_S_MAX)
+        except queue.Empty:
+            line = b""
+        if not line:
+            raise RigError(f"{self._process.args!r} gave no answer (exit code {self._process.poll()})")
+        return json.loads(line)
+
+
+class Feed(Child):
+    """The feeder; `ws` and `http` are its addresses."""
+
+    def __init__(self, *symbols: str) -> None:
+        super().__init__(["-m", "tools.bench.feed", *symbols])
+        port = self.answer()["port"]
+        self.ws, self.http = f"ws://127.0.0.1:{port}", f"http://127.0.0.1:{port}"
+
+    def __enter__(self) -> "Feed":
+        return self
+
+    def order(self, do: str, **fields: object) -> Any:
+        """The answer to an order (bench_feed.Feed)."""
+        self.tell({"do": do, **fields})
+        return self.answer()
+
+
+class Look(NamedTuple):
+    """What was to be seen, and the end of the look in nanoseconds of the monotonic clock."""
+
+    ns: int
+    newest: int
+
+
+class Watcher:
+    """Another connection than the writer's, which looks how far a symbol's trades have come."""
+
+    def __init__(self, server: BenchServer, database: str, symbol: str, before_ms: int | None = None) -> None:
+        self._connection = server.connect_to(database)
+        self._cursor = self._connection.cursor()
+        bound = "" if before_ms is None else f" AND timestamp < '{sql_time(before_ms)}'"
+        # The two orders together are the index's, from its end.
+        self._sql = (
+            f"SELECT trade_id FROM trades WHERE symbol = '{symbol}'{bound}"
+            " ORDER BY timestamp DESC, trade_id DESC LIMIT 1"
+        )
+
+    def newest_id(self) -> int:
+        """The id of the newest trade that can be seen; 0 before the first."""
+        self._cursor.execute(self._sql)
+        rows = self._cursor.fetchall()
+        return int(rows[0][0]) if rows else 0
+
+    def look(self) -> Look:
+        """How far the trades have come by now."""
+        newest = self.newest_id()
+        return Look(time.monotonic_ns(), newest)
+
+    def wait_for(self, trade_id: int, process: Process) -> Look:
+        """The first look, POLL_S apart, that sees a trade with this id or a later one.
+
+        Raises RigError when it does not come within VISIBLE_S_MAX, or `process`, which is to bring it, has ended.
+        """
+        until = time.monotonic() + VISIBLE_S_MAX
+        while True:
+            ended = process.exit_code is not None
+            look = self.look()
+            if look.newest >= trade_id:
+                return look
+            if ended or time.monotonic() > until:
+                raise RigError(f"trade {trade_id} is not visible, but {look.newest} is\n{process.last_words()}")
+            time.sleep(POLL_S)
+
+    def close(self) -> None:
+        """Closes the connection."""
+        self._connection.close()
+
+
+def sql_time(milliseconds: int) -> str:
+    """A count of milliseconds since 1970 as SQL's text in UTC."""
+    whole, rest = divmod(milliseconds, 1_000)
+    return f"{datetime.fromtimestamp(whole, UTC).isoformat(' ')[:19]}.{rest:03d}"
+
+
+class Stage(NamedTuple):
+    """A capture that reads from its group of the feed into the database of that `name`."""
+
+    bench: Bench
+    name: str
+    feed: Feed
+    capture: Capture
+
+
+@contextmanager
+def stage(bench: Bench, name: str, connections: int) -> Iterator[Stage]:
+    """A capture that is connected and has stored nothing yet; afterwards it must have stored all that it was sent."""
+    flags = ("--connections", str(connections))
+    with Feed() as feed, bench.database(name), bench.capture(name, feed, *flags) as capture:
+        feed.order("wait", to=name, connections=connections)
+        yield Stage(bench, name, feed, capture)
+        stop_lossless(capture)
+
+
+def stop_lossless(capture: Capture) -> None:
+    """Stops a capture. Raises RigError unless everything that it has read is in the database."""
+    summary = capture.stop(signal.SIGTERM)
+    found = re.search(r"dropped (\d+).* left over (\d+)", summary)
+    if not found or found.groups() != ("0", "0"):
+        raise RigError(f"the capture has lost trades, so the run does not count:\n{summary}")
+
+
+def say(text: str) -> None:
+    """Tells what goes on, beside the result."""
+    print(text, file=sys.stderr, flush=True)

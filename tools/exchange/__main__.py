@@ -1,0 +1,237 @@
+"""The stand-in exchange: Binance's streams and REST calls on this machine, from a seeded tape or a recorded one.
+
+It knows the truth, so that a capture can be compared with what was traded. Its own controls live under /_…
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TextIO
+
+from tools.exchange import tape
+from tools.exchange.faults import FaultError, parse_flag
+from tools.exchange.pace import Item, Pace
+from tools.exchange.rest import RestRules
+from tools.exchange.server import Exchange, Setup
+from tools.exchange.streams import Rules
+
+VIRTUAL_START_US = 1_735_689_600_000_000
+"""Where the virtual clock starts: 2025-01-01 00:00 UTC."""
+
+START_ID = 4_000_000_001
+
+SYMBOLS_MAX = 1024
+_RATE_MAX = 1_000_000.0
+
+
+class UsageError(Exception):
+    """An operator's mistake; the message names the flag and the way out."""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tools.exchange", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default %(default)s)")
+    parser.add_argument("--port", type=int, default=8765, help="0: any free one (default %(default)s)")
+    parser.add_argument("--truth", type=Path, metavar="FILE", help="write every emitted trade there, one JSON a line")
+    parser.add_argument("--until-stdin-closes", action="store_true", help="end when the parent process does")
+    parser.add_argument("--after-end", choices=("stay", "exit"), default="stay", help="when the tape has ended")
+    _add_tape_flags(parser.add_argument_group("the tape"))
+    _add_rule_flags(parser.add_argument_group("the exchange's limits"))
+    return parser
+
+
+def _add_tape_flags(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--symbols", default="BTCUSDT,ETHUSDT", help="comma-separated (default %(default)s)")
+    add("--seed", type=int, default=1, help="the same seed gives the same trades (default %(default)s)")
+    add("--rate", type=float, default=50.0, help="trades a second over all symbols (default %(default)s)")
+    add(
+        "--start-id",
+        default=str(START_ID),
+        metavar="ID|SYMBOL=ID,…",
+        help="first streamed id of each symbol, or of some (the others: default %(default)s)",
+    )
+    add("--history", type=int, default=5000, help="older trades of each symbol, for REST (default %(default)s)")
+    add("--trades", type=int, default=0, help="end after so many trades (default: never)")
+    add("--duration", type=float, default=0.0, metavar="S", help="end after so many seconds (default: never)")
+    add("--clock", choices=("wall", "virtual"), default="wall", help="virtual: times depend on seed and rate alone")
+    add("--replay", type=Path, metavar="FILE", help="recorded frames (.ndjson or .ndjson.gz) instead of synthetic ones")
+    add("--speed", default="recorded", metavar="recorded|full|N", help="full: as fast as clients read; N: times faster")
+    add("--wait-clients", type=int, metavar="N", help="begin when N clients listen (default: 0, with --replay 1)")
+
+
+def _add_rule_flags(group: argparse._ArgumentGroup) -> None:
+    add, rules, rest = group.add_argument, Rules(), RestRules()
+    add("--ping-interval", type=float, default=rules.ping_interval_s, metavar="S", help="(default %(default)s)")
+    add("--pong-timeout", type=float, default=rules.pong_timeout_s, metavar="S", help="(default %(default)s)")
+    add(
+        "--max-age", type=float, default=rules.max_age_s, metavar="S", help="life of a connection (default %(default)s)"
+    )
+    add(
+        "--connect-limit",
+        type=int,
+        default=rules.connects_max,
+        help="attempts in 5 minutes, 0: any (default %(default)s)",
+    )
+    add("--client-buffer", type=int, default=rules.client_buffer_bytes, metavar="BYTES", help="(default %(default)s)")
+    add("--nested-errors", action="store_true", help="command errors as observed, not as documented")
+    add("--fault", action="append", default=[], metavar="NAME[=ARG]", help="switch a fault on, see GET /_faults")
+    add("--rest-lag", type=float, default=rest.lag_s, metavar="S", help="REST behind the stream (default %(default)s)")
+    add("--rest-oldest-id", type=int, default=0, metavar="ID", help="REST silently starts there (default: has all)")
+    add("--weight-limit", type=int, default=rest.weight_limit, help="REST weight a minute (default %(default)s)")
+
+
+def _checked(args: argparse.Namespace) -> argparse.Namespace:
+    """The arguments, their ranges checked. Raises UsageError."""
+    lowest = {"port": 0, "history": 0, "trades": 0, "duration": 0, "rest_lag": 0, "connect_limit": 0}
+    lowest |= {"client_buffer": 1, "weight_limit": 1, "rest_oldest_id": 0}
+    for name, low in lowest.items():
+        if not getattr(args, name) >= low:
+            raise UsageError(f"--{name.replace('_', '-')}={getattr(args, name)}: must be {low} or more")
+    for name in ("ping_interval", "pong_timeout", "max_age", "rate"):
+        if not 0 < getattr(args, name) <= _RATE_MAX:
+            raise UsageError(
+                f"--{name.replace('_', '-')}={getattr(args, name)}: must be above 0, {_RATE_MAX:.0f} at most"
+            )
+    if args.port > 65535:
+        raise UsageError(f"--port={args.port}: must be 0 to 65535")
+    return args
+
+
+def _symbols(text: str) -> list[str]:
+    names = list(dict.fromkeys(part.strip().upper() for part in text.split(",") if part.strip()))
+    if not 1 <= len(names) <= SYMBOLS_MAX or not all(name.isalnum() for name in names):
+        raise UsageError(f"--symbols={text!r}: 1 to {SYMBOLS_MAX} symbols are wanted, such as BTCUSDT,ETHUSDT")
+    return names
+
+
+def _start_ids(text: str, symbols: list[str]) -> list[int]:
+    """The first streamed id of each of `symbols`. Raises UsageError."""
+    given = dict(part.partition("=")[::2] for part in text.split(",")) if "=" in text else dict.fromkeys(symbols, text)
+    ids = [given.get(symbol, str(START_ID)) for symbol in symbols]
+    if not set(given) <= set(symbols) or not all(one.isascii() and one.isdigit() and int(one) > 0 for one in ids):
+        raise UsageError(f"--start-id={text!r}: an id from 1 on is wanted, or SYMBOL=ID,… of symbols in --symbols")
+    return [int(one) for one in ids]
+
+
+def _factor(text: str) -> float | None:
+    """How much faster than recorded; None: as fast as possible. Raises UsageError."""
+    if text in ("recorded", "full"):
+        return 1.0 if text == "recorded" else None
+    with contextlib.suppress(ValueError):
+        if 0 < float(text) < float("inf"):
+            return float(text)
+    raise UsageError(f"--speed={text!r}: recorded, full or a number above 0 is wanted")
+
+
+def setup_of(args: argparse.Namespace) -> Setup:
+    """The exchange that the command line describes. Raises UsageError and tape.ReplayError."""
+    symbols = _symbols(args.symbols)
+    virtual_us = VIRTUAL_START_US if args.clock == "virtual" else None
+    items: Iterator[Item]
+    history: list[tape.Trade] = []
+    if args.replay is not None:
+        if not args.replay.is_file():
+            raise UsageError(f"--replay={args.replay}: no such file")
+        items = tape.replay(args.replay)
+    else:
+        market = tape.Synthetic(
+            [tape.spec_of(name) for name in symbols], args.seed, args.rate, _start_ids(args.start_id, symbols)
+        )
+        history = market.history(args.history, virtual_us or time.time_ns() // 1000)
+        items = market.orders()
+    wait = args.wait_clients if args.wait_clients is not None else int(args.replay is not None)
+    return Setup(
+        host=args.host,
+        port=args.port,
+        items=items,
+        history=history,
+        symbols=symbols,
+        pace=Pace(_factor(args.speed), virtual_us, wait, args.trades, args.duration),
+        rules=Rules(
+            ping_interval_s=args.ping_interval,
+            pong_timeout_s=args.pong_timeout,
+            max_age_s=args.max_age,
+            connects_max=args.connect_limit,
+            client_buffer_bytes=args.client_buffer,
+            nested_errors=args.nested_errors,
+        ),
+        rest=RestRules(args.rest_lag, args.weight_limit, args.rest_oldest_id),
+        seed=args.seed,
+        exit_at_end=args.after_end == "exit",
+        until_stdin_closes=args.until_stdin_closes,
+        faults=[parse_flag(text) for text in args.fault],
+    )
+
+
+def _when_stdin_closes(then: Callable[[], object]) -> None:
+    """Calls `then` in a thread of its own once nobody can write to our standard input any more."""
+
+    def wait() -> None:
+        # Not through sys.stdin, whose lock a thread that waits would hold when the interpreter ends.
+        while os.read(0, 4096):
+            pass
+        then()
+
+    threading.Thread(target=wait, name="stdin", daemon=True).start()
+
+
+async def _run(setup: Setup, truth_file: TextIO | None) -> list[dict[str, object]]:
+    """Runs the exchange until a signal, or the tape's end if that was asked for; the summaries of the truth."""
+    exchange = Exchange(setup, truth_file)
+    stopped, loop = asyncio.Event(), asyncio.get_running_loop()
+
+    def stop_soon(number: int, frame: object) -> None:
+        # A handler of the loop would go with it, and a late signal would then kill the process before its summary.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(stopped.set)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop_soon)
+    if setup.until_stdin_closes:
+        _when_stdin_closes(lambda: stop_soon(0, None))
+    await exchange.start()
+    print(f"listening {exchange.addresses}", flush=True)
+    stop, end = asyncio.create_task(stopped.wait()), asyncio.create_task(exchange.ended())
+    try:
+        await asyncio.wait({stop, end}, return_when=asyncio.FIRST_COMPLETED)
+        if end.done():
+            end.result()
+            print(f"the tape has ended: {exchange.emission.emitted} trades", flush=True)
+            if not setup.exit_at_end:
+                await stopped.wait()
+    finally:
+        stop.cancel()
+        end.cancel()
+        await exchange.stop()
+    return exchange.truth.summaries()
+
+
+def _print_summary(summaries: list[dict[str, object]]) -> None:
+    for summary in summaries:
+        print(f"truth {json.dumps(summary)}", flush=True)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Serves until it is stopped; the exit code."""
+    args = _parser().parse_args(argv)
+    try:
+        setup = setup_of(_checked(args))
+        with args.truth.open("w", encoding="utf-8") if args.truth else contextlib.nullcontext() as truth_file:
+            _print_summary(asyncio.run(_run(setup, truth_file)))
+    except (UsageError, FaultError, tape.ReplayError, OSError) as error:
+        print(f"exchange: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

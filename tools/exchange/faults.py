@@ -1,0 +1,343 @@
+"""Fault injection of the stand-in exchange: which faults are on, for whom and how long; asked for by JSON or by a flag.
+
+Everything is seeded and bounded. The faults themselves are in `fault_kinds.py` and `fault_answers.py`.
+"""
+
+import asyncio
+import json
+import math
+import random
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from aiohttp import web
+
+from tools.exchange import answer_faults as answers
+from tools.exchange import stream_faults as kinds
+from tools.exchange.malformed import BIG_KINDS, HARMLESS, MALFORMED
+from tools.exchange.rest import Rest
+from tools.exchange.streams import Client, Hub
+from tools.exchange.tape import Frame
+
+ACTIVE_MAX = 1000
+"""Faults that are switched on or scheduled at the same time."""
+
+SECONDS_MAX = 86400.0
+COUNT_MAX = 1_000_000
+
+_RANGES: dict[str, tuple[float, float]] = {
+    "count": (1, COUNT_MAX),
+    "after": (0, COUNT_MAX),
+    "times": (1, COUNT_MAX),
+    "code": (1000, 4999),
+    "status": (400, 599),
+    "retry_after": (0, SECONDS_MAX),
+    "size": (1, 64 << 20),
+    "first": (0, 2**63 - 1),
+    "last": (0, 2**63 - 1),
+    "seed": (-(2**63), 2**63),
+    "seconds": (0, SECONDS_MAX),
+    "at": (0, SECONDS_MAX),
+    "every": (0.01, SECONDS_MAX),
+    "delay": (0, SECONDS_MAX),
+    "lag": (0, SECONDS_MAX),
+    "probability": (0, 1),
+}
+_FRACTIONS = {"seconds", "at", "every", "delay", "lag", "probability"}
+_TEXTS = {"fault", "variant", "symbol", "path", "reason"}
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "freeze": {"delay": 0.0},
+    "shutdown": {"delay": 0.0},
+    "handshake_status": {"status": 429},
+}
+_VARIANTS = {"replace": set(MALFORMED), "inject": set(MALFORMED), "restyle": set(HARMLESS), "big": set(BIG_KINDS)}
+_MAIN = {
+    "freeze": "seconds",
+    "shutdown": "seconds",
+    "refuse": "seconds",
+    "close": "code",
+    "big": "size",
+    "inject": "variant",
+    "rest_lag": "lag",
+    "rest_status": "status",
+    "handshake_status": "status",
+}
+"""What a bare argument on the command line means; for every other fault it is the count."""
+
+
+class FaultError(Exception):
+    """A fault that was asked for wrongly; the message names the field and the value."""
+
+
+class Wish(NamedTuple):
+    """A fault as it was asked for, checked."""
+
+    name: str
+    args: kinds.Args
+    target: str | int
+    fields: dict[str, Any]
+
+
+class Gate(NamedTuple):
+    """The port, as far as the faults know it."""
+
+    refuse: Callable[[], None]
+    listen: Callable[[], Any]
+
+
+class Faults:
+    """The faults that are on. The exchange asks it before it sends or answers anything."""
+
+    def __init__(self, hub: Hub, rest: Rest, gate: Gate, seed: int) -> None:
+        self.counts: Counter[str] = Counter()
+        self._hub, self._rest, self._gate, self._seed = hub, rest, gate, seed
+        self._on: list[kinds.Active] = []
+        self._timers: set[asyncio.TimerHandle] = set()
+        self._scheduled = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._asked = 0
+        self._world = kinds.World(hub, rest, self._later)
+        self._whole: dict[str, Callable[[Wish], int]] = {
+            "refuse": self._refuse,
+            "rest_lag": self._rest_lag,
+            "rest_hole": self._rest_hole,
+        }
+
+    def names(self) -> dict[str, str]:
+        """Every fault with what it does."""
+        tables: list[dict[str, Any]] = [
+            kinds.FRAMES,
+            {"shuffle": kinds.shuffle},
+            kinds.CONNECTIONS,
+            answers.HANDSHAKES,
+            answers.CALLS,
+            self._whole,
+        ]
+        return {name: (do.__doc__ or "").strip() for table in tables for name, do in table.items()}
+
+    def apply(self, body: object) -> dict[str, object]:
+        """Switches a fault on, now or as `at` and `every` say; how many connections it struck already. FaultError."""
+        wish = self._checked(body)
+        if len(self._on) + self._scheduled >= ACTIVE_MAX:
+            raise FaultError(f"{ACTIVE_MAX} faults are on already; DELETE /_faults switches them off")
+        if "at" in wish.fields or "every" in wish.fields:
+            every_s, times = wish.fields.get("every", 0.0), wish.fields.get("times", COUNT_MAX)
+            self._schedule(wish, wish.fields.get("at", every_s), every_s, times if every_s else 1)
+            return {"fault": wish.name, "scheduled": True}
+        return {"fault": wish.name, "applied": self._do(wish)}
+
+    def clear(self) -> None:
+        """Switches everything off: nothing strikes any more, frozen connections go on, REST has everything again."""
+        for timer in self._timers:
+            timer.cancel()
+        self._timers.clear()
+        self._scheduled = 0
+        self._on.clear()
+        self._hub.alter = None
+        self._listen()
+        self._rest.lag_s = self._rest.rules.lag_s
+        for ledger in self._rest.truth.ledgers.values():
+            ledger.holes.clear()
+        for client in self._hub.clients.values():
+            client.frozen_until_s = 0.0
+
+    def state(self) -> dict[str, object]:
+        """What is on, and how often each fault has struck."""
+        self._prune()
+        on = [{"fault": active.name, "target": active.target, "left": active.left} for active in self._on]
+        return {"struck": dict(self.counts), "on": on, "scheduled": self._scheduled}
+
+    def alter(self, frames: list[Frame], index: int | None) -> list[Frame]:
+        """The frames as the faults leave them, on their way to everybody (None) or to one connection."""
+        now_s = time.monotonic()
+        for active in self._on:
+            if active.target != index:
+                continue
+            if active.name == "shuffle":
+                shuffled = kinds.shuffle(active, frames, now_s)
+                self.counts["shuffle"] += shuffled != frames
+                frames = shuffled
+            elif active.name in kinds.FRAMES:
+                frames = self._altered(active, frames, now_s)
+        if index is None:
+            self._prune()
+        return frames
+
+    def _altered(self, active: kinds.Active, frames: list[Frame], now_s: float) -> list[Frame]:
+        do, symbol, out = kinds.FRAMES[active.name], active.args.symbol, list[Frame]()
+        for frame in frames:
+            if frame.stream in active.held:
+                out += do(active, frame, self._world)
+            elif frame.trade is None or symbol not in ("", frame.trade.symbol) or not active.strikes(now_s):
+                out.append(frame)
+            else:
+                self.counts[active.name] += 1
+                out += do(active, frame, self._world)
+        return out
+
+    async def handshake(self, request: web.Request) -> web.StreamResponse | None:
+        """What a handshake gets instead of the exchange's answer; None: the exchange's."""
+        return await self._answer(answers.HANDSHAKES, request)
+
+    async def call(self, request: web.Request) -> web.StreamResponse | None:
+        """What a REST call gets instead of the exchange's answer; None: the exchange's."""
+        return await self._answer(answers.CALLS, request)
+
+    async def _answer(self, table: dict[str, answers.Answer], request: web.Request) -> web.StreamResponse | None:
+        now_s = time.monotonic()
+        for active in list(self._on):
+            args = active.args
+            meant = args.path in request.path and args.symbol in ("", request.query.get("symbol"))
+            if active.name in table and meant and active.strikes(now_s):
+                self.counts[active.name] += 1
+                answer = await table[active.name](request, args, self._world)
+                if answer is not None:
+                    return answer
+        self._prune()
+        return None
+
+    def _prune(self) -> None:
+        now_s = time.monotonic()
+        self._on = [active for active in self._on if active.held or not active.over(now_s)]
+        spoiling = any(active.name in kinds.FRAMES or active.name == "shuffle" for active in self._on)
+        self._hub.alter = self.alter if spoiling else None
+
+    def _checked(self, body: object) -> Wish:
+        if not isinstance(body, dict) or not isinstance(body.get("fault"), str):
+            raise FaultError('a JSON object with a "fault" is wanted; GET /_faults lists them')
+        name = body["fault"]
+        if name not in self.names():
+            raise FaultError(f"fault={name!r}: there is no such fault; GET /_faults lists them")
+        fields = {key: _field(key, value) for key, value in body.items() if key != "target"}
+        if fields.get("variant") and fields["variant"] not in _VARIANTS.get(name, set()):
+            raise FaultError(f"variant={fields['variant']!r}: {name} has {sorted(_VARIANTS.get(name, set()))}")
+        target = body.get("target", "all")
+        if target not in ("all", "current") and (isinstance(target, bool) or not isinstance(target, int)):
+            raise FaultError(f'target={target!r}: "all", "current" or a connection\'s index is wanted')
+        given: dict[str, Any] = {key: value for key, value in fields.items() if key in kinds.Args._fields}
+        if name in kinds.CONNECTIONS and "seconds" in fields:
+            given.setdefault("delay", fields["seconds"])
+        return Wish(name, kinds.Args(**{**_DEFAULTS.get(name, {}), **given}), target, fields)
+
+    def _schedule(self, wish: Wish, in_s: float, every_s: float, times: int) -> None:
+        def strike() -> None:
+            self._scheduled -= 1
+            self._do(wish)
+            if times > 1:
+                self._schedule(wish, every_s, every_s, times - 1)
+
+        self._scheduled += 1
+        self._later(in_s, strike)
+
+    def _later(self, in_s: float, do: Callable[[], object]) -> None:
+        def run() -> None:
+            self._timers.discard(timer)
+            do()
+
+        timer = asyncio.get_running_loop().call_later(in_s, run)
+        self._timers.add(timer)
+
+    def _do(self, wish: Wish) -> int:
+        if wish.name in self._whole:
+            self.counts[wish.name] += 1
+            return self._whole[wish.name](wish)
+        clients = self._clients(wish.target)
+        if wish.name in kinds.CONNECTIONS:
+            for client in clients:
+                self.counts[wish.name] += 1
+                kinds.CONNECTIONS[wish.name](client, wish.args, self._world)
+            return len(clients)
+        targets: list[int | None] = [None] if wish.target == "all" else [client.index for client in clients]
+        self._on += [self._active(wish, target) for target in targets]
+        self._prune()
+        return len(targets)
+
+    def _clients(self, target: str | int) -> list[Client]:
+        clients = [client for _, client in sorted(self._hub.clients.items()) if not client.closing]
+        if not isinstance(target, int):
+            return clients
+        if target < 0:
+            return clients[target:][:1] if -target <= len(clients) else []
+        return [client for client in clients if client.index == target]
+
+    def _active(self, wish: Wish, target: int | None) -> kinds.Active:
+        self._asked += 1
+        rng = random.Random(wish.fields.get("seed", f"{self._seed}:{self._asked}:{wish.name}"))
+        active = kinds.Active(wish.name, wish.args, target, rng)
+        active.after = wish.fields.get("after", 0)
+        active.probability = wish.fields.get("probability", 1.0)
+        if "seconds" in wish.fields:
+            active.until_s = time.monotonic() + wish.fields["seconds"]
+        # Without an end it strikes once.
+        active.left = wish.fields.get("count", None if "seconds" in wish.fields else 1)
+        return active
+
+    def _refuse(self, wish: Wish) -> int:
+        """Nobody listens on the port for `seconds` (1): streams, REST and these controls refuse connections."""
+        self._gate.refuse()
+        self._later(wish.fields.get("seconds", 1.0), self._listen)
+        return 1
+
+    def _listen(self) -> None:
+        task = asyncio.get_running_loop().create_task(self._gate.listen())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _rest_lag(self, wish: Wish) -> int:
+        """REST is `lag` seconds behind the stream, for `seconds` (default: from now on)."""
+        self._rest.lag_s = wish.args.lag
+        if "seconds" in wish.fields:
+            self._later(wish.fields["seconds"], lambda: setattr(self._rest, "lag_s", self._rest.rules.lag_s))
+        return 1
+
+    def _rest_hole(self, wish: Wish) -> int:
+        """REST does not have ids `first` to `last` of `symbol` (default: all): it jumps over them silently."""
+        ledgers = self._rest.truth.ledgers
+        chosen = [ledger for name, ledger in ledgers.items() if wish.args.symbol in ("", name)]
+        for ledger in chosen:
+            ledger.holes.append((wish.args.first, wish.args.last or wish.args.first))
+        return len(chosen)
+
+
+def _field(key: str, value: object) -> object:
+    """The value of one field of a wish, checked. Raises FaultError."""
+    if key in _TEXTS:
+        if not isinstance(value, str):
+            raise FaultError(f"{key}={value!r}: a text is wanted")
+        return value
+    if key not in _RANGES:
+        raise FaultError(f"{key}={value!r}: there is no such field; {sorted([*_RANGES, *_TEXTS, 'target'])}")
+    low, high = _RANGES[key]
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if not (whole or (key in _FRACTIONS and isinstance(value, float) and math.isfinite(value))):
+        raise FaultError(f"{key}={value!r}: a {'number' if key in _FRACTIONS else 'whole number'} is wanted")
+    assert isinstance(value, int | float)
+    if not low <= value <= high:
+        raise FaultError(f"{key}={value!r}: {low} to {high} is wanted")
+    return value
+
+
+def parse_flag(text: str) -> dict[str, object]:
+    """A fault of the command line: NAME, NAME=ARGUMENT, NAME=field:value,field:value or NAME={JSON}. FaultError."""
+    name, _, rest = text.partition("=")
+    if not rest:
+        return {"fault": name}
+    if rest.startswith("{"):
+        try:
+            return {"fault": name, **json.loads(rest)}
+        except ValueError as error:
+            raise FaultError(f"--fault {text}: {error}") from error
+    if ":" not in rest:
+        return {"fault": name, _MAIN.get(name, "count"): _value(rest)}
+    pairs = [part.partition(":") for part in rest.split(",")]
+    return {"fault": name, **{key: _value(value) for key, _, value in pairs}}
+
+
+def _value(text: str) -> object:
+    try:
+        value: object = json.loads(text)
+    except ValueError:
+        return text
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else text

@@ -1,0 +1,315 @@
+"""The REST half of the stand-in exchange: the public market-data calls, their checks, and the weight limit."""
+
+import json
+import re
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+from aiohttp import web
+
+from tools.exchange.ledger import Aggregate, Ledger, Truth
+from tools.exchange.tape import Trade, from_e8, rest_row, spec_of
+
+LIMIT_DEFAULT = 500
+LIMIT_MAX = 1000
+
+WINDOW_S = 60
+"""The weight counter starts anew on the minute of the clock."""
+
+BAN_AFTER = 5
+"""Calls that a client may still make in the minute after its first 429; the next one bans its address."""
+
+BAN_S = 120
+"""The first ban, seconds; each further one is twice as long, up to BAN_S_MAX."""
+
+BAN_S_MAX = 3 * 86400
+
+_SQL = re.compile(r"(?i)\b(select|union|insert|drop|delete|update|sleep)\b|--|/\*")
+_MICRO_FROM = 10**14
+_PARAMETERS = {
+    "/api/v3/ping": (),
+    "/api/v3/time": (),
+    "/api/v3/exchangeInfo": ("symbol", "symbols", "permissions", "showPermissionSets", "symbolStatus"),
+    "/api/v3/historicalTrades": ("symbol", "limit", "fromId"),
+    "/api/v3/trades": ("symbol", "limit"),
+    "/api/v3/aggTrades": ("symbol", "limit", "fromId", "startTime", "endTime"),
+}
+WEIGHTS = {
+    "/api/v3/ping": 1,
+    "/api/v3/time": 1,
+    "/api/v3/exchangeInfo": 20,
+    "/api/v3/historicalTrades": 25,
+    "/api/v3/trades": 25,
+    "/api/v3/aggTrades": 4,
+}
+
+
+class ApiError(Exception):
+    """A call that is refused: Binance's code, its text and the HTTP status."""
+
+    def __init__(self, code: int, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.code = code
+        self.status = status
+
+
+class RestRules(NamedTuple):
+    """What the command line can change. `oldest_id`: older trades are not served, whoever asks."""
+
+    lag_s: float = 0.2
+    weight_limit: int = 6000
+    oldest_id: int = 0
+
+
+class Weight:
+    """The weight that was used in the current minute, and the ban of a client that did not stop."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.used = 0
+        self.refused = 0
+        self.banned_until_s = 0.0
+        self._window = -1
+        self._bans = 0
+
+    def take(self, weight: int, now_s: float) -> tuple[int, int] | None:
+        """Counts a call at wall-clock second `now_s`; None if it may go on, else (429 or 418, Retry-After seconds)."""
+        window = int(now_s // WINDOW_S)
+        if window != self._window:
+            self._window, self.used, self.refused = window, 0, 0
+        if now_s < self.banned_until_s:
+            return 418, int(self.banned_until_s - now_s) + 1
+        self.used += weight
+        if self.used <= self.limit:
+            return None
+        self.refused += 1
+        if self.refused <= BAN_AFTER:
+            return 429, int((window + 1) * WINDOW_S - now_s) + 1
+        ban_s = min(BAN_S_MAX, BAN_S * 2**self._bans)
+        self._bans += 1
+        self.banned_until_s = now_s + ban_s
+        return 418, ban_s
+
+
+class Rest:
+    """The calls under /api/v3, answered from the truth."""
+
+    def __init__(self, truth: Truth, rules: RestRules) -> None:
+        self.truth = truth
+        self.rules = rules
+        self.lag_s = rules.lag_s
+        self.weight = Weight(rules.weight_limit)
+        self.calls: dict[str, int] = {}
+        self._do: dict[str, Callable[[web.Request, bool], object]] = {
+            "/api/v3/ping": lambda request, micro: {},
+            "/api/v3/time": lambda request, micro: {"serverTime": _now(micro)},
+            "/api/v3/exchangeInfo": self._exchange_info,
+            "/api/v3/historicalTrades": self._historical_trades,
+            "/api/v3/trades": self._trades,
+            "/api/v3/aggTrades": self._agg_trades,
+        }
+
+    def serve(self, request: web.Request) -> web.Response:
+        """The answer to one call, with the weight used so far in its headers."""
+        response = self._limited(request)
+        response.headers["X-MBX-USED-WEIGHT"] = response.headers["X-MBX-USED-WEIGHT-1M"] = str(self.weight.used)
+        return response
+
+    def _limited(self, request: web.Request) -> web.Response:
+        path = request.path
+        self.calls[path] = self.calls.get(path, 0) + 1
+        over = self.weight.take(WEIGHTS.get(path, 1), time.time())
+        if over is not None:
+            return refusal(*over, self.weight)
+        if _SQL.search(request.query_string):
+            return web.Response(status=403, text="<html>403 Forbidden</html>", content_type="text/html")
+        if path not in self._do:
+            return web.Response(status=404, text="<html>404 Not found</html>", content_type="text/html")
+        micro = request.headers.get("X-MBX-TIME-UNIT", "").upper() == "MICROSECOND"
+        try:
+            _check_names(request)
+            return compact(self._do[path](request, micro))
+        except ApiError as error:
+            return compact({"code": error.code, "msg": str(error)}, status=error.status)
+
+    def _ledger(self, request: web.Request) -> Ledger:
+        symbol = _symbol(request)
+        if symbol not in self.truth.ledgers:
+            raise ApiError(-1121, "Invalid symbol.")
+        return self.truth.ledgers[symbol]
+
+    def _historical_trades(self, request: web.Request, micro: bool) -> object:
+        ledger, limit = self._ledger(request), _limit(request)
+        from_id = _integer(request, "fromId")
+        shown = ledger.shown(time.monotonic(), self.lag_s)
+        if from_id is None:
+            found = ledger.newest(limit, shown)
+        else:
+            found = ledger.from_id(max(from_id, self.rules.oldest_id), limit, shown)
+        return [rest_row(trade, micro) for trade in found if trade.trade_id >= self.rules.oldest_id]
+
+    def _trades(self, request: web.Request, micro: bool) -> object:
+        # This call is served from memory, which does not lag behind the stream as the database does.
+        ledger, limit = self._ledger(request), _limit(request)
+        return [rest_row(trade, micro) for trade in ledger.newest(limit, len(ledger.ids))]
+
+    def _agg_trades(self, request: web.Request, micro: bool) -> object:
+        ledger, limit = self._ledger(request), _limit(request)
+        from_id = _integer(request, "fromId")
+        start_us, end_us = _time_us(request, "startTime", 0), _time_us(request, "endTime", 999)
+        if from_id is not None and (start_us is not None or end_us is not None):
+            raise ApiError(-1128, "Combination of optional parameters invalid.")
+        if start_us is not None and end_us is not None and start_us > end_us:
+            raise ApiError(-1128, "Combination of optional parameters invalid.")
+        shown = ledger.shown(time.monotonic(), self.lag_s)
+        last_shown = ledger.ids[shown - 1] if shown else -1
+        found = ledger.aggregates(limit, from_id, (start_us, end_us))
+        return [_agg_row(row, micro) for row in found if row.last.trade_id <= last_shown]
+
+    def _exchange_info(self, request: web.Request, micro: bool) -> object:
+        names = self._asked(request)
+        return {
+            "timezone": "UTC",
+            "serverTime": _now(micro),
+            "rateLimits": [
+                _rate_limit("REQUEST_WEIGHT", "MINUTE", 1, self.weight.limit),
+                _rate_limit("RAW_REQUESTS", "MINUTE", 5, 300_000),
+            ],
+            "exchangeFilters": [],
+            "symbols": [_symbol_info(name) for name in names],
+        }
+
+    def _asked(self, request: web.Request) -> list[str]:
+        if "symbol" in request.query:
+            asked = [_symbol(request)]
+        elif "symbols" in request.query:
+            asked = re.findall(r'"([^"]*)"', request.query["symbols"])
+            if not asked:
+                raise ApiError(-1100, "Illegal characters found in parameter 'symbols'.")
+        else:
+            asked = list(self.truth.ledgers)
+        if any(name not in self.truth.ledgers for name in asked):
+            raise ApiError(-1121, "Invalid symbol.")
+        return asked
+
+
+def refusal(status: int, retry_after_s: int, weight: Weight) -> web.Response:
+    """HTTP 429 or 418 with its body and `Retry-After`."""
+    if status == 418:
+        until_ms = int((time.time() + retry_after_s) * 1000)
+        message = f"Way too much request weight used; IP banned until {until_ms}. Please use WebSocket Streams."
+    else:
+        message = (
+            f"Too much request weight used; current limit is {weight.limit} request weight per 1 MINUTE. "
+            "Please use WebSocket Streams for live updates to avoid polling the API."
+        )
+    return compact({"code": -1003, "msg": message}, status=status, headers={"Retry-After": str(retry_after_s)})
+
+
+def compact(body: object, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
+    """A JSON answer, written without spaces as the exchange writes it."""
+    text = json.dumps(body, separators=(",", ":"), ensure_ascii=False)
+    return web.Response(text=text, status=status, headers=headers, content_type="application/json")
+
+
+def _now(micro: bool) -> int:
+    return time.time_ns() // (1000 if micro else 1_000_000)
+
+
+def _check_names(request: web.Request) -> None:
+    names = [name for name, _ in request.query.items()]
+    if len(set(names)) != len(names):
+        raise ApiError(-1101, "Duplicate values for a parameter detected.")
+    known = [name for name in names if name in _PARAMETERS[request.path]]
+    if len(known) != len(names):
+        text = f"Not all sent parameters were read; read '{len(known)}' parameter(s) but was sent '{len(names)}'."
+        raise ApiError(-1104, text)
+
+
+def _symbol(request: web.Request) -> str:
+    symbol = request.query.get("symbol")
+    if symbol is None:
+        raise ApiError(-1102, "Mandatory parameter 'symbol' was not sent, was empty/null, or malformed.")
+    if not symbol:
+        raise ApiError(-1105, "Parameter 'symbol' was empty.")
+    bare = re.sub(r"[-_.]", "", symbol)
+    if not bare.isalnum() or symbol != symbol.upper() or len(symbol) > 32:
+        text = "Illegal characters found in parameter 'symbol'; legal range is '^[A-Z0-9-_.]{1,20}$'."
+        raise ApiError(-1100, text)
+    return symbol
+
+
+def _integer(request: web.Request, name: str) -> int | None:
+    text = request.query.get(name)
+    if text is None:
+        return None
+    if not text:
+        raise ApiError(-1105, f"Parameter '{name}' was empty.")
+    if not (text.isascii() and text.isdigit() and len(text) <= 20):
+        raise ApiError(-1100, f"Illegal characters found in parameter '{name}'; legal range is '^[0-9]{{1,20}}$'.")
+    if int(text) >= 2**63:
+        raise ApiError(-1130, f"Data sent for parameter '{name}' is not valid.")
+    return int(text)
+
+
+def _limit(request: web.Request) -> int:
+    limit = _integer(request, "limit")
+    if limit is None:
+        return LIMIT_DEFAULT
+    if not 1 <= limit <= LIMIT_MAX:
+        raise ApiError(-1130, "Data sent for parameter 'limit' is not valid.")
+    return limit
+
+
+def _time_us(request: web.Request, name: str, rest_us: int) -> int | None:
+    """The time in microseconds; one in milliseconds stands for its millisecond's first or last (`rest_us`) one."""
+    given = _integer(request, name)
+    if given is None:
+        return None
+    return given if given >= _MICRO_FROM else given * 1000 + rest_us
+
+
+def _agg_row(row: Aggregate, micro: bool) -> dict[str, object]:
+    first: Trade = row.first
+    return {
+        "a": row.aggregate_id,
+        "p": from_e8(first.price_e8),
+        "q": from_e8(row.quantity_e8),
+        "f": first.trade_id,
+        "l": row.last.trade_id,
+        "T": first.time_us if micro else first.time_us // 1000,
+        "m": first.buyer_is_maker,
+        "M": True,
+    }
+
+
+def _rate_limit(kind: str, interval: str, number: int, limit: int) -> dict[str, object]:
+    return {"rateLimitType": kind, "interval": interval, "intervalNum": number, "limit": limit}
+
+
+def _symbol_info(symbol: str) -> dict[str, object]:
+    spec = spec_of(symbol)
+    tick, step, highest = from_e8(spec.tick_e8), from_e8(spec.step_e8), from_e8(spec.price_e8 * 100)
+    return {
+        "symbol": symbol,
+        "status": "TRADING",
+        "baseAsset": spec.base,
+        "baseAssetPrecision": 8,
+        "quoteAsset": spec.quote,
+        "quotePrecision": 8,
+        "quoteAssetPrecision": 8,
+        "orderTypes": ["LIMIT", "LIMIT_MAKER", "MARKET"],
+        "isSpotTradingAllowed": True,
+        "filters": [
+            {
+                "filterType": "PRICE_FILTER",
+                "minPrice": tick,
+                "maxPrice": highest,
+                "tickSize": tick,
+            },
+            {"filterType": "LOT_SIZE", "minQty": step, "maxQty": "9000000.00000000", "stepSize": step},
+        ],
+        "permissions": [],
+        "permissionSets": [["SPOT"]],
+    }

@@ -1,0 +1,242 @@
+"""The stand-in exchange as a server: the port, the routes of streams, REST and controls, and the joined parts."""
+
+import asyncio
+import socket
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from typing import NamedTuple, TextIO
+
+from aiohttp import web
+
+from tools.exchange import tape
+from tools.exchange.faults import FaultError, Faults, Gate
+from tools.exchange.ledger import Truth
+from tools.exchange.pace import Emission, Item, Pace
+from tools.exchange.rest import Rest, RestRules
+from tools.exchange.streams import Hub, Rules
+
+TRUTH_ROWS_MAX = 100_000
+"""Rows of one answer of /_truth/trades."""
+
+_STOP_S_MAX = 2.0
+_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Setup(NamedTuple):
+    """Everything that an exchange is made of."""
+
+    host: str
+    port: int
+    items: Iterator[Item]
+    history: list[tape.Trade]
+    symbols: list[str]
+    pace: Pace
+    rules: Rules
+    rest: RestRules
+    seed: int
+    exit_at_end: bool
+    until_stdin_closes: bool
+    faults: list[dict[str, object]]
+
+
+class Listener:
+    """The port: it can stop listening for a while and come back on the same number."""
+
+    def __init__(self, host: str, port: int) -> None:
+        # A second socket that is bound and never listens keeps the number ours while nobody listens on it.
+        self._family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._reserved = self._bound((host, port))
+        self.address: tuple[str, int] = self._reserved.getsockname()[:2]
+        self._server: asyncio.Server | None = None
+        self._listening = False
+        self._factory: web.Server | None = None
+
+    def _bound(self, address: tuple[str, int]) -> socket.socket:
+        sock = socket.socket(self._family, socket.SOCK_STREAM)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            sock.bind(address)
+        except OSError:
+            sock.close()
+            raise
+        return sock
+
+    async def listen(self, factory: web.Server | None = None) -> None:
+        """Accepts connections from now on; when it does so already, nothing changes."""
+        self._factory = factory or self._factory
+        if self._listening or self._factory is None:
+            return
+        self._listening = True
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(self._factory, sock=self._bound(self.address), backlog=1024)
+
+    def refuse(self) -> None:
+        """Refuses connections; the open ones stay."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+            self._listening = False
+
+    def close(self) -> None:
+        """Gives the port back."""
+        self.refuse()
+        self._reserved.close()
+
+
+class Exchange:
+    """The parts, joined: tape → truth → streams, truth → REST, and the controls."""
+
+    def __init__(self, setup: Setup, truth_file: TextIO | None = None) -> None:
+        self.setup = setup
+        self.truth = Truth(setup.symbols, truth_file)
+        self.truth.add_history(setup.history)
+        self.hub = Hub(setup.rules)
+        self.rest = Rest(self.truth, setup.rest)
+        self.emission = Emission(setup.items, setup.pace, self.truth, self.hub)
+        self.listener = Listener(setup.host, setup.port)
+        self.faults = Faults(self.hub, self.rest, Gate(self.listener.refuse, self.listener.listen), setup.seed)
+        self.began_s = time.monotonic()
+        self._runner: web.AppRunner | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self.too_early: Counter[str] = Counter()
+        self._retry_at_s: dict[str, float] = {}
+
+    @property
+    def addresses(self) -> str:
+        """The two base addresses, as the first line of the output gives them."""
+        host, port = self.listener.address
+        host = f"[{host}]" if ":" in host else host
+        return f"ws://{host}:{port} http://{host}:{port}"
+
+    def application(self) -> web.Application:
+        """The routes."""
+        app = web.Application(middlewares=[self._spoiled])
+        app.router.add_get("/stream", self.hub.serve)
+        app.router.add_get("/ws", self.hub.serve)
+        app.router.add_get("/ws/{streams:.*}", self.hub.serve)
+        app.router.add_get("/api/{call:.*}", self._rest)
+        app.router.add_get("/_truth", self._show_truth)
+        app.router.add_get("/_truth/trades", self._show_trades)
+        app.router.add_get("/_state", self._show_state)
+        app.router.add_get("/_faults", self._show_faults)
+        app.router.add_post("/_faults", self._add_fault)
+        app.router.add_delete("/_faults", self._clear_faults)
+        return app
+
+    async def start(self) -> None:
+        """Listens, and starts the tape."""
+        self._runner = web.AppRunner(self.application(), handle_signals=False, access_log=None, shutdown_timeout=0.1)
+        await self._runner.setup()
+        await self.listener.listen(self._runner.server)
+        for fault in self.setup.faults:
+            self.faults.apply(fault)
+        self._tasks = [asyncio.create_task(self.emission.run()), asyncio.create_task(self.hub.watch())]
+
+    async def ended(self) -> None:
+        """Waits until the tape has ended and its clients have read it. Raises ReplayError."""
+        await asyncio.shield(self._tasks[0])
+        await self.hub.drained()
+
+    async def stop(self) -> None:
+        """Says goodbye to the clients, and closes everything within a few seconds."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for client in list(self.hub.clients.values()):
+            client.close(1001, "Going away")
+        until_s = time.monotonic() + _STOP_S_MAX
+        while self.hub.clients and time.monotonic() < until_s:
+            await asyncio.sleep(0.01)
+        self.listener.close()
+        if self._runner is not None:
+            await self._runner.cleanup()
+        self.truth.flush()
+
+    @web.middleware
+    async def _spoiled(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
+        """The faults come before the exchange; its own controls, below /_, are never spoiled."""
+        if request.path.startswith("/_"):
+            return await handler(request)
+        rest = request.path.startswith("/api/")
+        kind, now_s = "rest" if rest else "handshake", time.monotonic()
+        self.too_early[kind] += now_s < self._retry_at_s.get(kind, 0.0)
+        answer = await (self.faults.call if rest else self.faults.handshake)(request)
+        if answer is None:
+            answer = await handler(request)
+        elif rest and not answer.prepared:
+            answer.headers["X-MBX-USED-WEIGHT-1M"] = str(self.rest.weight.used)
+        if "Retry-After" in answer.headers:
+            self._retry_at_s[kind] = now_s + float(answer.headers["Retry-After"])
+        return answer
+
+    async def _rest(self, request: web.Request) -> web.StreamResponse:
+        return self.rest.serve(request)
+
+    async def _show_truth(self, request: web.Request) -> web.Response:
+        symbol = request.query.get("symbol")
+        if symbol is None:
+            return web.json_response(self.truth.summaries())
+        if symbol not in self.truth.ledgers:
+            return web.json_response({"error": f"no such symbol: {symbol}"}, status=404)
+        return web.json_response(self.truth.ledgers[symbol].summary())
+
+    async def _show_trades(self, request: web.Request) -> web.Response:
+        """The lines of the truth file, so that their sha256 is the one that /_truth gives."""
+        try:
+            ledger = self.truth.ledgers[request.query["symbol"]]
+            from_id = int(request.query.get("from_id", "0"))
+            limit = min(TRUTH_ROWS_MAX, int(request.query.get("limit", str(TRUTH_ROWS_MAX))))
+        except (KeyError, ValueError) as error:
+            return web.json_response({"error": f"symbol=, from_id= and limit= are wanted: {error}"}, status=400)
+        lines = "".join(map(tape.truth_line, ledger.emitted(from_id, limit)))
+        return web.Response(text=lines, content_type="application/x-ndjson")
+
+    async def _show_faults(self, request: web.Request) -> web.Response:
+        return web.json_response({"faults": self.faults.names(), **self.faults.state()})
+
+    async def _add_fault(self, request: web.Request) -> web.Response:
+        """Switches on one fault, or each of a list."""
+        try:
+            body = await request.json()
+            wishes = body if isinstance(body, list) else [body]
+            answers = [self.faults.apply(wish) for wish in wishes]
+        except (FaultError, ValueError) as error:
+            return web.json_response({"error": str(error)}, status=400)
+        return web.json_response(answers if isinstance(body, list) else answers[0])
+
+    async def _clear_faults(self, request: web.Request) -> web.Response:
+        self.faults.clear()
+        self._retry_at_s.clear()
+        return web.json_response({"cleared": True})
+
+    async def _show_state(self, request: web.Request) -> web.Response:
+        return web.json_response(self.state())
+
+    def state(self) -> dict[str, object]:
+        """What has happened so far, in numbers."""
+        clients = self.hub.clients.values()
+        return {
+            "tape": self.emission.state,
+            "emitted": self.emission.emitted,
+            "uptime_s": round(time.monotonic() - self.began_s, 3),
+            "connections": [
+                {
+                    "index": client.index,
+                    "streams": list(client.subscriptions.streams),
+                    "frames_sent": client.frames_sent,
+                    "backlog_bytes": client.backlog(),
+                    "frozen": client.frozen,
+                    "age_s": round(time.monotonic() - client.opened_s, 3),
+                }
+                for client in clients
+            ],
+            "connections_ever": self.hub.connects,
+            "slow_dropped": self.hub.slow_dropped,
+            "frames_sent": self.hub.frames_sent,
+            "rest_calls": dict(self.rest.calls),
+            "rest_weight_used": self.rest.weight.used,
+            # Calls and handshakes that came before the Retry-After of a 429 or 418 was over.
+            "too_early": dict(self.too_early),
+            "faults": self.faults.state(),
+        }

@@ -1,0 +1,194 @@
+"""Exports stored trades to files: CSV, the exchange's archive format, Parquet, InfluxDB's line protocol.
+
+    python -m tools.export csv trades.csv --symbol BTCUSDT --start 2025-11-20 --end 2025-11-21
+    python -m tools.export csv archive --format binance --partition
+    python -m tools.export parquet trades.parquet --last 1h
+    python -m tools.export influx trades.lp --amounts text
+
+Times are ISO 8601, and UTC unless they have an offset; START is included and END is not; without them everything stored
+is exported. A file appears whole or not at all, with a manifest (counts, first and last id, SHA-256) beside it. Prices
+and quantities are the exact decimals that are stored.
+
+csv: symbol,timestamp,trade_id,price,quantity,buyer_is_maker,received_at, under a header; received_at is empty for a
+trade that was back-filled.
+
+csv --format binance: the rows of the exchange's daily archive, without a header and without the symbol. Stored times
+are whole milliseconds, so from 2025-01-01 on, where the archive has microseconds, the last three digits are 000.
+quoteQty is price times qty, exactly; a product of more than 8 decimals is cut off after the eighth, as the exchange
+does. isBestMatch, which is not stored, is always True.
+
+parquet: decimal128(20, 8), timestamp[ms, UTC], received_at timestamp[us, UTC], zstd.
+
+influx: measurement trades, tag symbol. InfluxDB keeps a number as a 64-bit float, which has 15 to 17 digits: how many
+amounts do not survive that is counted and reported. With --amounts text they are exact strings, which InfluxDB cannot
+average. Points of one time stamp replace each other there, so the time is in nanoseconds and its last six digits are
+those of the trade id.
+
+--partition makes a folder, with a file for each symbol and UTC day: BTCUSDT-trades-2025-11-20.csv, or for Parquet
+symbol=BTCUSDT/day=2025-11-20/trades.parquet, which readers take for two more columns.
+"""
+
+import argparse
+import signal
+import sys
+import time
+from contextlib import closing, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NoReturn
+
+from tqdm import tqdm
+
+import config
+import db
+import private_mysql
+from query_examples import Mistake, Source, open_source, wanted_symbols
+from report.options import Parser, parse_duration, parse_time
+from report.text import iso
+from storage import lines as db_export
+from tools.export.files import ExportError, Place, publish, staged
+from tools.export.formats import FORMATS, Export, Span, Tally, write
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Export what the command line asks for; 0, or 2 after one line on stderr."""
+    options = parse_options(argv)
+    try:
+        source = open_source(config.load(), options.demo)
+        with closing(source.connection):
+            _export(source, options)
+    except (Mistake, ExportError, config.ConfigError, db.DatabaseError, private_mysql.ServerError) as error:
+        return _fail(str(error))
+    except OSError as error:
+        return _fail(f"{options.out}: {error.strerror or error}")
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _fail(words: str) -> int:
+    print(f"export: {' '.join(words.split())}", file=sys.stderr)
+    return 2
+
+
+def parse_options(argv: list[str] | None) -> argparse.Namespace:
+    """The command line's `kind`, `out`, `symbol`, `start`, `end`, `last` and switches; exits with 2."""
+    common = Parser(add_help=False, allow_abbrev=False)
+    common.add_argument("out", metavar="OUT", type=Path, help="the file, or with --partition the folder, to make")
+    common.add_argument("--symbol", action="append", default=[], help="only this one; repeat it, or use commas")
+    common.add_argument("--start", metavar="TIME", type=parse_time, help="the first millisecond")
+    common.add_argument("--end", metavar="TIME", type=parse_time, help="the first millisecond after the range")
+    common.add_argument("--last", metavar="DURATION", type=parse_duration, help="until the newest trade: 5m, 2h, 1d")
+    common.add_argument("--partition", action="store_true", help="a folder with a file for each symbol and UTC day")
+    common.add_argument("--force", action="store_true", help="replace an earlier export")
+    common.add_argument("--demo", action="store_true", help="export the made-up trades of the demo")
+    parser = Parser(
+        prog="python -m tools.export",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    kinds = parser.add_subparsers(dest="kind", metavar="{csv,parquet,influx}", title="formats", required=True)
+    csv = kinds.add_parser("csv", parents=[common], allow_abbrev=False, help="comma-separated text")
+    csv.add_argument("--format", choices=("plain", "binance"), default="plain", help="whose columns (plain)")
+    kinds.add_parser("parquet", parents=[common], allow_abbrev=False, help="columns for pandas, DuckDB, Spark …")
+    influx = kinds.add_parser("influx", parents=[common], allow_abbrev=False, help="InfluxDB's line protocol")
+    influx.add_argument("--amounts", choices=("number", "text"), default="number", help="how decimals go in (number)")
+    options = parser.parse_args(argv)
+    if options.last is not None and (options.start or options.end):
+        parser.error("give either --start and --end, or --last")
+    if options.start and options.end and options.start >= options.end:
+        parser.error(
+            f"the range from {iso(options.start)} to {iso(options.end)} is empty: --start must be before --end"
+        )
+    return options
+
+
+def _format_name(options: argparse.Namespace) -> str:
+    if options.kind == "csv":
+        return "binance" if options.format == "binance" else "csv"
+    if options.kind == "influx" and options.amounts == "text":
+        return "influx-text"
+    return str(options.kind)
+
+
+def _export(source: Source, options: argparse.Namespace) -> None:
+    if source.fallback:
+        raise Mistake(f"only {source.settings.mysql_database} has trades, and those are made up; --demo exports them")
+    spans = [_span(source, symbol, options) for symbol in wanted_symbols(source, options.symbol)]
+    export = Export(FORMATS[_format_name(options)], options.partition, [span for span in spans if span])
+    if not export.spans:
+        raise Mistake("no trade is stored in that range; `python query_examples.py` shows what is")
+    if export.format.one_symbol and not options.partition and len(export.spans) > 1:
+        raise Mistake("rows of the exchange's archive do not name their symbol: give one --symbol, or --partition")
+    begun_s = time.monotonic()
+    with staged(options.out, options.partition, options.force) as place:
+        tally = _write(source, export, place)
+        publish(place, _manifest(source, options, tally))
+    _report(place, tally, time.monotonic() - begun_s)
+
+
+def _span(source: Source, symbol: str, options: argparse.Namespace) -> Span | None:
+    """The part of what is stored of `symbol` that is asked for; None if there is none."""
+    stored = db_export.stored_range(source.connection, symbol)
+    if stored is None:
+        return None
+    start, end = max(options.start or stored[0], stored[0]), min(options.end or stored[1], stored[1])
+    if options.last is not None:
+        start = max(start, end - options.last)
+    return Span(symbol, start, end) if start < end else None
+
+
+def _write(source: Source, export: Export, place: Place) -> Tally:
+    """Writes the files, with a progress bar on a terminal. Raises Mistake when there is nothing to write."""
+    total = _expected(source, export.spans) if sys.stderr.isatty() else None
+    with tqdm(total=total, unit=" trades", unit_scale=True, disable=None, file=sys.stderr) as bar:
+        tally = write(source.connection, export, place, bar.update)
+    if not tally.files:
+        raise Mistake("no trade is stored in that range; `python query_examples.py` shows what is")
+    return tally
+
+
+def _expected(source: Source, spans: list[Span]) -> int | None:
+    """How many trades the candles count; None where they are spoilt, which is no reason not to export."""
+    with suppress(db.DatabaseError):
+        found = [db.min_max(source.connection, *span) for span in spans]
+        return sum(one.trades for one in found if one)
+    return None
+
+
+def _manifest(source: Source, options: argparse.Namespace, tally: Tally) -> dict[str, object]:
+    return {
+        "format": _format_name(options),
+        "database": source.settings.mysql_database,
+        "made_up": source.settings.demo,
+        "created_at": iso(datetime.now(UTC)),
+        "start": iso(options.start) if options.start else None,
+        "end": iso(options.end) if options.end else None,
+        "rows": sum(file.rows for file in tally.files),
+        "amounts_inexact_as_float": tally.inexact,
+        "symbols": [part.as_json() for part in tally.symbols.values()],
+        "files": [file._asdict() for file in tally.files],
+    }
+
+
+def _report(place: Place, tally: Tally, seconds: float) -> None:
+    rows, size = sum(file.rows for file in tally.files), sum(file.bytes for file in tally.files)
+    files = f" in {len(tally.files):,} files" if place.folder else ""
+    print(f"{place.target}: {rows:,} trades, {size:,} bytes{files}, {seconds:.1f} s; see {place.manifest}")
+    for part in tally.symbols.values():
+        if part.missing:
+            ids = f"{part.first_trade_id} to {part.last_trade_id}"
+            print(f"{part.symbol}: {part.missing:,} of the ids {ids} are not stored; see `python backfill.py --list`")
+    if tally.inexact:
+        print(f"{tally.inexact:,} amounts have more digits than a float keeps; --amounts text keeps them all")
+
+
+def _stop(signal_number: int, frame: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    # What is half written is removed on the way out.
+    signal.signal(signal.SIGTERM, _stop)
+    sys.exit(main())

@@ -1,0 +1,228 @@
+"""The formats of an export, and the way of the trades from the database into its files."""
+
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime, timedelta
+from decimal import Decimal
+from itertools import chain
+from pathlib import Path
+from typing import NamedTuple, Protocol
+from urllib.parse import quote
+
+import db
+from model import candles as bars
+from model.candles import DAY
+from storage import lines as db_export
+from storage.lines import Chunk
+from tools.export.files import ExportError, Output, Place
+
+CSV_HEADER = b"symbol,timestamp,trade_id,price,quantity,buyer_is_maker,received_at\n"
+
+
+class Writer(Protocol):
+    """Turns chunks into a file."""
+
+    def write(self, symbol: str, chunk: Chunk) -> None:
+        """Adds the trades of `chunk`, which are all of `symbol`."""
+
+    def close(self) -> None:
+        """Writes what is still to be written."""
+
+
+class Format(NamedTuple):
+    """How a file is made: of which lines, by which writer, and its name in a partitioned folder.
+
+    `one_symbol`: nothing in a file says which symbol it is of.
+    """
+
+    layout: str
+    open: Callable[[Output, bool], Writer]
+    name: str
+    one_symbol: bool = False
+
+
+class Span(NamedTuple):
+    """The trades of a symbol in [start, end)."""
+
+    symbol: str
+    start: datetime
+    end: datetime
+
+
+class Export(NamedTuple):
+    """What is exported, and whether into one file or into one for each symbol and UTC day."""
+
+    format: Format
+    partition: bool
+    spans: list[Span]
+
+
+class File(NamedTuple):
+    """What is known of a file; `name` is relative to the folder that it is in."""
+
+    name: str
+    rows: int
+    bytes: int
+    sha256: str
+
+
+class Part:
+    """What was exported of a symbol."""
+
+    def __init__(self, symbol: str, first_trade_id: int) -> None:
+        self.symbol = symbol
+        self.rows = 0
+        self.first_trade_id = self.last_trade_id = first_trade_id
+
+    @property
+    def missing(self) -> int:
+        """How many ids between the first and the last have no row."""
+        return max(0, self.last_trade_id - self.first_trade_id + 1 - self.rows)
+
+    def as_json(self) -> dict[str, object]:
+        """For the manifest."""
+        return {**vars(self), "ids_missing": self.missing}
+
+
+class Tally:
+    """What was written: the files, the symbols, and how many amounts a float does not keep (None: no floats)."""
+
+    def __init__(self, counts_inexact: bool) -> None:
+        self.files: list[File] = []
+        self.symbols: dict[str, Part] = {}
+        self.inexact = 0 if counts_inexact else None
+
+    def add(self, symbol: str, chunk: Chunk) -> None:
+        """Counts `chunk`."""
+        part = self.symbols.setdefault(symbol, Part(symbol, chunk.first_trade_id))
+        part.rows += chunk.rows
+        part.last_trade_id = chunk.last_trade_id
+        if self.inexact is not None:
+            self.inexact += inexact(chunk.text)
+
+
+def write(connection: db.Connection, export: Export, place: Place, advance: Callable[[int], object]) -> Tally:
+    """Writes the files of `export` to the stage of `place`; `advance` is told how many trades each time."""
+    tally = Tally(export.format.layout == db_export.INFLUX)
+    for name, spans in _files(export):
+        path = place.stage / name if name else place.stage
+        trades = _trades(connection, export.format.layout, spans)
+        if file := _write_file(path, export, trades, (tally, advance)):
+            tally.files.append(file._replace(name=name or place.target.name))
+    return tally
+
+
+def _files(export: Export) -> Iterator[tuple[str, Sequence[Span]]]:
+    """The names of the files in the folder, or "" for the only one, and what goes into each, in order."""
+    if not export.partition:
+        yield "", export.spans
+        return
+    for symbol, start, end in export.spans:
+        day = bars.floor(start, DAY)
+        while day < end:
+            following = day + timedelta(seconds=DAY)
+            name = export.format.name.format(symbol=quote(symbol, safe=""), day=f"{day:%Y-%m-%d}")
+            yield name, [Span(symbol, max(start, day), min(end, following))]
+            day = following
+
+
+def _trades(connection: db.Connection, layout: str, spans: Sequence[Span]) -> Iterator[tuple[str, Chunk]]:
+    for span in spans:
+        for chunk in db_export.lines(connection, *span, layout):
+            yield span.symbol, chunk
+
+
+Counters = tuple[Tally, Callable[[int], object]]
+
+
+def _write_file(path: Path, export: Export, trades: Iterator[tuple[str, Chunk]], counters: Counters) -> File | None:
+    """The file at `path` with all of `trades`; None, and no file, when there are none."""
+    first = next(trades, None)
+    if first is None:
+        return None
+    tally, advance = counters
+    rows = 0
+    with Output(path) as output:
+        writer = export.format.open(output, not export.partition)
+        for symbol, chunk in chain([first], trades):
+            writer.write(symbol, chunk)
+            tally.add(symbol, chunk)
+            rows += chunk.rows
+            advance(chunk.rows)
+        writer.close()
+    return File(path.name, rows, output.bytes, output.sha256)
+
+
+# ---- The formats.
+
+
+class TextWriter:
+    """Writes the server's lines, each after what names its symbol."""
+
+    def __init__(self, output: Output, prefix: Callable[[str], bytes], header: bytes = b"") -> None:
+        self._output = output
+        self._prefix = prefix
+        self._output.write(header)
+
+    def write(self, symbol: str, chunk: Chunk) -> None:
+        """Adds the trades of `chunk`, which are all of `symbol`."""
+        prefix, text = self._prefix(symbol), chunk.text
+        if prefix:
+            text = prefix + text[:-1].replace(b"\n", b"\n" + prefix) + b"\n"
+        self._output.write(text)
+
+    def close(self) -> None:
+        """Nothing is left to be written."""
+
+
+def _csv(output: Output, with_symbol: bool) -> Writer:
+    return TextWriter(output, csv_prefix, CSV_HEADER)
+
+
+def csv_prefix(symbol: str) -> bytes:
+    """The symbol as the first field of a line of CSV."""
+    quoted = symbol.replace('"', '""')
+    return (f'"{quoted}",' if re.search(r'[",\r\n]', symbol) else f"{symbol},").encode()
+
+
+def _binance(output: Output, with_symbol: bool) -> Writer:
+    return TextWriter(output, lambda symbol: b"")
+
+
+def _influx(output: Output, with_symbol: bool) -> Writer:
+    return TextWriter(output, influx_prefix)
+
+
+def influx_prefix(symbol: str) -> bytes:
+    """The measurement and the tag of a point."""
+    escaped = re.sub("([,= ])", r"\\\1", symbol)
+    return f"trades,symbol={escaped} ".encode()
+
+
+def _parquet(output: Output, with_symbol: bool) -> Writer:
+    # Arrow reads this when it is imported. Its own allocator keeps what it once had, a tenth more than the system's.
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
+    try:
+        from tools.export.parquet import ParquetWriter
+    except ImportError as error:
+        raise ExportError(f"Parquet needs another package: pip install -r requirements-tools.txt ({error})") from error
+    return ParquetWriter(output, with_symbol)
+
+
+_DAILY = "{symbol}-trades-{day}"
+FORMATS = {
+    "csv": Format(db_export.PLAIN, _csv, f"{_DAILY}.csv"),
+    "binance": Format(db_export.BINANCE, _binance, f"{_DAILY}.csv", one_symbol=True),
+    "parquet": Format(db_export.PLAIN, _parquet, "symbol={symbol}/day={day}/trades.parquet"),
+    "influx": Format(db_export.INFLUX, _influx, f"{_DAILY}.lp"),
+    "influx-text": Format(db_export.INFLUX_TEXT, _influx, f"{_DAILY}.lp"),
+}
+
+# A number of up to 15 digits always survives; with 8 decimals, all of them are counted from ten million on.
+_LONG_AMOUNT = re.compile(rb"(?:price|quantity)=([0-9]{8,}\.[0-9]{8})")
+
+
+def inexact(points: bytes) -> int:
+    """How many amounts of these points would come back changed from a 64-bit float."""
+    return sum(Decimal(repr(float(text))) != Decimal(text.decode()) for text in _LONG_AMOUNT.findall(points))
