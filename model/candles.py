@@ -5,10 +5,9 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 from operator import attrgetter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    from db import Trade
+from model.trade import Trade
 
 MINUTE, HOUR, DAY = 60, 3_600, 86_400
 """Resolutions, in seconds."""
@@ -75,7 +74,7 @@ def pieces(start: datetime, end: datetime, coarsest: int = DAY) -> list[Piece]:
     return [*pieces(start, low, finer), Piece(coarsest, low, high), *pieces(high, end, finer)]
 
 
-def of_trades(trades: Sequence["Trade"]) -> list[Candle]:
+def of_trades(trades: Sequence[Trade]) -> list[Candle]:
     """The candles of all resolutions that `trades` of one symbol make, whatever their order or repetition."""
     minutes = [_of_minute(group) for group in _by_minute(trades)]
     if len(minutes) == 1:
@@ -90,7 +89,7 @@ def _as(candle: Candle, resolution: int) -> Candle:
     return Candle(candle[0], resolution, floor(candle[2], resolution), *candle[3:])
 
 
-def _by_minute(trades: Sequence["Trade"]) -> Iterable[Sequence["Trade"]]:
+def _by_minute(trades: Sequence[Trade]) -> Iterable[Sequence[Trade]]:
     # A batch of the live stream almost always lies within one minute, which two passes in C can tell.
     first, last = min(map(_timestamp, trades)), max(map(_timestamp, trades))
     if first is last or floor(first, MINUTE) == floor(last, MINUTE):
@@ -101,7 +100,7 @@ def _by_minute(trades: Sequence["Trade"]) -> Iterable[Sequence["Trade"]]:
     return groups.values()
 
 
-def _of_minute(trades: Sequence["Trade"]) -> Candle:
+def _of_minute(trades: Sequence[Trade]) -> Candle:
     first, last = min(trades, key=_trade_id), max(trades, key=_trade_id)
     prices = list(map(_price, trades))
     return Candle(

@@ -11,11 +11,14 @@ from collections.abc import Iterator, Sequence, Set
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
-from db import SPAN_MARGIN_S, Trade, open_gaps
 from model import gaps as trade_ids
 from model.gaps import Gap, Point, Span
+from model.trade import Trade
 from storage.errors import guard
-from storage.session import Connection, naive, select, snapshot, trade_of
+from storage.gaps import SPAN_MARGIN_S, open_gaps
+from storage.session import Connection, select
+from storage.transaction import snapshot
+from storage.values import naive, trade_of
 
 RUNS_PER_STATEMENT_MAX = 100
 ID_MAX = 2**64 - 1

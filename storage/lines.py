@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 from model import candles as bars
 from model.candles import HOUR
 from storage.errors import guard
-from storage.session import Connection, aware, ceil_ms, close, naive, select
+from storage.session import Connection, close, select
+from storage.values import aware, ceil_ms, naive
 
 CHUNK_ROWS = 2_000
 """About 200 KB of text; ten times as much is a tenth slower, since it no longer fits into the caches."""

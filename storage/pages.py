@@ -9,9 +9,10 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from model.candles import DAY, FINER, Candle
-from model.gaps import Gap
+from model.trade import Trade
 from storage.errors import guard
-from storage.session import Connection, Trade, aware, ceil_ms, naive, select, trade_of
+from storage.session import Connection, select
+from storage.values import aware, ceil_ms, naive, trade_of
 
 PAGE_TRADES = 5_000
 """About 2 MB of Python objects."""
@@ -23,7 +24,6 @@ LATEST = datetime(2200, 1, 1, tzinfo=UTC)
 
 _TRADE = ", ".join(Trade._fields)
 _CANDLE = ", ".join(Candle._fields)
-_GAP = ", ".join(Gap._fields)
 
 
 class Place(NamedTuple):
@@ -31,13 +31,6 @@ class Place(NamedTuple):
 
     timestamp: datetime
     trade_id: int
-
-
-class OpenGaps(NamedTuple):
-    """How many runs of ids are missing, and how many ids that are."""
-
-    gaps: int
-    missing: int
 
 
 def place_of(trade: Trade) -> Place:
@@ -149,24 +142,6 @@ def last_candles(connection: Connection, symbol: str, resolution: int, end: date
     values = naive((symbol, resolution, ceil_ms(end), size))
     rows = select(connection, f"{sql} ORDER BY timestamp DESC LIMIT %s", values)
     return [Candle(*map(aware, row)) for row in reversed(rows)]
-
-
-@guard
-def count_open_gaps(connection: Connection) -> dict[str, OpenGaps]:
-    """How much is missing of each symbol; those of which nothing is are left out."""
-    sql = "SELECT symbol, COUNT(*), SUM(last_trade_id - first_trade_id + 1) FROM gaps WHERE filled_at IS NULL"
-    return {symbol: OpenGaps(gaps, int(ids)) for symbol, gaps, ids in select(connection, f"{sql} GROUP BY symbol")}
-
-
-@guard
-def last_open_gaps(connection: Connection, symbol: str | None, size: int) -> list[Gap]:
-    """At most `size` open gaps of one symbol or of all; of a symbol those with the highest ids, these first."""
-    sql = f"SELECT {_GAP} FROM gaps WHERE filled_at IS NULL"
-    if symbol is None:
-        rows = select(connection, f"{sql} ORDER BY symbol DESC, first_trade_id DESC LIMIT %s", (size,))
-    else:
-        rows = select(connection, f"{sql} AND symbol = %s ORDER BY first_trade_id DESC LIMIT %s", (symbol, size))
-    return [Gap(*map(aware, row)) for row in rows]
 
 
 def _within(times: tuple[datetime, datetime]) -> tuple[datetime, datetime]:

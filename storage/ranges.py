@@ -10,9 +10,11 @@ from typing import NamedTuple
 
 from model import candles as bars
 from model.candles import DAY, HOUR, MINUTE, Candle, Piece
+from model.trade import Trade
 from storage.errors import DatabaseError, guard
-from storage.session import Connection, Trade, aware, ceil_ms, naive, run, select, snapshot, trade_of, transaction
-from storage.values import number_sql
+from storage.session import Connection, run, select
+from storage.transaction import snapshot, transaction
+from storage.values import aware, ceil_ms, naive, number_sql, trade_of
 
 _TRADE = ", ".join(Trade._fields)
 _CANDLE = ", ".join(Candle._fields)

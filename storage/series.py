@@ -13,7 +13,8 @@ from model import candles as bars
 from model.candles import Candle
 from storage.errors import guard
 from storage.ranges import candles
-from storage.session import Connection, ceil_ms, naive, select
+from storage.session import Connection, select
+from storage.values import ceil_ms, naive
 
 STEPS_MAX = 600
 """More would be less than two pixels each."""

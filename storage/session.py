@@ -1,17 +1,14 @@
 """Connections to the database: how a session is set up, how the schema comes into it, how statements are sent.
 
-With db.py, db_ranges.py and db_literals.py this is the only Python that knows SQL or the driver.
+storage/ and db.py are the only Python that knows SQL or the driver.
 """
 
 import re
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from decimal import Decimal
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import mysql.connector
 from mysql.connector.connection import MySQLConnection
@@ -36,19 +33,6 @@ WRITE_S_MAX = 10
 """A server that does not take or answer a writer's statement for so long counts as gone."""
 READ_S_MAX = 300
 LOCK_WAIT_S_MAX = 5
-_MILLISECOND = timedelta(milliseconds=1)
-
-
-class Trade(NamedTuple):
-    """One trade. `timestamp` is the exchange's clock, in whole milliseconds; `received_at` ours, None: back-filled."""
-
-    symbol: str
-    timestamp: datetime
-    trade_id: int
-    price: Decimal
-    quantity: Decimal
-    buyer_is_maker: bool
-    received_at: datetime | None = None
 
 
 class Connection(_Driver):
@@ -240,132 +224,3 @@ def select(connection: Connection, sql: str, parameters: Sequence[Any] = (), bef
     if before:
         _next_result(connection)
     return list(connection.get_rows()[0])
-
-
-@dataclass
-class Work:
-    """A transaction that stores trades: the `tokens` of the locked symbols; the `last` statements, which come from the
-    block and are sent together with the COMMIT; afterwards how many rows each of these `changed`."""
-
-    tokens: dict[str, int]
-    last: Iterable[str] = ()
-    changed: Sequence[int] = ()
-
-
-@contextmanager
-def transaction(connection: Connection, symbols: Sequence[str]) -> Iterator[Work]:
-    """A transaction in which nobody else can store trades of `symbols`; rolled back by what the block raises."""
-    try:
-        work = Work(_begin(connection, symbols))
-        yield work
-        work.changed = execute(connection, *work.last, "COMMIT")[:-1]
-    except BaseException:
-        # Whether a COMMIT that failed took effect is unknown, so nothing that was remembered can be trusted.
-        connection.spans.clear()
-        _roll_back(connection)
-        raise
-
-
-def store_at_once(connection: Connection, symbols: Sequence[str], statements: Iterable[str]) -> list[int] | None:
-    """How many rows each of `statements` changed, in a transaction of one round trip; None: nothing is stored, since
-    somebody else has stored trades of `symbols` after this connection did."""
-    try:
-        return execute(connection, "BEGIN", _lock(connection, tuple(symbols)), *statements, "COMMIT")[2:-1]
-    except mysql.connector.IntegrityError as error:
-        _roll_back(connection)
-        if error.errno != mysql.connector.errorcode.ER_BAD_NULL_ERROR:
-            raise
-        return None
-    except BaseException:
-        connection.spans.clear()
-        _roll_back(connection)
-        raise
-
-
-def _lock(connection: Connection, symbols: tuple[str, ...]) -> str:
-    """Locks the rows as _begin does. Another writer's token becomes NULL, which the column refuses with an error."""
-    if symbols not in connection.locks:
-        rows = ", ".join(["(%s, %s)"] * len(symbols))
-        sql = f"INSERT INTO writers (symbol, token) VALUES {rows}"
-        sql += " ON DUPLICATE KEY UPDATE token = IF(writers.token = %s, writers.token, NULL)"
-        mine = connection.token
-        values = [value for symbol in symbols for value in (symbol, mine)]
-        connection.locks[symbols] = sent(connection, sql, [*values, mine])
-    return connection.locks[symbols]
-
-
-def _roll_back(connection: Connection) -> None:
-    with suppress(mysql.connector.Error):
-        execute(connection, "ROLLBACK")
-
-
-def _begin(connection: Connection, symbols: Sequence[str]) -> dict[str, int]:
-    """The tokens of `symbols`, whose rows are locked; a symbol that is new gets its row."""
-    marks = ", ".join(["%s"] * len(symbols))
-    sql = f"SELECT symbol, token FROM writers WHERE symbol IN ({marks}) ORDER BY symbol FOR UPDATE"
-    tokens = dict(select(connection, sql, symbols, before="BEGIN"))
-    if len(tokens) < len(symbols):
-        rows = ", ".join(["(%s, 0)"] * len(symbols))
-        run(connection, f"INSERT INTO writers VALUES {rows} ON DUPLICATE KEY UPDATE token = writers.token", symbols)
-        tokens = dict(select(connection, sql, symbols))
-    return tokens
-
-
-@contextmanager
-def snapshot(connection: Connection) -> Iterator[None]:
-    """A block whose statements all see the tables as they are now, whatever is stored meanwhile."""
-    execute(
-        connection,
-        "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ",
-        "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY",
-    )
-    try:
-        yield
-    finally:
-        with suppress(mysql.connector.Error):
-            execute(connection, "COMMIT")
-
-
-def naive(row: Sequence[Any]) -> list[Any]:
-    """The values of a row as parameters: the driver writes the digits of a datetime, whatever its time zone.
-
-    Raises RefusedError for a time without a time zone, which would silently be taken for this machine's.
-    """
-    values = []
-    for value in row:
-        if isinstance(value, datetime):
-            if value.tzinfo is None:
-                raise RefusedError(f"{value.isoformat(' ')!r} has no time zone; give a time in UTC")
-            value = value.astimezone(UTC).replace(tzinfo=None)
-        values.append(value)
-    return values
-
-
-def aware(value: Any) -> Any:
-    """A value of a row; a time becomes UTC-aware."""
-    return value.replace(tzinfo=UTC) if isinstance(value, datetime) else value
-
-
-def trade_of(row: Sequence[Any]) -> Trade:
-    """The trade of a row of `trades`, columns in the order of Trade."""
-    symbol, timestamp, trade_id, price, quantity, buyer_is_maker, received_at = map(aware, row)
-    return Trade(symbol, timestamp, trade_id, price, quantity, bool(buyer_is_maker), received_at)
-
-
-def floor_ms(when: datetime) -> datetime:
-    """The last millisecond at or before `when`."""
-    below = when.microsecond % 1000
-    return when.replace(microsecond=when.microsecond - below) if below else when
-
-
-def ceil_ms(when: datetime) -> datetime:
-    """The first millisecond at or after `when`, in UTC, since stored times are such, and SQL must not round a bound.
-
-    In another zone the days and hours of a range would not be those of the candles. Raises RefusedError for a time
-    without a zone.
-    """
-    if when.tzinfo is None:
-        raise RefusedError(f"{when.isoformat(' ')!r} has no time zone; give a time in UTC")
-    when = when.astimezone(UTC)
-    floored = floor_ms(when)
-    return floored if floored == when else floored + _MILLISECOND

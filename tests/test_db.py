@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import config
 import db
 from db import Trade
+from storage.values import ROWS_PER_STATEMENT_MAX
 from tests.support.tables import ask
 
 BTC = "BTCUSDT"
@@ -89,7 +90,7 @@ def test_no_trades_are_no_transaction(connection: db.Connection) -> None:
 
 def test_a_millisecond_holds_any_number_of_trades(connection: db.Connection) -> None:
     """Trades that share their time stamp are all kept; more rows than a statement takes make no difference."""
-    many = [trade(number) for number in range(1, db.ROWS_PER_STATEMENT_MAX + 2)]
+    many = [trade(number) for number in range(1, ROWS_PER_STATEMENT_MAX + 2)]
 
     assert db.insert_trades(connection, many) == len(many)
     assert stored(connection) == many

@@ -21,7 +21,7 @@ from capture.rejects import Rejects
 from capture.writer import Inbox, Writer
 from db import Trade
 from process import retry
-from storage import session as db_session
+from storage import session, values
 from tests.support import servers
 from tests.support.servers import PrivateServer, Server
 from tests.support.stand_in import wait_until
@@ -102,9 +102,9 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retry, "BACKOFF_S_MAX", 0.1)
     monkeypatch.setattr(writer, "NOT_WRITABLE_S_MIN", 0.1)
     monkeypatch.setattr(writer, "IDLE_S_MAX", 0.05)
-    monkeypatch.setattr(db_session, "LOCK_WAIT_S_MAX", 1)
-    monkeypatch.setattr(db_session, "WRITE_S_MAX", 2)
-    monkeypatch.setattr(db_session, "CONNECT_S_MAX", 2)
+    monkeypatch.setattr(session, "LOCK_WAIT_S_MAX", 1)
+    monkeypatch.setattr(session, "WRITE_S_MAX", 2)
+    monkeypatch.setattr(session, "CONNECT_S_MAX", 2)
 
 
 def stored(settings: config.Settings) -> list[Trade]:
@@ -112,7 +112,7 @@ def stored(settings: config.Settings) -> list[Trade]:
     connection = db.connect(settings)
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT {', '.join(Trade._fields)} FROM trades ORDER BY symbol, trade_id")
-        rows = [db_session.trade_of(list(row)) for row in cursor.fetchall()]
+        rows = [values.trade_of(list(row)) for row in cursor.fetchall()]
     db.close(connection)
     return rows
 

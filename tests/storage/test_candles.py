@@ -19,6 +19,7 @@ from db import Trade
 from model import candles
 from model.candles import Candle
 from storage import ranges as db_ranges
+from storage.values import ROWS_PER_STATEMENT_MAX
 from tests.support.tables import ask, merged, rebuilt
 
 MIDNIGHT = datetime(2025, 3, 1, tzinfo=UTC)
@@ -77,7 +78,7 @@ def test_candles_are_as_exact_as_the_trades(connection: db.Connection, together:
 
 def test_more_candles_than_a_statement_takes(connection: db.Connection) -> None:
     """A page of a symbol that trades once a minute has as many candles as trades."""
-    many = [trade(number, MIDNIGHT + timedelta(minutes=number), "1") for number in range(db.ROWS_PER_STATEMENT_MAX + 5)]
+    many = [trade(number, MIDNIGHT + timedelta(minutes=number), "1") for number in range(ROWS_PER_STATEMENT_MAX + 5)]
 
     db.insert_trades(connection, many)
 

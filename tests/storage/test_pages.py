@@ -11,8 +11,10 @@ import config
 import db
 from db import Trade
 from model import candles as bars
+from storage import gaps as stored_gaps
 from storage import pages as db_pages
-from storage.pages import EARLIEST, LATEST, OpenGaps, Place
+from storage.gaps import OpenGaps
+from storage.pages import EARLIEST, LATEST, Place
 from tests.storage.test_ranges import plans
 from tests.support.servers import Server
 from tests.support.tables import ask
@@ -175,10 +177,10 @@ def test_open_gaps_are_counted_and_the_last_listed(connection: db.Connection) ->
     db.insert_trades(connection, [trade(2, 2, "ETHUSDT"), trade(8, 8)])
 
     def runs(symbol: str | None, size: int) -> list[tuple[int, int]]:
-        found = db_pages.last_open_gaps(connection, symbol, size)
+        found = stored_gaps.last_open_gaps(connection, symbol, size)
         return [(gap.first_trade_id, gap.last_trade_id) for gap in found]
 
-    assert db_pages.count_open_gaps(connection) == {"BTCUSDT": OpenGaps(2, 4)}
+    assert stored_gaps.count_open_gaps(connection) == {"BTCUSDT": OpenGaps(2, 4)}
     assert runs(None, 9) == runs("BTCUSDT", 9) == [(4, 6), (2, 2)]
     assert runs("BTCUSDT", 1) == [(4, 6)]
     assert runs("ETHUSDT", 9) == []
@@ -218,8 +220,8 @@ def test_every_statement_goes_by_the_index(many: db.Connection) -> None:
     db_pages.with_ids(many, "BTCUSDT", 60_000, 60_010, 100)
     db_pages.ends(many, "BTCUSDT")
     db_pages.last_candles(many, "BTCUSDT", bars.MINUTE, LATEST, 50)
-    db_pages.count_open_gaps(many)
-    db_pages.last_open_gaps(many, "BTCUSDT", 5)
+    stored_gaps.count_open_gaps(many)
+    stored_gaps.last_open_gaps(many, "BTCUSDT", 5)
     statements, many.asked = many.asked, None
     read = {name: int(value) for name, value in ask(many, "SHOW SESSION STATUS LIKE 'Handler_read%'")}
 

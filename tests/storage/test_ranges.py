@@ -14,7 +14,8 @@ import config
 import db
 from db import Trade
 from model import candles
-from storage import session as db_session
+from storage import gaps as stored_gaps
+from storage import transaction
 from tests.support.servers import Server
 from tests.support.tables import ask
 
@@ -236,9 +237,9 @@ def test_no_query_reads_more_than_its_answer_needs(big: db.Connection) -> None:
 
 def test_the_locks_of_a_writer_go_by_the_key(big: db.Connection) -> None:
     """The statements before a batch: the lock of the symbols, and the first and last trade after a new connection."""
-    with db_session.transaction(big, ["BTCUSDT", "ETHUSDT"]) as work:
+    with transaction.transaction(big, ["BTCUSDT", "ETHUSDT"]) as work:
         big.asked = []
-        db._spans(big, work.tokens)
+        stored_gaps.spans(big, work.tokens)
         statements, big.asked = big.asked, None
         wrong = [
             (statement, plan)

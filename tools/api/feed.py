@@ -17,8 +17,9 @@ import msgspec
 import db
 from db import Connection
 from model import candles as bars
+from storage import gaps as stored_gaps
 from storage import pages as db_pages
-from storage.pages import OpenGaps
+from storage.gaps import OpenGaps
 from tools.api import shapes as answers
 from tools.api.cursor import Run, without
 from tools.api.hub import Beat, Begin, Hub, Listener, Trades, Word
@@ -147,7 +148,7 @@ class Feed(threading.Thread):
                     self._hub.post([_message(symbol, late.trades)])
 
     def _symbols(self, connection: Connection) -> dict[str, SymbolStatus]:
-        missing = db_pages.count_open_gaps(connection)
+        missing = stored_gaps.count_open_gaps(connection)
         return {
             symbol: _status(connection, line, missing.get(symbol, OpenGaps(0, 0)), self._settings.stale_s(symbol))
             for symbol, line in self._lines.items()

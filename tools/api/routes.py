@@ -9,8 +9,10 @@ from starlette.concurrency import run_in_threadpool
 import db
 from db import Connection
 from model import candles as bars
+from storage import gaps as stored_gaps
 from storage import pages as db_pages
-from storage.pages import EARLIEST, LATEST, OpenGaps
+from storage.gaps import OpenGaps
+from storage.pages import EARLIEST, LATEST
 from tools.api import cursor, params
 from tools.api import shapes as answers
 from tools.api.download import Exports
@@ -192,7 +194,7 @@ def gaps(request: Request, symbol: str | None = None, limit: params.GapLimit = 1
     if symbol is not None:
         _known(context, symbol)
     counts, listed = context.sessions.ask(
-        lambda c: (db_pages.count_open_gaps(c), db_pages.last_open_gaps(c, symbol, limit))
+        lambda c: (stored_gaps.count_open_gaps(c), stored_gaps.last_open_gaps(c, symbol, limit))
     )
     total = [count for name, count in counts.items() if symbol in (None, name)]
     numbers = sum(count.gaps for count in total), sum(count.missing for count in total)
@@ -220,7 +222,7 @@ def health(request: Request) -> Response:
 
 
 def _health(connection: Connection, settings: ApiSettings) -> dict[str, answers.SymbolHealth]:
-    missing = db_pages.count_open_gaps(connection)
+    missing = stored_gaps.count_open_gaps(connection)
     names = sorted({*db.symbols(connection), *settings.settings.symbols})
     return {
         name: answers.symbol_health(db.latest(connection, name), missing.get(name, _NOTHING), settings.stale_s(name))

@@ -14,9 +14,9 @@ from msgspec import Meta
 
 import db
 from model import candles, gaps
+from model.times import floor_ms
 from report.text import iso
-from storage import pages as db_pages
-from storage.session import floor_ms
+from storage import gaps as stored_gaps
 
 RESOLUTIONS = {"1m": candles.MINUTE, "1h": candles.HOUR, "1d": candles.DAY}
 RESOLUTION_NAMES = {seconds: name for name, seconds in RESOLUTIONS.items()}
@@ -320,7 +320,7 @@ def gap(row: gaps.Gap) -> Gap:
     return Gap(row.symbol, row.first_trade_id, row.last_trade_id, row.missing, row.reason, *times)
 
 
-def symbol_health(stored: db.Trade | None, missing: db_pages.OpenGaps, stale_after_s: float | None) -> SymbolHealth:
+def symbol_health(stored: db.Trade | None, missing: stored_gaps.OpenGaps, stale_after_s: float | None) -> SymbolHealth:
     """How fresh a symbol is; `stale_after_s` None: it is not captured, so it cannot be stale."""
     age = None if stored is None else age_ms(stored.timestamp)
     stale = stale_after_s is not None and (age is None or age > stale_after_s * 1000)
