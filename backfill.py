@@ -1,222 +1,39 @@
-"""Fills gaps from the exchange's REST interface: a thread of the capture, and `python backfill.py` by hand.
+"""Fills gaps from the exchange's REST interface by hand; the capture does the same by itself (capture/gap_filler.py).
 
-A page of trades is inserted and its gap shrunk in one transaction (db.insert_trades), so this can be killed anywhere.
-What the exchange does not have stays an open gap, marked as such, and is not asked for again but by hand.
-
-Exit code by hand: 0 when no id is missing, 1 when some are, 2 when it could not be tried.
+Exit code: 0 when no id is missing, 1 when some are, 2 when it could not be tried.
 """
 
 import argparse
 import logging
 import sys
-import threading
 import time
-from bisect import bisect_right
-from collections import Counter
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 
 from tqdm import tqdm
 
 import config
 import db
-import private_mysql
-from binance.rest import PAGE_TRADES_MAX, Rest, RestError
+from binance.limits import Cooldown
+from binance.rest import Rest, RestError
+from capture.gap_filler import Filler, missing_in, of_symbol
 from capture.rejects import Rejects
-from model import gaps as trade_ids
 from model.gaps import Gap
 from process import log as console
-from process.retry import Cooldown, backoff_s, jittered
+from process.retry import backoff_s, jittered
 
 log = logging.getLogger("backfill")
 
-LOOK_S = 1.0
-"""How often the thread looks for gaps."""
-GRACE_S = 1.5
-"""A gap is left to the streams for so long: most are trades that arrive out of order, and REST lags behind anyway."""
-CONFIRM_TIMES = 3
-"""The exchange must pass over an id so often, with a growing wait between, before it counts as not served."""
-CONFIRM_S = 1.0
 TRIES_MAX = 8
 """By hand, the attempts in a row without progress before it ends: about two minutes."""
-
-
-class Filler:
-    """Fills gaps page by page over one database connection and one REST connection, both owned by one thread.
-
-    Counters: `filled` ids that were missing and are stored now, `given_up` ids that nobody can fill.
-    """
-
-    def __init__(self, rest: Rest, rejects: Rejects, wait: Callable[[float], object] = time.sleep) -> None:
-        self.filled = 0
-        self.given_up = 0
-        self._rest = rest
-        self._rejects = rejects
-        self._wait = wait
-        self._passed_over: Counter[tuple[str, int]] = Counter()
-
-    def fill_page(self, connection: db.Connection, gap: Gap, later: Sequence[Gap] = ()) -> int:
-        """How many ids from the begin of `gap` on are settled, stored or given up, after one call of the exchange.
-
-        A page costs the same however long it is, so what it holds of the `later` gaps of the symbol is stored too. 0:
-        the exchange has not got as far yet, or must pass over the ids once more to be believed. Raises RestError,
-        db.DatabaseError.
-        """
-        first = gap.first_trade_id
-        limit = min(later[-1].last_trade_id - first + 1 if later else gap.missing, PAGE_TRADES_MAX)
-        page = self._rest.fetch_trades(gap.symbol, first, limit)
-        for reason, text in page.refused:
-            self._rejects.put(reason, text)
-        trades = _inside([gap, *later], page.trades)
-        refused: list[int] = []
-        if trades:
-            self._insert(connection, trades, refused)
-        for trade_id in refused:
-            self._give_up(connection, gap.symbol, (trade_id, trade_id), trade_ids.REFUSED)
-        settled = self._run_length(first, [trade.trade_id for trade in trades if trade.trade_id <= gap.last_trade_id])
-        if settled or not (page.trades or page.refused):
-            return settled
-        # Where rows came and none of them is a trade, the first id at least is not to be had.
-        served = min((trade.trade_id for trade in page.trades), default=first + 1)
-        return self._pass_over(connection, gap, served, trade_ids.NOT_SERVED if page.trades else trade_ids.INVALID)
-
-    def _insert(self, connection: db.Connection, trades: Sequence[db.Trade], refused: list[int]) -> None:
-        def refuse(trade: db.Trade, words: str) -> None:
-            refused.append(trade.trade_id)
-            self._rejects.put(f"the database refuses it: {words}", repr(trade))
-
-        self.filled += db.insert_acceptable(connection, trades, refuse)
-
-    @staticmethod
-    def _run_length(first: int, ids: Sequence[int]) -> int:
-        """How many of first, first + 1, … are in `ids`."""
-        present = set(ids)
-        length = 0
-        while first + length in present:
-            length += 1
-        return length
-
-    def _pass_over(self, connection: db.Connection, gap: Gap, served: int, reason: str) -> int:
-        """The exchange answered with `served` when asked for the begin of the gap: is what lies before not there?"""
-        key = (gap.symbol, gap.first_trade_id)
-        if served <= gap.first_trade_id:
-            log.warning("the exchange answers %s from id %d when asked for %d", gap.symbol, served, gap.first_trade_id)
-            return 0
-        self._passed_over[key] += 1
-        if self._passed_over[key] < CONFIRM_TIMES:
-            self._wait(CONFIRM_S * self._passed_over[key])
-            return 0
-        del self._passed_over[key]
-        last = min(served - 1, gap.last_trade_id)
-        self._give_up(connection, gap.symbol, (gap.first_trade_id, last), reason)
-        return last - gap.first_trade_id + 1
-
-    def _give_up(self, connection: db.Connection, symbol: str, ids: tuple[int, int], reason: str) -> None:
-        self.given_up += db.give_up(connection, symbol, *ids, reason)
-        log.warning("%s %d to %d stay missing: %s", symbol, *ids, reason)
-
-
-class Backfill(threading.Thread):
-    """The thread of the capture. `open` gaps and `missing` ids are as of its last look."""
-
-    def __init__(self, settings: config.Settings, cooldown: Cooldown, rejects: Rejects) -> None:
-        super().__init__(name="backfill", daemon=True)
-        self.open = 0
-        self.missing = 0
-        self._settings = settings
-        self._stop_asked = threading.Event()
-        self._rest = Rest(settings.rest_url, cooldown, self._stop_asked.wait)
-        self.filler = Filler(self._rest, rejects, self._stop_asked.wait)
-        self._connection: db.Connection | None = None
-        self._attempt = 0
-        self._asked = self._failed = ""
-
-    def stop(self) -> None:
-        """Asks the thread to end after the page it is at."""
-        self._stop_asked.set()
-
-    def run(self) -> None:
-        while not self._stop_asked.is_set():
-            try:
-                wait_s = self._look()
-            except (RestError, db.DatabaseError, private_mysql.ServerError) as error:
-                wait_s = self._step_back(error)
-            except Exception:
-                # A defect here must not end the capture, which goes on recording the gaps.
-                log.exception("the back-fill fails; it goes on in %.0f s", backoff_s(16))
-                wait_s = backoff_s(16)
-            self._stop_asked.wait(wait_s)
-        self._close()
-
-    def _look(self) -> float:
-        """Fills a page of the oldest gap that is due; the seconds until the next look."""
-        if self._connection is None:
-            self._connection = db.connect(self._settings)
-        gaps = db.open_gaps(self._connection)
-        self.open, self.missing = len(gaps), _missing(gaps)
-        due = [gap for gap in gaps if is_due(gap, datetime.now(UTC)) and gap.symbol in self._settings.symbols]
-        # After a failure it is another symbol's turn: one that the exchange refuses to serve must not stop the others.
-        due.sort(key=lambda gap: gap.symbol <= self._failed)
-        for number, gap in enumerate(due):
-            if self._stop_asked.is_set():
-                break
-            self._asked = gap.symbol
-            if self.filler.fill_page(self._connection, gap, _of_symbol(gap.symbol, due[number + 1 :])):
-                self._attempt = 0
-                return 0.0
-        if due:
-            # The exchange lags behind its own stream: nothing of any gap was to be had yet.
-            self._attempt += 1
-            return jittered(backoff_s(self._attempt))
-        self._attempt = 0
-        return LOOK_S
-
-    def _step_back(self, error: Exception) -> float:
-        if isinstance(error, db.DatabaseError | private_mysql.ServerError):
-            # What was waited for the exchange says nothing of the database, which may be back at once.
-            self._attempt = self._attempt if self._connection is None else 0
-            self._close()
-        else:
-            self._failed = self._asked
-        wait_s = jittered(backoff_s(self._attempt))
-        self._attempt += 1
-        log.warning("the back-fill waits %.1f s: %s", wait_s, error)
-        return wait_s
-
-    def _close(self) -> None:
-        if self._connection is not None:
-            db.close(self._connection)
-            self._connection = None
-        self._rest.close()
-
-
-def _of_symbol(symbol: str, gaps: Sequence[Gap]) -> list[Gap]:
-    return [gap for gap in gaps if gap.symbol == symbol]
-
-
-def _inside(gaps: Sequence[Gap], trades: Sequence[db.Trade]) -> list[db.Trade]:
-    """Those of `trades` that lie in one of `gaps`, which are in order of their ids."""
-    firsts = [gap.first_trade_id for gap in gaps]
-
-    def is_missing(trade_id: int) -> bool:
-        place = bisect_right(firsts, trade_id)
-        return place > 0 and trade_id <= gaps[place - 1].last_trade_id
-
-    return [trade for trade in trades if is_missing(trade.trade_id)]
-
-
-def is_due(gap: Gap, now: datetime) -> bool:
-    """Whether the exchange should be asked for `gap` now; also when the clock was set back since it was detected."""
-    age = now - gap.detected_at
-    return gap.reason not in trade_ids.GIVEN_UP and not timedelta() <= age < timedelta(seconds=GRACE_S)
 
 
 def fill_all(connection: db.Connection, filler: Filler, symbol: str | None) -> None:
     """Tries every open gap, given up or not, with a progress bar; ends when nothing more is to be had."""
     gaps = db.open_gaps(connection, symbol)
-    with tqdm(total=_missing(gaps), unit=" trades", disable=None, file=sys.stderr) as bar:
+    with tqdm(total=missing_in(gaps), unit=" trades", disable=None, file=sys.stderr) as bar:
         for name in dict.fromkeys(gap.symbol for gap in gaps):
-            _fill_symbol(connection, filler, _of_symbol(name, gaps), bar.update)
+            _fill_symbol(connection, filler, of_symbol(name, gaps), bar.update)
 
 
 def _fill_symbol(
@@ -225,7 +42,7 @@ def _fill_symbol(
     """Tries `gaps`, which are of one symbol, until they are settled or TRIES_MAX attempts in a row brought nothing."""
     tries = 0
     while gaps and tries < TRIES_MAX:
-        gap, missing = gaps[0], _missing(gaps)
+        gap, missing = gaps[0], missing_in(gaps)
         try:
             settled = filler.fill_page(connection, gap, gaps[1:])
         except (RestError, db.ContentionError) as error:
@@ -235,14 +52,10 @@ def _fill_symbol(
             tries = 0
             # What was given up stays open, so only what lies behind it is looked at again.
             gaps = _beyond(db.open_gaps(connection, gap.symbol), gap.first_trade_id + settled)
-            progress(max(0, missing - _missing(gaps)))
+            progress(max(0, missing - missing_in(gaps)))
         else:
             time.sleep(jittered(backoff_s(tries)))
             tries += 1
-
-
-def _missing(gaps: Sequence[Gap]) -> int:
-    return sum(gap.missing for gap in gaps)
 
 
 def _beyond(gaps: Sequence[Gap], first: int) -> list[Gap]:
@@ -268,7 +81,7 @@ def list_gaps(gaps: Sequence[Gap]) -> str:
     ]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    total = f"{_missing(gaps)} ids are missing in {len(gaps)} gaps"
+    total = f"{missing_in(gaps)} ids are missing in {len(gaps)} gaps"
     return "\n".join([*lines, total] if gaps else ["no id is missing"])
 
 
@@ -297,7 +110,7 @@ def main(argv: list[str] | None = None) -> int:
             _fill_by_hand(settings, connection, symbol)
         gaps = db.open_gaps(connection, symbol)
         db.close(connection)
-    except (config.ConfigError, db.DatabaseError, private_mysql.ServerError) as error:
+    except (config.ConfigError, db.DatabaseError) as error:
         console.write_out(log_writer)
         print(f"backfill.py: {error}", file=sys.stderr)
         return 2

@@ -27,16 +27,16 @@ from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import config
 import db
-import private_mysql
 from db import Connection, MinMax, Trade
 from model import candles as bars
 from model.candles import HOUR, MINUTE, Candle
 from report.html import Picture, as_html
 from report.options import parse_options
+from report.source import Mistake, Source, open_source, wanted_symbols
 from report.text import (
     Answer,
     Marks,
@@ -70,19 +70,6 @@ _MILLISECOND = timedelta(milliseconds=1)
 _price = attrgetter("price")
 
 
-class Mistake(Exception):
-    """A question that cannot be answered as it was put; one line that says what to do."""
-
-
-class Source(NamedTuple):
-    """What is read: the database of `settings`, the symbols with trades in it, and whether it stands in for another."""
-
-    connection: Connection
-    settings: config.Settings
-    symbols: list[str]
-    fallback: bool
-
-
 def main(argv: list[str] | None = None, *, now: datetime | None = None) -> int:
     """Answer the questions of the command line; 0, or 2 after one line on stderr. `now` is this machine's clock."""
     options, now = parse_options(argv, __doc__), _whole_ms(now or datetime.now(UTC))
@@ -99,7 +86,7 @@ def main(argv: list[str] | None = None, *, now: datetime | None = None) -> int:
             print(as_json(source.settings, answers), flush=True)
         else:
             print(as_text(source.settings, source.fallback, answers, sys.stdout.isatty()), flush=True)
-    except (Mistake, config.ConfigError, db.DatabaseError, private_mysql.ServerError) as error:
+    except (Mistake, config.ConfigError, db.DatabaseError) as error:
         print(f"query_examples.py: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except BrokenPipeError:
@@ -145,32 +132,6 @@ def _write(path: Path, content: bytes) -> None:
     print(f"query_examples.py: wrote {path}", file=sys.stderr)
 
 
-# ---- What is read.
-
-
-def open_source(settings: config.Settings, demo: bool) -> Source:
-    """The real database, or the demo's if `demo` or if only that has trades. Raises Mistake and those of connect()."""
-    if settings.private and not (settings.data_dir / "mysql" / "data").exists():
-        raise Mistake(f"nothing was captured in {settings.data_dir} yet: run `python ws_client.py`, or `make demo`")
-    wanted, *others = [config.demo_of(settings)] if demo else [settings, config.demo_of(settings)]
-    failure: db.FatalError | None = None
-    for candidate in (wanted, *others):
-        try:
-            connection = db.connect(candidate, read_only=True)
-            symbols = db.symbols(connection)
-        except db.FatalError as error:
-            # The demo's database may well be missing; what is wrong with the one that was meant is what counts.
-            failure = failure or (error if candidate is wanted else None)
-            continue
-        if symbols:
-            return Source(connection, candidate, symbols, candidate is not wanted)
-        connection.close()
-    if failure:
-        raise failure
-    way_out = "make demo" if demo else "python ws_client.py"
-    raise Mistake(f"no trade is stored in {wanted.mysql_database} yet: run `{way_out}`")
-
-
 def answer(source: Source, options: argparse.Namespace, now: datetime) -> Iterator[Answer]:
     """The answers to what `options` ask, symbol by symbol. Raises Mistake."""
     connection = source.connection
@@ -194,16 +155,6 @@ def answer(source: Source, options: argparse.Namespace, now: datetime) -> Iterat
                     yield _last(connection, newest, length, name)
                 for name, (resolution, number) in REPORT_CANDLES.items():
                     yield _candles(connection, newest, resolution, number, name)
-
-
-def wanted_symbols(source: Source, asked: Sequence[str]) -> Sequence[str]:
-    """The symbols to report on, all if none is `asked` for. Raises Mistake for one without a trade, ConfigError."""
-    wanted = config.parse_symbols("--symbol", ",".join(asked)) if asked else source.symbols
-    for symbol in wanted:
-        if symbol not in source.symbols:
-            database, stored = source.settings.mysql_database, ", ".join(source.symbols)
-            raise Mistake(f"no trade of {symbol} is stored in {database}; --symbol can be {stored}")
-    return wanted
 
 
 def _newest(connection: Connection, symbol: str) -> tuple[Trade, list[str]]:

@@ -26,17 +26,21 @@ import websocket
 
 import config
 import db
-import private_mysql
 from binance import checks as wire
 from binance.checks import Refusal
+from binance.limits import RATE_LIMITED_S, meaning, retry_after_s
+from capture import demo
 from capture.pipeline import Capture, CaptureError, Shared
 from capture.socket_reader import BufferedApp
-from db import Trade
+from model.trade import Trade
 from process import lock as file_lock
 from process import log as console
-from process.retry import BACKOFF_S_MAX, backoff_s, jittered, retry_after_s
+from process import retry
+from process.retry import backoff_s, jittered
 
 log = logging.getLogger("ws_client")
+
+_ELSEWHERE = "BINANCE_WS_URL=wss://data-stream.binance.vision may serve you (market data only, the same trades)"
 
 CONNECT_S_MAX = 10.0
 """For name, TCP, TLS and handshake; also how long the rest of a frame that has begun may take."""
@@ -48,10 +52,6 @@ STANDBY_S = 0.05
 """How often a connection is read that brings nothing new: it costs a third of the CPU, and takes over within that."""
 GC_OBJECTS = 20_000
 """New objects between two looks of the garbage collector; 700 is Python's default, a batch has up to 4,000 trades."""
-EXCHANGE_ENDS_S_MAX = 10.0
-"""For the stand-in exchange of --demo to end when it is told to; then it is killed."""
-RATE_LIMITED_S = 60.0
-"""The wait after an HTTP 429 or 418 without Retry-After: Binance's windows are a minute long."""
 
 
 # ---- The wire format. Only this part knows Binance's field letters (web-socket-streams.md, "Trade Streams").
@@ -298,30 +298,21 @@ class Connection(threading.Thread):
             self._shared.cooldown.order(wait_s)
             return wait_s
         # A refusal on purpose does not pass in a second.
-        return BACKOFF_S_MAX if self._error.status_code in (403, 451) else backoff_s(attempt)
+        return retry.BACKOFF_S_MAX if self._error.status_code in (403, 451) else backoff_s(attempt)
 
     def _explanation(self) -> str:
         error = self._error
         status = (
             getattr(error, "status_code", None) if isinstance(error, websocket.WebSocketBadStatusException) else None
         )
-        if status in _STATUSES:
-            return f"HTTP {status}: {_STATUSES[status]}"
+        if status is not None and (words := meaning(status, _ELSEWHERE)):
+            return f"HTTP {status}: {words}"
         if isinstance(error, websocket.WebSocketAddressException | socket.gaierror):
             return (
                 f"the name in BINANCE_WS_URL={self._shared.ws_url} is not resolved; is there a network? "
                 "`make demo` captures from a stand-in exchange without one"
             )
         return str(error)[:300] if error else "the connection was cut"
-
-
-_ELSEWHERE = "BINANCE_WS_URL=wss://data-stream.binance.vision may serve you (market data only, the same trades)"
-_STATUSES = {
-    403: f"the exchange's firewall refuses this address or request; {_ELSEWHERE}",
-    418: "this address is banned for a while, because it carried on after HTTP 429; waiting as told",
-    429: "too many requests from this address; waiting as told",
-    451: f"Binance does not serve the country of this address; {_ELSEWHERE}",
-}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -333,16 +324,16 @@ def main(argv: list[str] | None = None) -> int:
         settings = _settings(arguments)
         _claim(settings.capture_dir)
         if arguments.demo:
-            exchange, settings = _start_exchange(settings)
+            exchange, settings = demo.start(settings)
         return _capture(settings, arguments)
-    except (config.ConfigError, CaptureError, db.DatabaseError, private_mysql.ServerError, OSError) as error:
+    except (config.ConfigError, CaptureError, db.DatabaseError, OSError) as error:
         # The line that says what the operator must do is the last one.
         console.write_out(log_writer)
         print(f"ws_client.py: {error}", file=sys.stderr)
         return 2
     finally:
         if exchange is not None:
-            _end(exchange)
+            demo.end(exchange)
 
 
 def _capture(settings: config.Settings, arguments: argparse.Namespace) -> int:
@@ -386,44 +377,6 @@ def _claim(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if file_lock.AVAILABLE and not file_lock.try_alone(file_lock.open_lock(folder / "capture.lock")):
         raise CaptureError(f"another capture uses DATA_DIR={folder}; stop it, or give this one another DATA_DIR")
-
-
-def _start_exchange(settings: config.Settings) -> tuple[subprocess.Popen[str], config.Settings]:
-    """The stand-in exchange as a child, and the settings that point to it; its trades continue the stored ones."""
-    connection = db.connect(settings)
-    newest = {symbol: db.latest(connection, symbol) for symbol in settings.symbols}
-    db.close(connection)
-    starts = [f"{symbol}={trade.trade_id + 1}" for symbol, trade in newest.items() if trade is not None]
-    command = [sys.executable, "-m", "tools.exchange", "--port", "0", "--symbols", ",".join(settings.symbols)]
-    command += ["--start-id", ",".join(starts)] if starts else []
-    # Its standard input is a pipe of ours, so that it ends with this process however that ends; a session of its own
-    # keeps the terminal's Ctrl-C from it until the last trade is stored.
-    child = subprocess.Popen(
-        [*command, "--until-stdin-closes"],
-        cwd=Path(__file__).parent,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    assert child.stdout is not None
-    words = child.stdout.readline().split()
-    if len(words) != 3 or words[0] != "listening":
-        _end(child)
-        raise CaptureError(
-            "the stand-in exchange did not start; `pip install -r requirements-tools.txt` (or `make demo`)"
-        )
-    return child, settings._replace(ws_url=words[1], rest_url=words[2])
-
-
-def _end(exchange: subprocess.Popen[str]) -> None:
-    exchange.terminate()
-    try:
-        exchange.wait(EXCHANGE_ENDS_S_MAX)
-    except subprocess.TimeoutExpired:
-        log.warning("the stand-in exchange has not ended for %.0f s and is killed", EXCHANGE_ENDS_S_MAX)
-        exchange.kill()
-        exchange.wait()
 
 
 def _parser() -> argparse.ArgumentParser:

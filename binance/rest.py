@@ -15,8 +15,8 @@ import msgspec
 import urllib3
 
 from binance import checks as wire
-from db import Trade
-from process.retry import Cooldown, retry_after_s
+from binance.limits import RATE_LIMITED_S, Cooldown, meaning, retry_after_s
+from model.trade import Trade
 
 log = logging.getLogger("rest")
 
@@ -34,14 +34,9 @@ CALL_S_MAX = 30.0
 READ_BYTES_MAX = 64 * 2**10
 BODY_BYTES_MAX = 8 * 2**20
 """A page of 1,000 trades is 150 KB, exchangeInfo of one symbol 10 KB."""
-RATE_LIMITED_S = 60.0
-"""The wait after an HTTP 429 or 418 without Retry-After: Binance's windows are a minute long."""
+
 
 _ELSEWHERE = "another BINANCE_REST_URL, such as https://data-api.binance.vision, may serve you"
-_STATUSES = {
-    403: f"the exchange's firewall refuses this address or request; {_ELSEWHERE}",
-    451: f"Binance does not serve the country of this address; {_ELSEWHERE}",
-}
 
 
 class RestError(Exception):
@@ -182,7 +177,7 @@ class Rest:
             left_s = self._cooldown.left_s()
             return f"HTTP {status}: too many requests from this address; waiting {left_s:.0f} s as told"
         words = " ".join(body[:200].decode("utf-8", "replace").split())
-        return f"HTTP {status}: {_STATUSES.get(status) or words}"
+        return f"HTTP {status}: {meaning(status, _ELSEWHERE) or words}"
 
 
 def _body(answer: urllib3.BaseHTTPResponse) -> bytes:

@@ -10,12 +10,14 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 import config
-from backfill import Backfill
+from binance.limits import ConnectBudget, Cooldown
+from capture import progress
+from capture.gap_filler import Backfill
+from capture.inbox import Inbox
 from capture.rejects import Rejects
-from capture.standby import Connection, Limits, Standby
-from capture.writer import Inbox, Writer
+from capture.standby import Limits, Standby, Watched
+from capture.writer import Writer
 from process import log as console
-from process.retry import ConnectBudget, Cooldown
 
 log = logging.getLogger("capture")
 
@@ -53,7 +55,7 @@ class Capture:
     def __init__(
         self,
         settings: config.Settings,
-        connect: Callable[[str, Shared], Connection],
+        connect: Callable[[str, Shared], Watched],
         size: int,
         limits: Limits | None = None,
     ) -> None:
@@ -85,7 +87,7 @@ class Capture:
             self._backfill.stop()
         self._finish()
 
-    def _connection(self, name: str) -> Connection:
+    def _connection(self, name: str) -> Watched:
         return self._connect(name, self._shared)
 
     def _watch(self, end: float) -> None:
@@ -117,7 +119,7 @@ class Capture:
         state = [] if self._writer.online else ["DATABASE AWAY"]
         state += [] if self._standby.open else ["NO CONNECTION"]
         numbers = console.counters_text([(name, counters[name]) for name in shown])
-        return " · ".join([*state, *(console.symbol_text(line, seconds) for line in lines), numbers])
+        return " · ".join([*state, *(progress.symbol_text(line, seconds) for line in lines), numbers])
 
     def counters(self) -> dict[str, int]:
         """All counters, in trades where nothing else is said: parsed = inserted + duplicate + dropped + left over."""

@@ -2,19 +2,18 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from datetime import timedelta
 from decimal import Decimal
 from operator import itemgetter
 from typing import NamedTuple
 
-from db import Trade
+from model.lag import lag_ms, percentiles
+from model.trade import Trade
 
 LAGS_MAX = 10_000
 """Lags kept per symbol and interval; a batch contributes LAGS_PER_BATCH_MAX at most, spread evenly over it."""
 LAGS_PER_BATCH_MAX = 64
 
 _symbol = itemgetter(0)
-_MILLISECOND = timedelta(milliseconds=1)
 
 
 class Line(NamedTuple):
@@ -44,8 +43,9 @@ class Stats:
         self._last.update(zip(map(_symbol, trades), trades, strict=True))
         for trade in trades[:: -(-len(trades) // LAGS_PER_BATCH_MAX)]:
             lags = self._lags.setdefault(trade.symbol, [])
-            if trade.received_at is not None and len(lags) < LAGS_MAX:
-                lags.append((trade.received_at - trade.timestamp) // _MILLISECOND)
+            lag = lag_ms(trade)
+            if lag is not None and len(lags) < LAGS_MAX:
+                lags.append(lag)
 
     def take(self, symbols: Sequence[str]) -> list[Line]:
         """A line per symbol of what was added since the last call, and begins a new interval."""
@@ -62,9 +62,15 @@ class Stats:
         ]
 
 
-def percentiles(values: list[int]) -> tuple[int | None, int | None]:
-    """The median and the 99th percentile (nearest rank) of `values`; None when there are none."""
-    if not values:
-        return None, None
-    ordered = sorted(values)
-    return ordered[(len(ordered) - 1) // 2], ordered[-(-99 * len(ordered) // 100) - 1]
+def symbol_text(line: Line, seconds: float) -> str:
+    """One symbol's part of the line: last price, trades per second, lag (median/p99, exchange's clock to ours)."""
+    if line.price is None:
+        return f"{line.symbol} no trade yet"
+    lag = "" if line.lag_ms_median is None else f" lag {line.lag_ms_median}/{line.lag_ms_p99} ms"
+    return f"{line.symbol} {price_text(line.price)} {line.trades / seconds:.1f}/s{lag}"
+
+
+def price_text(price: Decimal) -> str:
+    """The price as the exchange wrote it, less the zeros that only pad it, but with two decimals at least."""
+    whole, _, decimals = f"{price:f}".partition(".")
+    return f"{whole}.{decimals.rstrip('0'):0<2}"

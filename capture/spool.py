@@ -15,7 +15,7 @@ from typing import IO, NamedTuple
 
 import msgspec
 
-from db import Trade
+from model.trade import Trade
 
 log = logging.getLogger("spool")
 

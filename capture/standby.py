@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 log = logging.getLogger("watch")
 
 
-class Connection(Protocol):
+class Watched(Protocol):
     """What is watched: see ws_client.Connection."""
 
     name: str
@@ -49,10 +49,10 @@ class Limits(NamedTuple):
     join_s_max: float = 5.0
 
 
-class _Watched:
+class _Slot:
     """A connection and what was last seen of it."""
 
-    def __init__(self, connection: Connection, now: float) -> None:
+    def __init__(self, connection: Watched, now: float) -> None:
         self.connection = connection
         self.started_at = now
         self._signs = -1
@@ -85,15 +85,14 @@ class _Watched:
 class Standby:
     """N connections side by side; whichever delivers a trade first wins, so that one may die without a loss."""
 
-    def __init__(self, make: Callable[[str], Connection], size: int, limits: Limits, now: float) -> None:
-        self.replaced = 0
+    def __init__(self, make: Callable[[str], Watched], size: int, limits: Limits, now: float) -> None:
         self._make = make
         self._limits = limits
         self._made = 0
-        self._gone: list[Connection] = []
-        self._leaving: list[Connection] = []
+        self._gone: list[Watched] = []
+        self._leaving: list[Watched] = []
         self._current = [self._watched(now) for _ in range(size)]
-        self._next: dict[int, _Watched] = {}
+        self._next: dict[int, _Slot] = {}
 
     def tick(self, now: float) -> None:
         """Looks at each connection once."""
@@ -112,7 +111,7 @@ class Standby:
         for connection in connections + self._leaving:
             connection.join(self._limits.join_s_max)
 
-    def connections(self) -> list[Connection]:
+    def connections(self) -> list[Watched]:
         """All that ever were, for their counters."""
         return self._gone + [watched.connection for watched in self._all()]
 
@@ -121,15 +120,15 @@ class Standby:
         """How many are open now."""
         return sum(watched.connection.opened_at is not None for watched in self._all())
 
-    def _all(self) -> Iterator[_Watched]:
+    def _all(self) -> Iterator[_Slot]:
         yield from self._current
         yield from self._next.values()
 
-    def _watched(self, now: float) -> _Watched:
+    def _watched(self, now: float) -> _Slot:
         self._made += 1
         connection = self._make(f"connection {self._made}")
         connection.start()
-        return _Watched(connection, now)
+        return _Slot(connection, now)
 
     def _newest(self) -> dict[str, int]:
         """Per symbol the newest id that any connection has delivered."""
@@ -160,9 +159,8 @@ class Standby:
         """Cuts the socket; the connection's thread opens the next one by itself."""
         connection = self._current[slot].connection
         log.warning("%s: %s: replacing it", connection.name, why)
-        self.replaced += 1
         connection.drop()
-        self._current[slot] = _Watched(connection, now)
+        self._current[slot] = _Slot(connection, now)
 
     def _take_over(self, slot: int, now: float) -> None:
         """Lets the successor have the slot once it delivers, or once the old one was kept long enough."""

@@ -1,31 +1,25 @@
 """The writer: the one thread that stores the stream's trades, through the database's outages (spool.py).
 
-Callback threads put trades into the inbox and never wait; the writer drains whatever is there, so a batch is one trade
-when it is calm and thousands in a burst. A batch is forgotten only after its commit or after it is on the disk.
+A batch is forgotten only after its commit or after it is on the disk.
 """
 
 import logging
 import math
-import queue
 import threading
 import time
-from collections.abc import Sequence
 
 import config
 import db
-import private_mysql
+from capture.inbox import Inbox
 from capture.progress import Stats
 from capture.rejects import Rejects
 from capture.spool import Spool
-from db import Trade
 from model.gaps import AWAY, MISSED, Gap
+from model.trade import Trade
 from process.retry import backoff_s, jittered
 
 log = logging.getLogger("writer")
 
-QUEUE_TRADES_MAX = 100_000
-"""About 50 MB, 20 s of the busiest market. At the bound a trade is dropped and counted; its gap row makes it good."""
-BATCH_TRADES_MAX = 4_000
 IDLE_S_MAX = 0.5
 """The longest wait for a trade before the writer looks after an outage again."""
 NOT_WRITABLE_S_MIN = 5.0
@@ -34,69 +28,6 @@ COMPLAIN_S = 10.0
 """A disk that takes nothing is tried again several times a second, but not spoken of so often."""
 DRAIN_S_MAX = 30.0
 """At the end the spool is replayed for at most so long; the rest waits on the disk for the next start."""
-RECENT_IDS = 65_536
-"""How many ids back a repeated trade is recognised in memory; a power of two."""
-
-
-class Inbox:
-    """The bounded queue between the callbacks and the writer, with the memory of which trades went through it.
-
-    `put` is called by several threads. Their race can only let a repeated trade through, which the database ignores.
-    """
-
-    def __init__(self, symbols: Sequence[str], size_max: int = QUEUE_TRADES_MAX) -> None:
-        # SimpleQueue is several times faster than Queue; put() keeps the bound, to within one trade per thread.
-        self._queue: queue.SimpleQueue[Trade | None] = queue.SimpleQueue()
-        self._size_max = size_max
-        self._overflowing = False
-        self._recent = {symbol: [0] * RECENT_IDS for symbol in symbols}
-        self.stop_asked = False
-        self.stopped = False
-
-    def put(self, trade: Trade) -> str:
-        """Hands a trade to the writer; says what became of it: "new", "repeated" or "dropped"."""
-        recent = self._recent[trade.symbol]
-        slot = trade.trade_id % RECENT_IDS
-        if recent[slot] == trade.trade_id:
-            return "repeated"
-        if self._overflows():
-            return "dropped"
-        recent[slot] = trade.trade_id
-        self._queue.put(trade)
-        return "new"
-
-    def _overflows(self) -> bool:
-        """Whether the bound is reached; from then on until the queue is half empty, so that what is lost is one run of
-        ids per symbol and not every other trade."""
-        size = self._queue.qsize()
-        if size < self._size_max and not (self._overflowing and size > self._size_max // 2):
-            self._overflowing = False
-        elif not self._overflowing:
-            self._overflowing = True
-            log.error("the inbox is full (%d trades): new ones are dropped until it is half empty", size)
-        return self._overflowing
-
-    def stop(self) -> None:
-        """The last message: no trade follows."""
-        self.stop_asked = True
-        self._queue.put(None)
-
-    def take(self, wait_s: float) -> list[Trade]:
-        """What is there, at most BATCH_TRADES_MAX; waits up to `wait_s` seconds for the first. For the writer only."""
-        try:
-            items = [self._queue.get(timeout=wait_s) if wait_s > 0 else self._queue.get_nowait()]
-        except queue.Empty:
-            return []
-        more = min(self._queue.qsize(), BATCH_TRADES_MAX - 1)
-        items += [self._queue.get_nowait() for _ in range(more)]
-        trades = [trade for trade in items if trade is not None]
-        # Not only when it comes last: a callback thread that did not end in time may put a trade behind it.
-        self.stopped = self.stopped or len(trades) < len(items)
-        return trades
-
-    def __len__(self) -> int:
-        # The message to stop is no trade.
-        return max(0, self._queue.qsize() - (self.stop_asked and not self.stopped))
 
 
 class Writer(threading.Thread):
@@ -120,7 +51,6 @@ class Writer(threading.Thread):
         self._spool = Spool(settings.capture_dir / "spool")
         self._connection: db.Connection | None = None
         self._held: list[Trade] = []
-        self._was_online = False
         self._attempt = 0
         self._retry_at = 0.0
         self._complain_at = 0.0
@@ -218,14 +148,9 @@ class Writer(threading.Thread):
     def _connect(self) -> bool:
         try:
             self._connection = db.connect(self._settings)
-        except private_mysql.ServerError as error:
-            # A server that never started is the operator's to mend; one that ran will be started again.
-            self._step_back(db.GoneError(str(error)) if self._was_online else db.FatalError(str(error)))
-            return False
         except db.DatabaseError as error:
             self._step_back(error)
             return False
-        self._was_online = True
         if self._attempt:
             log.warning("the database is back")
         return True

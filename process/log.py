@@ -1,4 +1,4 @@
-"""What a person sees: the log on stderr, coloured on a terminal and plain in a pipe, and the line every few seconds."""
+"""The log on stderr: coloured on a terminal, plain in a pipe, written by a thread of its own."""
 
 import atexit
 import contextlib
@@ -8,10 +8,7 @@ import queue
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from decimal import Decimal
 from typing import TextIO
-
-from capture.progress import Line
 
 RECORDS_MAX = 10_000
 """Log records that wait for a terminal that takes none."""
@@ -72,20 +69,6 @@ def write_out(listener: logging.handlers.QueueListener) -> None:
     """Writes what waits and ends the thread, so that what is printed next comes last; a second call does nothing."""
     if listener._thread is not None:
         listener.stop()
-
-
-def symbol_text(line: Line, seconds: float) -> str:
-    """One symbol's part of the line: last price, trades per second, lag (median/p99, exchange's clock to ours)."""
-    if line.price is None:
-        return f"{line.symbol} no trade yet"
-    lag = "" if line.lag_ms_median is None else f" lag {line.lag_ms_median}/{line.lag_ms_p99} ms"
-    return f"{line.symbol} {price_text(line.price)} {line.trades / seconds:.1f}/s{lag}"
-
-
-def price_text(price: Decimal) -> str:
-    """The price as the exchange wrote it, less the zeros that only pad it, but with two decimals at least."""
-    whole, _, decimals = f"{price:f}".partition(".")
-    return f"{whole}.{decimals.rstrip('0'):0<2}"
 
 
 def counters_text(counters: Sequence[tuple[str, int]]) -> str:

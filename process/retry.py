@@ -1,20 +1,11 @@
-"""When to try again: the back-off, the pause that the exchange orders, and its limit on connection attempts."""
+"""When to try again: the back-off and its jitter."""
 
 import random
-import threading
-import time
-from collections import deque
-from collections.abc import Callable
 
 BACKOFF_S_MIN = 0.5
 BACKOFF_S_MAX = 30.0
 JITTER = 0.25
 """A wait is lengthened by up to this part of itself, so that clients that fell together do not return together."""
-CONNECTS_MAX = 250
-CONNECTS_WINDOW_S = 300.0
-"""Binance allows 300 attempts per 5 minutes and address (web-socket-streams.md); the rest is for other programs."""
-RETRY_AFTER_S_MAX = 3 * 86_400.0
-"""The longest ban that Binance announces (rest-api.md: 2 minutes to 3 days); more is not believed."""
 
 
 def backoff_s(attempt: int) -> float:
@@ -25,46 +16,3 @@ def backoff_s(attempt: int) -> float:
 def jittered(wait_s: float) -> float:
     """`wait_s`, lengthened at random by up to JITTER of itself."""
     return wait_s * (1 + JITTER * random.random())
-
-
-def retry_after_s(text: str | None, default_s: float) -> float:
-    """The seconds of a Retry-After header; `default_s` when it is missing or no whole number of seconds."""
-    if text is None or not (text.strip().isascii() and text.strip().isdigit()):
-        return default_s
-    return min(float(text), RETRY_AFTER_S_MAX)
-
-
-class Cooldown:
-    """The time until which the exchange wants no request from this address: one for the streams and REST together."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._until = 0.0
-        self._lock = threading.Lock()
-
-    def order(self, wait_s: float) -> None:
-        """Nothing may be sent for `wait_s` seconds from now; a longer order that stands already stays."""
-        with self._lock:
-            self._until = max(self._until, self._clock() + wait_s)
-
-    def left_s(self) -> float:
-        """The seconds still to wait, 0 when there is no order."""
-        return max(0.0, self._until - self._clock())
-
-
-class ConnectBudget:
-    """At most CONNECTS_MAX connection attempts in any CONNECTS_WINDOW_S seconds, over all connections."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._attempts: deque[float] = deque(maxlen=CONNECTS_MAX)
-        self._lock = threading.Lock()
-
-    def wait_s(self) -> float:
-        """The seconds until an attempt is allowed; 0: it is allowed now, and counted."""
-        with self._lock:
-            now = self._clock()
-            if len(self._attempts) == CONNECTS_MAX and now - self._attempts[0] < CONNECTS_WINDOW_S:
-                return CONNECTS_WINDOW_S - (now - self._attempts[0])
-            self._attempts.append(now)
-            return 0.0

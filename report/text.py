@@ -9,8 +9,8 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 
 import config
-from db import Trade
 from model.candles import Candle
+from model.trade import Trade
 
 LINE_CHARS_MAX = 100
 SQL_INDENT = "  "

@@ -15,9 +15,10 @@ from mysql.connector.connection import MySQLConnection
 from mysql.connector.errors import get_mysql_exception
 
 import config
-import private_mysql
 from model.gaps import Span
-from storage.errors import FatalError, RefusedError, guard
+from mysqld import shared
+from mysqld.program import ServerError
+from storage.errors import FatalError, GoneError, RefusedError, guard
 
 try:
     from _mysql_connector import MySQLInterfaceError  # type: ignore[import-not-found]
@@ -59,12 +60,12 @@ def connect(
     """A connection to the database of `settings` (default: the environment's), which is created when it is missing.
 
     UTC, strict, utf8mb4, READ COMMITTED, autocommit. With `read_only` the session cannot write, and nothing is
-    created. Without a configured server the private one is used. Raises GoneError, FatalError, ServerError.
+    created. Without a configured server the private one is used. Raises GoneError or FatalError.
     """
     settings = settings or config.load()
     if settings.private:
         settings = settings._replace(
-            mysql_unix_socket=str(private_mysql.use(settings.data_dir)), mysql_user="root", mysql_password=""
+            mysql_unix_socket=_private_socket(settings.data_dir), mysql_user="root", mysql_password=""
         )
     try:
         connection = _open(settings, settings.mysql_database, read_s_max or (READ_S_MAX if read_only else WRITE_S_MAX))
@@ -78,6 +79,17 @@ def connect(
     else:
         apply_schema(connection)
     return connection
+
+
+def _private_socket(data_dir: Path) -> str:
+    """The socket of the private server. One that cannot be started is the operator's to mend; one that ran for this
+    process and is gone is worth another try."""
+    try:
+        return str(shared.use(data_dir))
+    except shared.ServerGoneError as error:
+        raise GoneError(str(error)) from error
+    except ServerError as error:
+        raise FatalError(str(error)) from error
 
 
 def close(connection: Connection) -> None:

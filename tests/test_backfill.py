@@ -21,15 +21,17 @@ import pytest
 import backfill
 import config
 import db
-from backfill import Backfill, Filler, is_due
 from binance import rest
+from binance.limits import Cooldown
 from binance.rest import Rest, RestError
+from capture import gap_filler
+from capture.gap_filler import Backfill, Filler, is_due
 from capture.rejects import Rejects
 from model.gaps import INVALID, MISSED, NOT_SERVED, REFUSED, Gap
 from process import retry
-from process.retry import Cooldown
+from process.child import ROOT
 from tests.support.scripted_rest import Reply, ScriptedRest, row, rows
-from tests.support.servers import ROOT, Server
+from tests.support.servers import Server
 from tests.support.stand_in import StandIn, wait_until
 from tests.support.tables import ask, check, runs, stored_ids
 
@@ -232,7 +234,7 @@ def test_a_hole_is_believed_the_third_time_and_stays_open_with_its_reason(
         check(connection)
     assert settled[:4] == [1_000, 499, 0, 0]
     assert settled[4] == 100
-    assert waits == [backfill.CONFIRM_S, 2 * backfill.CONFIRM_S]
+    assert waits == [gap_filler.CONFIRM_S, 2 * gap_filler.CONFIRM_S]
     assert (filler.filled, filler.given_up) == (3_898, 100)
     ((gap,),) = [db.open_gaps(connection)]
     assert (gap.first_trade_id, gap.last_trade_id, gap.reason) == (OLDEST + 1_500, OLDEST + 1_599, NOT_SERVED)

@@ -15,12 +15,12 @@ import pytest
 import websocket
 
 import ws_client
+from binance.limits import ConnectBudget, Cooldown
 from capture import socket_reader as buffered_app
+from capture.inbox import Inbox
 from capture.pipeline import Shared
 from capture.rejects import Rejects
-from capture.writer import Inbox
 from process import retry
-from process.retry import ConnectBudget, Cooldown
 from tests.support.scripted_stream import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Peer, ScriptedStream, frame
 from tests.support.servers import free_port
 from tests.support.stand_in import StandIn, wait_until

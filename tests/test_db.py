@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import config
 import db
-from db import Trade
+from model.trade import Trade
 from storage.values import ROWS_PER_STATEMENT_MAX
 from tests.support.tables import ask
 

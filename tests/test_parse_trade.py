@@ -15,7 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from binance import checks as wire
-from db import Trade
+from model.trade import Trade
 from tools.exchange import malformed
 from ws_client import NotATrade, parse_trade
 

@@ -17,8 +17,11 @@ import pytest
 
 import private_mysql
 from mysqld import program as mysql_server
-from private_mysql import ServerError, leave, revive, use
+from mysqld import shared
+from mysqld.program import ServerError
+from mysqld.shared import leave, revive, use
 from process import lock as file_lock
+from process.child import ROOT
 from tests.support import servers
 
 WAIT_S_MAX = 30.0
@@ -30,7 +33,7 @@ on_linux = pytest.mark.skipif(not Path("/proc/locks").exists(), reason="only Lin
 _USER = """
 import pathlib, sys
 import private_mysql
-print(private_mysql.use(pathlib.Path(sys.argv[1])), flush=True)
+print(shared.use(pathlib.Path(sys.argv[1])), flush=True)
 sys.stdin.read()
 """
 
@@ -41,7 +44,7 @@ class User:
     def __init__(self, data_dir: Path) -> None:
         line = [sys.executable, "-c", _USER, str(data_dir)]
         self.process = subprocess.Popen(
-            line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=servers.ROOT, start_new_session=True
+            line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, start_new_session=True
         )
 
     def socket(self) -> str:
@@ -74,9 +77,9 @@ def data_dir() -> Iterator[Path]:
         place = folder / "my data"
         yield place
         leave(place)
-        if private_mysql.is_running(place / "mysql"):
+        if shared.is_running(place / "mysql"):
             os.kill(pid_of(place), signal.SIGKILL)
-            wait_until(lambda: not private_mysql.is_running(place / "mysql"))
+            wait_until(lambda: not shared.is_running(place / "mysql"))
 
 
 @pytest.fixture
@@ -107,7 +110,7 @@ def pid_of(data_dir: Path) -> int:
 
 def is_running(data_dir: Path) -> bool:
     """Whether the server of `data_dir` runs."""
-    return private_mysql.is_running(data_dir / "mysql")
+    return shared.is_running(data_dir / "mysql")
 
 
 def kill_server(data_dir: Path) -> None:
@@ -131,7 +134,7 @@ def run_script(data_dir: Path, *arguments: str, **environ: str) -> subprocess.Co
         [sys.executable, "private_mysql.py", *arguments],
         capture_output=True,
         text=True,
-        cwd=servers.ROOT,
+        cwd=ROOT,
         env=os.environ | {"DATA_DIR": str(data_dir)} | environ,
         timeout=WAIT_S_MAX,
     )
@@ -327,7 +330,7 @@ def test_without_a_server_the_error_names_three_ways_out(data_dir: Path, monkeyp
 def test_without_flock_the_error_says_what_to_set(data_dir: Path) -> None:
     """On Windows the module can be imported, and its error names MYSQL_HOST."""
     code = "import sys; sys.modules['fcntl'] = None; import private_mysql; sys.exit(private_mysql.main(['status']))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=servers.ROOT)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
 
     assert done.returncode == 2
     assert "MYSQL_HOST" in done.stderr
@@ -415,12 +418,12 @@ def test_a_data_dir_that_cannot_be_is_named(data_dir: Path) -> None:
 def test_a_long_log_is_set_aside(data_dir: Path) -> None:
     """The log is bounded: a long one becomes mysql.log.1 when the server starts."""
     data_dir.mkdir()
-    (data_dir / "mysql.log").write_bytes(b"x" * (private_mysql.LOG_BYTES_MAX + 1))
+    (data_dir / "mysql.log").write_bytes(b"x" * (shared.LOG_BYTES_MAX + 1))
 
     use(data_dir)
 
-    assert (data_dir / "mysql.log.1").stat().st_size == private_mysql.LOG_BYTES_MAX + 1
-    assert (data_dir / "mysql.log").stat().st_size < private_mysql.LOG_BYTES_MAX
+    assert (data_dir / "mysql.log.1").stat().st_size == shared.LOG_BYTES_MAX + 1
+    assert (data_dir / "mysql.log").stat().st_size < shared.LOG_BYTES_MAX
 
 
 @on_linux

@@ -18,11 +18,12 @@ import pytest
 import config
 import db
 import query_examples
-from db import Trade
+from model.trade import Trade
 from mysqld import program as mysql_server
+from process.child import ROOT
 from report import options as query_options
 from report import text as report
-from tests.support.servers import ROOT, Server, free_port
+from tests.support.servers import Server, free_port
 
 SUBPROCESS_S_MAX = 60
 NOW = datetime(2025, 11, 20, 10, 15, 20, 345_678, tzinfo=UTC)

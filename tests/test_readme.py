@@ -4,11 +4,11 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+from process.child import ROOT
+
 README = ROOT / "README.md"
 _HELP = re.compile(r"```console\n\$ python (?P<command>[^\n]+ --help)\n(?P<output>.*?)```", re.DOTALL)
 

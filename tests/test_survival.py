@@ -384,7 +384,7 @@ def test_the_clock_steps(any_server: Server, tmp_path: Path) -> None:
 
 def test_no_space_under_data_dir(killable_server: PrivateServer, tmp_path: Path) -> None:
     """With the database away and no room for the spool, memory serves to its bound; what it drops is filled later."""
-    patches = QUICK | {"queue_trades_max": 500}
+    patches = QUICK | {"capture.inbox.QUEUE_TRADES_MAX": 500}
     with Rig(killable_server, tmp_path, ("--rate", "800")) as rig, rig.capture(patches=patches) as capture:
         rig.stores()
         # A bound on the size of the process's files is what a full disk looks like from inside.

@@ -20,8 +20,9 @@ import pytest
 
 import ws_client
 from binance import checks as wire
+from process.child import ROOT
 from tests.support.harness import QUICK, REAL, Rig
-from tests.support.servers import ROOT, PrivateServer, Server
+from tests.support.servers import PrivateServer, Server
 from tools.exchange.malformed import MALFORMED
 from tools.lab.children import Capture, wait_for
 

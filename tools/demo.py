@@ -3,11 +3,10 @@
 import argparse
 import subprocess
 import sys
-from pathlib import Path
 
 import ws_client
+from process import child
 
-ROOT = Path(__file__).resolve().parent.parent
 STOP_S_MAX = 15.0
 
 
@@ -18,29 +17,13 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return ws_client.main(["--demo", *arguments])
     finally:
-        assert api.stdin is not None
-        api.stdin.close()
-        try:
-            api.wait(STOP_S_MAX)
-        except subprocess.TimeoutExpired:
-            api.kill()
-            api.wait()
+        child.end(api, "the API", STOP_S_MAX)
 
 
 def _start_api() -> subprocess.Popen[str]:
-    """The API as a child that ends with this process, however that ends; says where it is."""
-    # Its standard input is a pipe of ours, which closes even if this process is killed; a session of its own keeps the
-    # terminal's Ctrl-C from it until the capture has stored its last trade.
-    api = subprocess.Popen(
-        [sys.executable, "-m", "tools.api", "--demo", "--or-any-port", "--until-stdin-closes"],
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    assert api.stdout is not None
-    address = api.stdout.readline().removeprefix("listening").strip()
+    """The API as a child, which ends with this process; says where it is."""
+    api = child.start(["-m", "tools.api", "--demo", "--or-any-port", "--until-stdin-closes"])
+    address = child.first_line(api).removeprefix("listening").strip()
     if address:
         print(f"The dashboard is at {address}/ and the API at {address}/docs", flush=True)
     else:

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from binance import rest
+from binance.limits import Cooldown
 from binance.rest import Rest, RestError, parse_rows
-from db import Trade
-from process.retry import Cooldown
+from model.trade import Trade
 from tests.support.scripted_rest import WEIGHT_HEADER, Reply, ScriptedRest, exchange_info, row, rows
 from tests.support.servers import free_port
 from tests.support.stand_in import StandIn

@@ -10,9 +10,11 @@ from decimal import Decimal
 
 import pytest
 
+from capture import progress
 from capture import progress as stats
-from capture.progress import Line, Stats, percentiles
-from db import Trade
+from capture.progress import Line, Stats
+from model.lag import percentiles
+from model.trade import Trade
 from process import log as console
 
 AT = datetime(2024, 8, 8, 23, 54, 15, tzinfo=UTC)
@@ -210,12 +212,12 @@ def test_a_defect_is_shown_with_its_traceback() -> None:
 )
 def test_a_price_is_shown_without_padding(price: str, text: str) -> None:
     """No exponent, no float, two decimals at least."""
-    assert console.price_text(Decimal(price)) == text
+    assert progress.price_text(Decimal(price)) == text
 
 
 def test_a_symbols_part_of_the_line() -> None:
     """With and without trades and lag; the lag can be negative."""
-    assert console.symbol_text(Line("BTCUSDT", Decimal("1.5"), 25, -3, 12), 10.0) == "BTCUSDT 1.50 2.5/s lag -3/12 ms"
-    assert console.symbol_text(Line("BTCUSDT", Decimal("1.5"), 0, None, None), 10.0) == "BTCUSDT 1.50 0.0/s"
-    assert console.symbol_text(Line("BTCUSDT", None, 0, None, None), 10.0) == "BTCUSDT no trade yet"
+    assert progress.symbol_text(Line("BTCUSDT", Decimal("1.5"), 25, -3, 12), 10.0) == "BTCUSDT 1.50 2.5/s lag -3/12 ms"
+    assert progress.symbol_text(Line("BTCUSDT", Decimal("1.5"), 0, None, None), 10.0) == "BTCUSDT 1.50 0.0/s"
+    assert progress.symbol_text(Line("BTCUSDT", None, 0, None, None), 10.0) == "BTCUSDT no trade yet"
     assert console.counters_text([("queue", 0), ("committed", 12)]) == "queue 0, committed 12"

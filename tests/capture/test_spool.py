@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from capture import spool
 from capture.spool import Spool
-from db import Trade
+from model.trade import Trade
 
 AT = datetime(2024, 8, 8, 23, 54, 15, 342_000, tzinfo=UTC)
 

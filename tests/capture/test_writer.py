@@ -17,9 +17,10 @@ import pytest
 import config
 import db
 from capture import spool, writer
+from capture.inbox import BATCH_TRADES_MAX, QUEUE_TRADES_MAX, RECENT_IDS, Inbox
 from capture.rejects import Rejects
-from capture.writer import Inbox, Writer
-from db import Trade
+from capture.writer import Writer
+from model.trade import Trade
 from process import retry
 from storage import session, values
 from tests.support import servers
@@ -45,7 +46,7 @@ def some(first: int, count: int, symbol: str = "BTCUSDT") -> list[Trade]:
 class Run:
     """A writer that runs until the block ends, and what was put into its inbox."""
 
-    def __init__(self, settings: config.Settings, size_max: int = writer.QUEUE_TRADES_MAX) -> None:
+    def __init__(self, settings: config.Settings, size_max: int = QUEUE_TRADES_MAX) -> None:
         settings.capture_dir.mkdir(parents=True, exist_ok=True)
         self.settings = settings
         self.verdicts: Counter[str] = Counter()
@@ -202,9 +203,9 @@ def test_the_inbox_forgets_after_65_536_ids() -> None:
     """A repetition from longer ago goes to the database, which knows it; a different id in its slot is new."""
     inbox = Inbox(SYMBOLS, 10)
     assert inbox.put(trade(1)) == "new"
-    assert inbox.put(trade(1 + writer.RECENT_IDS)) == "new"
+    assert inbox.put(trade(1 + RECENT_IDS)) == "new"
     assert inbox.put(trade(1)) == "new"
-    assert inbox.put(trade(writer.RECENT_IDS)) == "new"
+    assert inbox.put(trade(RECENT_IDS)) == "new"
 
 
 def test_the_inbox_gives_a_batch_and_waits_for_its_first() -> None:
@@ -212,9 +213,9 @@ def test_the_inbox_gives_a_batch_and_waits_for_its_first() -> None:
     inbox = Inbox(SYMBOLS)
     assert inbox.take(0) == []
     assert inbox.take(0.01) == []
-    for each in some(1, writer.BATCH_TRADES_MAX + 1):
+    for each in some(1, BATCH_TRADES_MAX + 1):
         inbox.put(each)
-    assert [len(inbox.take(0)) for _ in range(3)] == [writer.BATCH_TRADES_MAX, 1, 0]
+    assert [len(inbox.take(0)) for _ in range(3)] == [BATCH_TRADES_MAX, 1, 0]
 
 
 @pytest.mark.parametrize("late", [0, 1, 5])
@@ -289,8 +290,8 @@ def test_nothing_to_store_is_no_error(settings: config.Settings) -> None:
 def test_all_that_was_put_before_the_stop_is_stored(settings: config.Settings) -> None:
     """Several batches wait when the stop comes."""
     with Run(settings) as run:
-        run.put(some(1, 3 * writer.BATCH_TRADES_MAX))
-    assert len(stored(settings)) == 3 * writer.BATCH_TRADES_MAX
+        run.put(some(1, 3 * BATCH_TRADES_MAX))
+    assert len(stored(settings)) == 3 * BATCH_TRADES_MAX
     assert run.writer.left_over == 0
 
 
@@ -574,10 +575,10 @@ def test_a_stop_drains_memory_when_the_database_returns_in_time(
         monkeypatch.setattr(writer, "backoff_s", lambda _attempt: 1_000.0)
         run.put(some(1, 10))
         wait_until(lambda: len(run.inbox) == 0 and run.writer._retry_at > time.monotonic() + 100)
-        run.put(some(11, 2 * writer.BATCH_TRADES_MAX))
+        run.put(some(11, 2 * BATCH_TRADES_MAX))
         way.open()
     assert run.writer.left_over == 0
-    assert len(stored(settings)) == 10 + 2 * writer.BATCH_TRADES_MAX
+    assert len(stored(settings)) == 10 + 2 * BATCH_TRADES_MAX
 
 
 # Defects.

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from db import Trade
 from model import candles
 from model.candles import DAY, HOUR, MINUTE, Candle
+from model.trade import Trade
 
 LAST_MS = datetime(2025, 2, 28, 23, 59, 59, 999_000, tzinfo=UTC)
 """The last millisecond of a day and of a month."""

@@ -17,7 +17,7 @@ from matplotlib.image import imread
 import config
 import db
 import query_examples
-from db import Trade
+from model.trade import Trade
 from report import charts
 from storage import series as db_charts
 from storage.series import Lag, Step

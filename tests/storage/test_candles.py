@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 import config
 import db
-from db import Trade
 from model import candles
 from model.candles import Candle
+from model.trade import Trade
 from storage import ranges as db_ranges
 from storage.values import ROWS_PER_STATEMENT_MAX
 from tests.support.tables import ask, merged, rebuilt

@@ -14,7 +14,7 @@ import pytest
 
 import config
 import db
-from db import Trade
+from model.trade import Trade
 from storage import errors as db_errors
 from storage import session as db_session
 from tests.support.servers import PrivateServer, Server

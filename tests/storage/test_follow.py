@@ -6,9 +6,9 @@ from decimal import Decimal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from db import Trade
 from model import gaps
 from model.gaps import Gap
+from model.trade import Trade
 from storage.follow import Copied, Run, grown, in_no_gap
 
 MIDNIGHT = datetime(2025, 3, 1, tzinfo=UTC)

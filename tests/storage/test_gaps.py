@@ -16,8 +16,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 
 import config
 import db
-from db import Trade
 from model import gaps
+from model.trade import Trade
 from mysqld import program as mysql_server
 from tests.support.servers import PrivateServer, Server
 from tests.support.tables import COMPLETENESS, age, ask, check, ids_of, runs, stored_ids

@@ -9,8 +9,8 @@ import pytest
 
 import config
 import db
-from db import Trade
 from model import candles as bars
+from model.trade import Trade
 from storage import gaps as stored_gaps
 from storage import pages as db_pages
 from storage.gaps import OpenGaps

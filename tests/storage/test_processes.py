@@ -17,10 +17,11 @@ import pytest
 
 import config
 import db
-from db import Trade
 from model import gaps
+from model.trade import Trade
+from process.child import ROOT
 from storage import session as db_session
-from tests.support.servers import ROOT, Server
+from tests.support.servers import Server
 from tests.support.tables import COMPLETENESS, age, ask, check, merged, rebuilt, runs, stored_ids
 
 MIDNIGHT = datetime(2025, 3, 1, tzinfo=UTC)

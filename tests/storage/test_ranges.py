@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 import config
 import db
-from db import Trade
 from model import candles
+from model.trade import Trade
 from storage import gaps as stored_gaps
 from storage import transaction
 from tests.support.servers import Server

@@ -17,9 +17,10 @@ import pytest
 
 import config
 import db
-from db import Trade
+from model.trade import Trade
+from process.child import ROOT
 from storage import session as db_session
-from tests.support.servers import ROOT, PrivateServer, Server, free_port
+from tests.support.servers import PrivateServer, Server, free_port
 from tests.support.tables import ask
 from tests.support.tls import make_certificate, needs_openssl
 

@@ -23,12 +23,12 @@ PATCHED = ("-m", "tests.support.patched_capture", "--duration", str(LIFE_S_MAX))
 REAL = ("ws_client.py", "--duration", str(LIFE_S_MAX))
 
 QUICK: dict[str, Any] = {
-    "backfill.LOOK_S": 0.1,
-    "backfill.GRACE_S": 0.2,
-    "backfill.CONFIRM_S": 0.1,
+    "capture.gap_filler.LOOK_S": 0.1,
+    "capture.gap_filler.GRACE_S": 0.2,
+    "capture.gap_filler.CONFIRM_S": 0.1,
     "process.retry.BACKOFF_S_MIN": 0.05,
     "process.retry.BACKOFF_S_MAX": 0.5,
-    "process.retry.CONNECTS_WINDOW_S": 5.0,
+    "binance.limits.CONNECTS_WINDOW_S": 5.0,
     "ws_client.CONNECT_S_MAX": 1.0,
     "binance.rest.READ_S_MAX": 1.0,
     "storage.session.CONNECT_S_MAX": 1,

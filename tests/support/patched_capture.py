@@ -1,7 +1,7 @@
 """ws_client.py with other bounds, a clock that steps, or a death at a chosen statement: for tests of what takes long.
 
-PATCHES is a JSON object: "module.NAME" sets a module's constant, "limits" gives fields of watch.Limits,
-"queue_trades_max" bounds the inbox. SIGUSR1 moves this machine's clock an hour ahead, SIGUSR2 an hour back.
+PATCHES is a JSON object: "package.module.NAME" sets a module's constant, "limits" gives fields of standby.Limits.
+SIGUSR1 moves this machine's clock an hour ahead, SIGUSR2 an hour back.
 DIE_AT="before|after N WORDS" ends the process with SIGKILL at the N-th call of the server that contains WORDS, or at
 the N-th appending to the spool (WORDS "append") or removal of one of its segments (WORDS "unlink"). AWAY_S: for so
 many seconds the database refuses every commit.
@@ -22,28 +22,22 @@ from typing import Any
 
 import db
 import ws_client
-from capture import pipeline as capture
-from capture import spool, writer
-from capture import standby as watch
+from capture import pipeline, spool, standby
 
-_CLOCKED = ("ws_client", "db", "rejects", "backfill")
+_CLOCKED = ("ws_client", "storage.gaps", "capture.rejects", "capture.gap_filler")
 _STEP = timedelta(hours=1)
 
 
 def _set_constants(patches: dict[str, Any]) -> None:
     limits = patches.pop("limits", None)
     if limits is not None:
-        vars(capture)["Limits"] = functools.partial(watch.Limits, **limits)
-    if "queue_trades_max" in patches:
-        # A default value is bound when the module is loaded.
-        vars(writer.Inbox)["__init__"].__defaults__ = (patches.pop("queue_trades_max"),)
+        vars(pipeline)["Limits"] = functools.partial(standby.Limits, **limits)
     for name, value in patches.items():
+        # The program reads these through their module (tests/test_architecture.py), so one place is enough.
         module_name, _, constant = name.rpartition(".")
-        before = vars(importlib.import_module(module_name))[constant]
-        # Also where it was imported to: the real bound must not stay in force unnoticed.
-        for module in list(sys.modules.values()):
-            if vars(module).get(constant) is before:
-                setattr(module, constant, value)
+        module = importlib.import_module(module_name)
+        assert constant in vars(module), name
+        setattr(module, constant, value)
 
 
 class _OfDatetime(type):

@@ -5,7 +5,6 @@ from pathlib import Path
 from tools.lab.servers import (
     MYSQL_CACHE,
     POLL_S,
-    ROOT,
     PrivateServer,
     Server,
     copy_sparse,
@@ -17,7 +16,6 @@ from tools.lab.servers import (
 __all__ = [
     "MYSQL_CACHE",
     "POLL_S",
-    "ROOT",
     "SETTING_NAMES",
     "EnvironmentServer",
     "PrivateServer",

@@ -8,13 +8,13 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
-from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
 import websocket
 
-ROOT = Path(__file__).parents[2]
+from process.child import ROOT
+
 WAIT_S_MAX = 10.0
 BOTH = "/stream?streams=btcusdt@trade/ethusdt@trade"
 

@@ -20,8 +20,9 @@ import websocket
 
 import ws_client
 from binance import rest
-from process.retry import Cooldown
-from tests.support.servers import ROOT, find_server, short_folder
+from binance.limits import Cooldown
+from process.child import ROOT
+from tests.support.servers import find_server, short_folder
 from tools.bench import __main__ as bench
 from tools.bench import backfill as bench_backfill
 from tools.bench import feed as bench_feed

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from process.child import ROOT
 from tests.support.servers import Server
-from tests.support.serving import ROOT, Api, Reply
+from tests.support.serving import Api, Reply
 from tests.support.stand_in import wait_until
 
 WAIT_S = 40.0

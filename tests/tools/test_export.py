@@ -24,9 +24,10 @@ from pyarrow import parquet
 
 import config
 import db
-from db import Trade
+from model.trade import Trade
+from process.child import ROOT
 from storage import lines as db_export
-from tests.support.servers import ROOT, Server
+from tests.support.servers import Server
 from tests.support.tables import ask
 from tools.export import __main__ as export
 from tools.export import files as export_files

@@ -19,9 +19,10 @@ import pytest
 
 import config
 import db
-from db import Trade
+from model.trade import Trade
+from process.child import ROOT
 from tests.support.postgres import MISSING, Postgres, find_programs
-from tests.support.servers import POLL_S, ROOT, PrivateServer, Server, short_folder
+from tests.support.servers import POLL_S, PrivateServer, Server, short_folder
 from tools.mirror import __main__ as mirror
 from tools.mirror import postgres as mirror_postgres
 from tools.mirror import questions as mirror_sql

@@ -8,13 +8,13 @@ import os
 import signal
 import socket
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import uvicorn
 
 import config
+from process import child
 from process import log as console
 from tools.api.app import create_app
 from tools.api.settings import STALE_S, ApiSettings, load, parse_port
@@ -44,6 +44,10 @@ class Server(uvicorn.Server):
             for number, handler in before.items():
                 signal.signal(number, handler)
 
+    def stop_soon(self) -> None:
+        """Asks it to stop, from any thread."""
+        self.should_exit = True
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stops taking requests and waits for the answers that are under way."""
         self.config.app.state.context.hub.close()  # type: ignore[union-attr]
@@ -64,7 +68,7 @@ def main(argv: list[str] | None = None) -> int:
         os.nice(NICENESS)
     server = Server(_config(settings))
     if options.until_stdin_closes:
-        threading.Thread(target=_stop_with_stdin, args=(server,), daemon=True).start()
+        child.when_stdin_closes(server.stop_soon)
     host, port = listening.getsockname()[:2]
     print(f"listening http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
     asyncio.run(server.serve([listening]))
@@ -102,11 +106,6 @@ def _config(settings: ApiSettings) -> uvicorn.Config:
         # Nobody stands between, unless the operator says so by other means.
         proxy_headers=False,
     )
-
-
-def _stop_with_stdin(server: Server) -> None:
-    sys.stdin.buffer.read()
-    server.should_exit = True
 
 
 def _parser() -> argparse.ArgumentParser:

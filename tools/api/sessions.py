@@ -9,7 +9,6 @@ from typing import TypeVar
 
 import config
 import db
-import private_mysql
 from db import Connection
 
 log = logging.getLogger("api")
@@ -51,7 +50,7 @@ class Sessions:
             raise AwayError(f"all {SESSIONS_MAX} sessions with the database are busy")
         try:
             return self._ask(question)
-        except (db.DatabaseError, private_mysql.ServerError) as error:
+        except db.DatabaseError as error:
             self._say(f"the database does not answer: {error}")
             raise AwayError("the database does not answer") from error
         finally:
@@ -62,7 +61,7 @@ class Sessions:
         if self.away:
             try:
                 self._idle.append(self._connect())
-            except (db.DatabaseError, private_mysql.ServerError) as error:
+            except db.DatabaseError as error:
                 if time.monotonic() > self._quiet_until:
                     self._say(f"the database is away: {error}")
                 return False
@@ -106,7 +105,7 @@ class Sessions:
     def _connect_again(self) -> Connection:
         try:
             return self._connect()
-        except (db.DatabaseError, private_mysql.ServerError):
+        except db.DatabaseError:
             self.away = True
             raise
 

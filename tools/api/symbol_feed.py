@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 import db
-from capture.progress import percentiles
 from model import candles as bars
+from model.lag import lag_ms, percentiles
 from storage import pages as db_pages
 from storage.pages import Place
 from tools.api import shapes as answers
@@ -112,6 +112,4 @@ class Line:
 
 
 def _lags(trades: Sequence[db.Trade]) -> Iterator[int]:
-    for trade in trades:
-        if trade.received_at is not None:
-            yield (trade.received_at - trade.timestamp) // _MILLISECOND
+    return (lag for lag in map(lag_ms, trades) if lag is not None)

@@ -22,6 +22,7 @@ import mysql.connector
 
 import db
 from mysqld import program as mysql_server
+from process.child import ROOT
 from tools.bench import api as bench_api
 from tools.bench import backfill as bench_backfill
 from tools.bench import export as bench_export
@@ -32,7 +33,7 @@ from tools.bench import queries as bench_queries
 from tools.bench.figures import Figure, machine, table
 from tools.bench.stage import Bench, BenchServer
 from tools.lab.children import RigError
-from tools.lab.servers import ROOT, copy_sparse, find_server
+from tools.lab.servers import copy_sparse, find_server
 
 PARTS: dict[str, Callable[[Bench], list[Figure]]] = {
     bench_ingest.PART: bench_ingest.run,

@@ -12,11 +12,11 @@ from typing import NamedTuple
 
 import config
 from mysqld import program as mysql_server
+from process.child import ROOT
 from tools.bench.backfill import SYMBOL, fill, tape_of
 from tools.bench.figures import Figure, at_least
 from tools.bench.stage import Bench, say
 from tools.lab.children import RigError
-from tools.lab.servers import ROOT
 
 PART = "export"
 EXPORT_S_MAX = 120.0

@@ -9,14 +9,14 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 
-from capture import writer
+from capture import inbox
 from tools.bench.figures import Figure, at_least
 from tools.bench.peers import PLAIN_TABLE
 from tools.bench.stage import Bench, Child, Stage, Watcher, say, stage
 from tools.lab.children import RigError
 
 PART = "ingest"
-ROUND_TRADES = writer.QUEUE_TRADES_MAX * 9 // 10
+ROUND_TRADES = inbox.QUEUE_TRADES_MAX * 9 // 10
 """At full speed the reader outruns the writer: a round must fit into the inbox, or trades are dropped."""
 PLAIN_TRADES = 3_000
 STANDBY_SHARE = 2

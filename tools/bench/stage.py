@@ -22,8 +22,9 @@ import mysql.connector
 import config
 import db
 from mysqld import program as mysql_server
+from process.child import ROOT
 from tools.lab.children import Capture, Process, RigError
-from tools.lab.servers import ROOT, PrivateServer
+from tools.lab.servers import PrivateServer
 
 ANSWER_S_MAX = 180.0
 """What a child is asked for takes at most so long; encoding 100,000 frames takes one second."""

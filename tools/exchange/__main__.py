@@ -7,15 +7,14 @@ import argparse
 import asyncio
 import contextlib
 import json
-import os
 import signal
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
+from process import child
 from tools.exchange import tape
 from tools.exchange.faults import FaultError, parse_flag
 from tools.exchange.pace import Item, Pace
@@ -172,18 +171,6 @@ def setup_of(args: argparse.Namespace) -> Setup:
     )
 
 
-def _when_stdin_closes(then: Callable[[], object]) -> None:
-    """Calls `then` in a thread of its own once nobody can write to our standard input any more."""
-
-    def wait() -> None:
-        # Not through sys.stdin, whose lock a thread that waits would hold when the interpreter ends.
-        while os.read(0, 4096):
-            pass
-        then()
-
-    threading.Thread(target=wait, name="stdin", daemon=True).start()
-
-
 async def _run(setup: Setup, truth_file: TextIO | None) -> list[dict[str, object]]:
     """Runs the exchange until a signal, or the tape's end if that was asked for; the summaries of the truth."""
     exchange = Exchange(setup, truth_file)
@@ -197,7 +184,7 @@ async def _run(setup: Setup, truth_file: TextIO | None) -> list[dict[str, object
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop_soon)
     if setup.until_stdin_closes:
-        _when_stdin_closes(lambda: stop_soon(0, None))
+        child.when_stdin_closes(lambda: stop_soon(0, None))
     await exchange.start()
     print(f"listening {exchange.addresses}", flush=True)
     stop, end = asyncio.create_task(stopped.wait()), asyncio.create_task(exchange.ended())

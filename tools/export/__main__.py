@@ -41,9 +41,8 @@ from tqdm import tqdm
 
 import config
 import db
-import private_mysql
-from query_examples import Mistake, Source, open_source, wanted_symbols
 from report.options import Parser, parse_duration, parse_time
+from report.source import Mistake, Source, open_source, wanted_symbols
 from report.text import iso
 from storage import lines as db_export
 from tools.export.files import ExportError, Place, publish, staged
@@ -57,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
         source = open_source(config.load(), options.demo)
         with closing(source.connection):
             _export(source, options)
-    except (Mistake, ExportError, config.ConfigError, db.DatabaseError, private_mysql.ServerError) as error:
+    except (Mistake, ExportError, config.ConfigError, db.DatabaseError) as error:
         return _fail(str(error))
     except OSError as error:
         return _fail(f"{options.out}: {error.strerror or error}")

@@ -14,7 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
+from process.child import ROOT
+
 CALL_S_MAX = 30.0
 START_S_MAX = 60.0
 STOP_S_MAX = 180.0

@@ -20,8 +20,8 @@ import mysql.connector
 
 import config
 from mysqld import program as mysql_server
+from process.child import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 MYSQL_CACHE = ROOT / ".cache" / "mysql"
 """Where tests/fetch_mysql.sh unpacks a MySQL that is not installed."""
 START_S_MAX = 60.0

@@ -22,7 +22,6 @@ from types import FrameType
 
 import config
 import db
-import private_mysql
 from process import log as console
 from process.retry import backoff_s, jittered
 from storage import follow as db_follow
@@ -70,7 +69,7 @@ class Follower:
     def round(self) -> bool:
         """One step of each symbol; whether the copy had then all that MySQL had when it began.
 
-        Raises what `_RETRY` lists, MirrorError, db.DatabaseError, private_mysql.ServerError.
+        Raises what `_RETRY` lists, MirrorError, db.DatabaseError.
         """
         source, target = self._connect()
         began_at = time.monotonic()
@@ -182,7 +181,7 @@ def main(argv: list[str] | None = None) -> int:
         settings = config.load()
         settings = config.demo_of(settings) if arguments.demo else settings
         return _mirror(Follower(settings, parse_target(arguments.to)), arguments.once, settings.mysql_database)
-    except (config.ConfigError, MirrorError, AwayError, db.DatabaseError, private_mysql.ServerError) as error:
+    except (config.ConfigError, MirrorError, AwayError, db.DatabaseError) as error:
         console.write_out(log_writer)
         print(f"mirror.py: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

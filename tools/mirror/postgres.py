@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import psycopg
 from psycopg import conninfo
 
-from db import Trade
 from model.gaps import Gap, Span
+from model.trade import Trade
 from storage.follow import Copied
 
 CONNECT_S_MAX = 5

@@ -15,9 +15,10 @@ from fastapi import HTTPException
 
 import config
 import db
-from db import Trade
+from model.trade import Trade
+from process.child import ROOT
 from tests.support.servers import PrivateServer, Server
-from tests.support.serving import ROOT, Api, serving
+from tests.support.serving import Api, serving
 from tests.support.stand_in import wait_until
 from tests.support.tables import ask
 from tools.api.download import Exports

@@ -14,7 +14,7 @@ import pytest
 
 import config
 import db
-from db import Trade
+from model.trade import Trade
 from tests.support.servers import PrivateServer, Server
 from tests.support.serving import Api, serving
 from tests.support.stand_in import wait_until

@@ -13,7 +13,7 @@ import pytest
 
 import config
 import db
-from db import Trade
+from model.trade import Trade
 from tests.support.servers import Server
 from tests.support.serving import Api, Event, Stream, serving
 from tests.support.stand_in import wait_until

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 import websocket
 
-from tests.support.stand_in import BOTH, ROOT, WAIT_S_MAX, StandIn, wait_until
+from process.child import ROOT
+from tests.support.stand_in import BOTH, WAIT_S_MAX, StandIn, wait_until
 from tools.exchange import commands, tape
 from tools.exchange import rest as exchange_rest
 

@@ -1,0 +1,35 @@
+"""The stand-in exchange as a child of the capture (`ws_client.py --demo`)."""
+
+import subprocess
+
+import config
+import db
+from capture.pipeline import CaptureError
+from process import child
+
+END_S_MAX = 10.0
+"""For the stand-in exchange to end when it is told to; then it is killed."""
+
+
+def start(settings: config.Settings) -> tuple[subprocess.Popen[str], config.Settings]:
+    """The running exchange, and the settings that point to it; its trades continue the stored ones. Raises
+    CaptureError, db.DatabaseError."""
+    connection = db.connect(settings)
+    newest = {symbol: db.latest(connection, symbol) for symbol in settings.symbols}
+    db.close(connection)
+    starts = [f"{symbol}={trade.trade_id + 1}" for symbol, trade in newest.items() if trade is not None]
+    arguments = ["-m", "tools.exchange", "--port", "0", "--symbols", ",".join(settings.symbols)]
+    arguments += ["--start-id", ",".join(starts)] if starts else []
+    exchange = child.start([*arguments, "--until-stdin-closes"])
+    words = child.first_line(exchange).split()
+    if len(words) != 3 or words[0] != "listening":
+        end(exchange)
+        raise CaptureError(
+            "the stand-in exchange did not start; `pip install -r requirements-tools.txt` (or `make demo`)"
+        )
+    return exchange, settings._replace(ws_url=words[1], rest_url=words[2])
+
+
+def end(exchange: subprocess.Popen[str]) -> None:
+    """Ends the exchange."""
+    child.end(exchange, "the stand-in exchange", END_S_MAX)

@@ -1,0 +1,54 @@
+"""What a report reads: the real database, or the demo's while that is the only one with trades."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import config
+import db
+from db import Connection
+
+
+class Mistake(Exception):
+    """A question that cannot be answered as it was put; one line that says what to do."""
+
+
+class Source(NamedTuple):
+    """What is read: the database of `settings`, the symbols with trades in it, and whether it stands in for another."""
+
+    connection: Connection
+    settings: config.Settings
+    symbols: list[str]
+    fallback: bool
+
+
+def open_source(settings: config.Settings, demo: bool) -> Source:
+    """The real database, or the demo's if `demo` or if only that has trades. Raises Mistake and those of connect()."""
+    if settings.private and not (settings.data_dir / "mysql" / "data").exists():
+        raise Mistake(f"nothing was captured in {settings.data_dir} yet: run `python ws_client.py`, or `make demo`")
+    wanted, *others = [config.demo_of(settings)] if demo else [settings, config.demo_of(settings)]
+    failure: db.FatalError | None = None
+    for candidate in (wanted, *others):
+        try:
+            connection = db.connect(candidate, read_only=True)
+            symbols = db.symbols(connection)
+        except db.FatalError as error:
+            # The demo's database may well be missing; what is wrong with the one that was meant is what counts.
+            failure = failure or (error if candidate is wanted else None)
+            continue
+        if symbols:
+            return Source(connection, candidate, symbols, candidate is not wanted)
+        connection.close()
+    if failure:
+        raise failure
+    way_out = "make demo" if demo else "python ws_client.py"
+    raise Mistake(f"no trade is stored in {wanted.mysql_database} yet: run `{way_out}`")
+
+
+def wanted_symbols(source: Source, asked: Sequence[str]) -> Sequence[str]:
+    """The symbols to report on, all if none is `asked` for. Raises Mistake for one without a trade, ConfigError."""
+    wanted = config.parse_symbols("--symbol", ",".join(asked)) if asked else source.symbols
+    for symbol in wanted:
+        if symbol not in source.symbols:
+            database, stored = source.settings.mysql_database, ", ".join(source.symbols)
+            raise Mistake(f"no trade of {symbol} is stored in {database}; --symbol can be {stored}")
+    return wanted
