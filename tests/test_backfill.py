@@ -64,9 +64,9 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """No wait is a real one."""
     monkeypatch.setattr(retry, "BACKOFF_S_MIN", 0.01)
     monkeypatch.setattr(retry, "BACKOFF_S_MAX", 0.05)
-    monkeypatch.setattr(backfill, "LOOK_S", 0.05)
-    monkeypatch.setattr(backfill, "GRACE_S", 0.0)
-    monkeypatch.setattr(backfill, "CONFIRM_S", 0.01)
+    monkeypatch.setattr(gap_filler, "LOOK_S", 0.05)
+    monkeypatch.setattr(gap_filler, "GRACE_S", 0.0)
+    monkeypatch.setattr(gap_filler, "CONFIRM_S", 0.01)
     monkeypatch.setattr(rest, "READ_S_MAX", 0.5)
 
 
@@ -348,7 +348,7 @@ def test_a_row_that_the_database_refuses_stays_missing_with_that_reason(
 
 def test_a_gap_is_due_after_its_grace_unless_it_was_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """Young ones are left to the streams; a clock that was set back delays nothing."""
-    monkeypatch.setattr(backfill, "GRACE_S", 1.5)
+    monkeypatch.setattr(gap_filler, "GRACE_S", 1.5)
     now = datetime(2026, 1, 1, tzinfo=UTC)
     gap = Gap("BTCUSDT", 1, 2, MISSED, now, None, now, now)
     ages = {0.0: False, 1.0: False, 1.5: True, 3_600.0: True, -0.001: True, -3_600.0: True}

@@ -15,6 +15,7 @@ import pytest
 import websocket
 
 import ws_client
+from binance import limits
 from binance.limits import ConnectBudget, Cooldown
 from capture import socket_reader as buffered_app
 from capture.inbox import Inbox
@@ -500,8 +501,11 @@ def test_a_dropped_connection_comes_back_by_itself(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("status", [403, 451])
-def test_a_refusal_on_purpose_names_the_way_out(tmp_path: Path, status: int, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_refusal_on_purpose_names_the_way_out(
+    tmp_path: Path, status: int, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One line with the setting and the other address, and no fast repetition."""
+    monkeypatch.setattr(retry, "BACKOFF_S_MAX", 30.0)
     with reading(tmp_path, lambda peer: peer.refuse(status, {})) as (_, desk, _):
         wait_until(lambda: any("is down" in record.message for record in caplog.records))
         assert desk.cooldown.left_s() == 0
@@ -568,7 +572,7 @@ def test_nobody_there_is_said_in_one_line(
 
 def test_attempts_are_counted_over_all_connections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An exchange that ends each connection at once is not called more often than the limit allows."""
-    monkeypatch.setattr(retry, "CONNECTS_MAX", 6)
+    monkeypatch.setattr(limits, "CONNECTS_MAX", 6)
     monkeypatch.setattr(ws_client, "backoff_s", lambda _attempt: 0.0)
     with ScriptedStream(lambda peer: peer.accept()) as server:
         desk = Desk(tmp_path, server.url)

@@ -15,7 +15,6 @@ from typing import Any
 import mysql.connector
 import pytest
 
-import private_mysql
 from mysqld import program as mysql_server
 from mysqld import shared
 from mysqld.program import ServerError
@@ -32,7 +31,7 @@ on_linux = pytest.mark.skipif(not Path("/proc/locks").exists(), reason="only Lin
 
 _USER = """
 import pathlib, sys
-import private_mysql
+from mysqld import shared
 print(shared.use(pathlib.Path(sys.argv[1])), flush=True)
 sys.stdin.read()
 """
@@ -450,7 +449,7 @@ def test_a_removed_folder_does_not_leave_its_server_behind(data_dir: Path) -> No
 
 def test_waiting_for_another_process_has_a_bound(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody who holds the start lock for too long is reported."""
-    monkeypatch.setattr(private_mysql, "DECIDE_S_MAX", 0.1)
+    monkeypatch.setattr(shared, "DECIDE_S_MAX", 0.1)
     (data_dir / "mysql").mkdir(parents=True)
 
     with file_lock.alone(data_dir / "mysql" / "start.lock", WAIT_S_MAX), pytest.raises(ServerError, match="busy"):
@@ -461,7 +460,7 @@ def test_waiting_for_a_server_that_hangs_has_a_bound(data_dir: Path, monkeypatch
     """A suspended server is reported by who waits for its answer and by who waits for its end."""
     use(data_dir)
     os.kill(pid_of(data_dir), signal.SIGSTOP)
-    monkeypatch.setattr(private_mysql, "STOP_S_MAX", 0.1)
+    monkeypatch.setattr(shared, "STOP_S_MAX", 0.1)
     monkeypatch.setattr(mysql_server, "GREETING_S_MAX", 0.1)
     try:
         assert "does not answer" in run_script(data_dir, "status").stdout

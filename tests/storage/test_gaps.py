@@ -19,6 +19,7 @@ import db
 from model import gaps
 from model.trade import Trade
 from mysqld import program as mysql_server
+from storage import gaps as stored_gaps
 from tests.support.servers import PrivateServer, Server
 from tests.support.tables import COMPLETENESS, age, ask, check, ids_of, runs, stored_ids
 
@@ -384,7 +385,7 @@ class Tables(RuleBasedStateMachine):
 def test_nothing_is_ever_unaccounted_for(settings: config.Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """Any order, repetition and loss of ids, by writers that alternate, restart, fill and give up."""
     # Whether a gap is young must not depend on how quick the machine is.
-    monkeypatch.setattr(db, "ABSORB_S", 3_600)
+    monkeypatch.setattr(stored_gaps, "ABSORB_S", 3_600)
     pool = [db.connect(settings) for _ in range(CONNECTIONS)]
 
     class Here(Tables):

@@ -55,7 +55,7 @@ WRITERS = 3
 WRITER = """
 import sys
 import db
-from tests.test_db_processes import plan
+from tests.storage.test_processes import plan
 connection = db.connect()
 print("ready", flush=True)
 input()

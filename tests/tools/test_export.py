@@ -566,8 +566,8 @@ def start(environment: dict[str, str], *argv: object, **options: Any) -> subproc
 
 PEAK = """
 import sys
-from tools import export
-code = export.main(sys.argv[1:])
+from tools.export.__main__ import main
+code = main(sys.argv[1:])
 print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
 sys.exit(code)
 """

@@ -371,7 +371,7 @@ def test_pages_come_from_here_alone(api: Api) -> None:
 
 def test_vendored_files_are_as_they_were_published() -> None:
     """The sums beside them, and the licences of what is not ours."""
-    folder = ROOT / "tools" / "dashboard" / "vendor"
+    folder = ROOT / "tools" / "api" / "dashboard" / "vendor"
     done = subprocess.run(["sha256sum", "--check", "SHA256SUMS"], cwd=folder, capture_output=True, text=True)
     listed = {line.split()[1] for line in (folder / "SHA256SUMS").read_text().splitlines()}
 
