@@ -23,7 +23,7 @@ class ConfigError(Exception):
 
 
 class Settings(NamedTuple):
-    """Everything that the environment decides. `mysql_host` and `mysql_unix_socket` None: the private server."""
+    """Everything that the environment decides. `mysql_host` and `mysql_unix_socket` both None: the private server."""
 
     mysql_host: str | None = None
     mysql_port: int = 3306
@@ -41,7 +41,7 @@ class Settings(NamedTuple):
 
     @property
     def private(self) -> bool:
-        """Whether the private server is used, because no other was named."""
+        """Whether the private server is used because no other server was named."""
         return self.mysql_host is None and self.mysql_unix_socket is None
 
     @property
@@ -63,7 +63,7 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         mysql_port=_port("MYSQL_PORT", given.get("MYSQL_PORT", str(default.mysql_port))),
         mysql_unix_socket=given.get("MYSQL_UNIX_SOCKET"),
         mysql_user=given.get("MYSQL_USER", default.mysql_user),
-        # A password may begin or end with a space, so it is the one value that is not stripped.
+        # A password may start or end with a space, so it is the one value that is not stripped.
         mysql_password=environ.get("MYSQL_PASSWORD", ""),
         mysql_database=_database("MYSQL_DATABASE", given.get("MYSQL_DATABASE", default.mysql_database)),
         mysql_ssl_ca=_file("MYSQL_SSL_CA", given.get("MYSQL_SSL_CA")),
@@ -78,16 +78,16 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
 
 
 def environment() -> dict[str, str]:
-    """The environment, over what `.env` in the present folder says."""
-    # Not interpolated: a password with ${…} in it is to arrive as it was written.
+    """The environment, on top of `.env` in the current folder."""
+    # Not interpolated: a password with ${…} in it must arrive as it was written.
     in_file = dotenv_values(".env", interpolate=False)
     return {name: value for name, value in in_file.items() if value is not None} | dict(os.environ)
 
 
 def demo_of(settings: Settings) -> Settings:
-    """The settings with which the stand-in exchange's trades are kept apart: own database, own folder.
+    """The settings that keep the stand-in exchange's trades apart, in a database and a folder of their own.
 
-    Raises ConfigError when the longer name of the database is too long.
+    Raises ConfigError if the longer database name is too long.
     """
     return settings._replace(mysql_database=_database("MYSQL_DATABASE", f"{settings.mysql_database}_demo"), demo=True)
 
@@ -103,7 +103,7 @@ def parse_symbols(name: str, text: str) -> tuple[str, ...]:
     symbols = tuple(dict.fromkeys(part.strip().upper() for part in text.split(",") if part.strip()))
     wrong = [symbol for symbol in symbols if not is_symbol(symbol)]
     if wrong or not 1 <= len(symbols) <= SYMBOLS_MAX:
-        what = f"{wrong[0]!r} is no symbol" if wrong else f"{len(symbols)} symbols"
+        what = f"{wrong[0]!r} is not a symbol" if wrong else f"{len(symbols)} symbols"
         raise ConfigError(f"{name}={text!r}: {what}; give 1 to {SYMBOLS_MAX}, such as BTCUSDT,ETHUSDT")
     return symbols
 
@@ -132,14 +132,14 @@ def _folder(name: str, text: str) -> Path:
     try:
         return Path(text).expanduser()
     except RuntimeError as error:
-        raise ConfigError(f"{name}={text!r} begins with the home directory of an unknown user") from error
+        raise ConfigError(f"{name}={text!r} starts with the home directory of an unknown user") from error
 
 
 def _url(name: str, text: str, schemes: tuple[str, ...]) -> str:
     try:
         parts = urlsplit(text)
         good = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
-        # A path is appended to it, so it cannot have a query or a fragment, not even an empty one.
+        # A path is appended to it, so it must not have a query or a fragment, not even an empty one.
         good = good and not re.search(r"[?#\s]", text)
     except ValueError:
         good = False

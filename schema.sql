@@ -1,9 +1,9 @@
--- The data model. db.py executes this very file, statement by statement, so each one can be run again and again.
+-- The data model. The program runs this file itself, statement by statement; each statement can be run repeatedly.
 --
 -- Conventions: every time is UTC (db.py sets time_zone = '+00:00' on each connection; the mysql CLI shows what is stored),
 -- every range is half-open (>= start AND < end), prices and quantities are exact decimals, never floats.
--- Two clocks: `timestamp` is the exchange's, received_at is this machine's; neither ever replaces the other.
--- A symbol is utf8mb4 because Binance has non-ASCII ones, and _bin because names are compared as they are.
+-- Two clocks: `timestamp` is the exchange's, received_at is this machine's; neither replaces the other.
+-- Symbols are utf8mb4 because some of Binance's are not ASCII, and _bin because names are compared exactly.
 
 -- One row is one trade, as the exchange numbered it (its ids run 1, 2, 3 … per symbol, without holes).
 -- The key needs the id: two trades of three share their millisecond with another trade of the symbol.
@@ -20,11 +20,11 @@ CREATE TABLE IF NOT EXISTS trades (
 ) ENGINE = InnoDB;
 
 -- One row is one bar of a symbol: what traded in [timestamp, timestamp + resolution).
--- Derived from trades in the transaction that inserts them, by a merge that may be repeated and reordered.
+-- Merged from the trades in the transaction that inserts them; the merge may be repeated and reordered.
 CREATE TABLE IF NOT EXISTS candles (
     symbol         VARCHAR(32) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
     resolution     INT UNSIGNED    NOT NULL COMMENT 'seconds: 60, 3600 or 86400',
-    `timestamp`    DATETIME(3)     NOT NULL COMMENT 'begin of the bar, UTC',
+    `timestamp`    DATETIME(3)     NOT NULL COMMENT 'start of the bar, UTC',
     open           DECIMAL(20,8)   NOT NULL,
     high           DECIMAL(20,8)   NOT NULL,
     low            DECIMAL(20,8)   NOT NULL,
@@ -40,25 +40,25 @@ CREATE TABLE IF NOT EXISTS gaps (
     symbol           VARCHAR(32) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
     first_trade_id   BIGINT UNSIGNED NOT NULL COMMENT 'first missing id',
     last_trade_id    BIGINT UNSIGNED NOT NULL COMMENT 'last missing id (inclusive)',
-    reason           VARCHAR(255)    NOT NULL COMMENT 'why it is missing, or why nobody can fill it',
+    reason           VARCHAR(255)    NOT NULL COMMENT 'why it is missing, or why it cannot be filled',
     detected_at      DATETIME(6)     NOT NULL COMMENT 'this machine''s clock, UTC',
-    filled_at        DATETIME(6)     NULL     COMMENT 'when all of it was stored after all; NULL: open',
-    timestamp_before DATETIME(3)     NOT NULL COMMENT 'of the stored neighbour below',
-    timestamp_after  DATETIME(3)     NOT NULL COMMENT 'of the stored neighbour above',
+    filled_at        DATETIME(6)     NULL     COMMENT 'when the last missing id was stored; NULL: still open',
+    timestamp_before DATETIME(3)     NOT NULL COMMENT 'of the stored trade just below',
+    timestamp_after  DATETIME(3)     NOT NULL COMMENT 'of the stored trade just above',
     PRIMARY KEY (symbol, first_trade_id),
-    KEY open_gaps (filled_at, symbol, first_trade_id) -- the list of open gaps, however many were ever filled
+    KEY open_gaps (filled_at, symbol, first_trade_id) -- lists the open gaps quickly, however many were filled
 ) ENGINE = InnoDB;
 
--- One row per symbol, locked by every transaction that stores trades of it, so that two captures and a back-fill on one
--- database agree on which ids are missing. `token` is the last writer's: a writer that finds its own knows that nobody
--- else has written since.
+-- One row per symbol, locked by every transaction that stores trades of that symbol, so that two captures and a back-fill
+-- on one database agree on which ids are missing. `token` belongs to the last writer: a writer that finds its own token
+-- knows that nobody else has written since.
 CREATE TABLE IF NOT EXISTS writers (
     symbol VARCHAR(32) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
     token  BIGINT UNSIGNED NOT NULL,
     PRIMARY KEY (symbol)
 ) ENGINE = InnoDB;
 
--- The plain table that people expect:
+-- The plain table that most people look for:
 -- SELECT * FROM prices WHERE symbol = 'BTCUSDT' ORDER BY timestamp DESC LIMIT 1
 CREATE OR REPLACE VIEW prices AS SELECT `timestamp`, symbol, price FROM trades;
 
@@ -68,5 +68,5 @@ CREATE TABLE IF NOT EXISTS schema_version (
     PRIMARY KEY (version)
 ) ENGINE = InnoDB;
 
--- Last, so that a database has a version only when everything above is in it.
+-- Last, so that a database has a version only once everything above is in it.
 INSERT INTO schema_version (version) VALUES (1) ON DUPLICATE KEY UPDATE version = schema_version.version;

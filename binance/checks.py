@@ -1,7 +1,7 @@
 """The checks of the values that the exchange sends, in a stream's frames and in REST's rows alike.
 
-Prices and quantities repeat, and two trades of three share their millisecond: remembering the last few thousand is
-faster than making them anew, and shares their memory among the trades that wait.
+Prices and quantities repeat, and two trades of three share their millisecond: remembering the last few thousand values
+is faster than making them again, and trades that wait share their memory.
 """
 
 import functools
@@ -19,12 +19,12 @@ _MS_END = (datetime(2100, 1, 1, tzinfo=UTC) - _EPOCH) // timedelta(milliseconds=
 
 
 class Refusal(ValueError):
-    """What the exchange sent is no valid trade; the message is the reason."""
+    """What the exchange sent is not a valid trade; the message says why."""
 
 
 @functools.lru_cache(maxsize=8_192)
 def decimal(name: str, text: str) -> Decimal:
-    """The positive number of at most 12 integer digits and 8 decimals that `text` is. Raises Refusal."""
+    """The number in `text`: positive, at most 12 integer digits and 8 decimals. Raises Refusal."""
     if not _is_decimal(text):
         raise Refusal(f"{name} {text[:40]!r} is not a decimal of at most 12 integer digits and 8 decimals")
     value = Decimal(text)

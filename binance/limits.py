@@ -15,14 +15,14 @@ RATE_LIMITED_S = 60.0
 
 
 def retry_after_s(text: str | None, default_s: float) -> float:
-    """The seconds of a Retry-After header; `default_s` when it is missing or no whole number of seconds."""
+    """The seconds of a Retry-After header; `default_s` if it is missing or not a whole number of seconds."""
     if text is None or not (text.strip().isascii() and text.strip().isdigit()):
         return default_s
     return min(float(text), RETRY_AFTER_S_MAX)
 
 
 class Cooldown:
-    """The time until which the exchange wants no request from this address: one for the streams and REST together."""
+    """How long the exchange wants no request from this address; the streams and REST share one."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -30,12 +30,12 @@ class Cooldown:
         self._lock = threading.Lock()
 
     def order(self, wait_s: float) -> None:
-        """Nothing may be sent for `wait_s` seconds from now; a longer order that stands already stays."""
+        """Nothing may be sent for `wait_s` seconds from now; a longer order that is already in force stays."""
         with self._lock:
             self._until = max(self._until, self._clock() + wait_s)
 
     def left_s(self) -> float:
-        """The seconds still to wait, 0 when there is no order."""
+        """The seconds still to wait; 0 if there is no order."""
         return max(0.0, self._until - self._clock())
 
 
@@ -48,7 +48,7 @@ class ConnectBudget:
         self._lock = threading.Lock()
 
     def wait_s(self) -> float:
-        """The seconds until an attempt is allowed; 0: it is allowed now, and counted."""
+        """The seconds until an attempt is allowed; 0 means that it is allowed now, and has been counted."""
         with self._lock:
             now = self._clock()
             if len(self._attempts) == CONNECTS_MAX and now - self._attempts[0] < CONNECTS_WINDOW_S:
@@ -58,9 +58,9 @@ class ConnectBudget:
 
 
 def meaning(status: int, elsewhere: str) -> str | None:
-    """What an HTTP status that refuses this client means; None: it says nothing beyond its own text.
+    """What an HTTP status that refuses this client means; None for any other.
 
-    `elsewhere`: what may serve a client that this host never will.
+    `elsewhere` says which host may serve a client that this one never will.
     """
     return {
         403: f"the exchange's firewall refuses this address or request; {elsewhere}",

@@ -23,14 +23,14 @@ log = logging.getLogger("rest")
 PAGE_TRADES_MAX = 1_000
 TRADES_WEIGHT = 25
 WEIGHT_PER_MINUTE = 6_000
-"""Used until exchangeInfo has told the present limit."""
+"""Used until exchangeInfo has told the current limit."""
 WEIGHT_SHARE = 2
-"""One part of so many of the limit is used; the rest is for other programs at this address."""
+"""Only this fraction (1/2) of the limit is used; the rest is for other programs at this address."""
 CONNECT_S_MAX = 5.0
 READ_S_MAX = 10.0
 """The longest pause within an answer."""
 CALL_S_MAX = 30.0
-"""For the whole of a body, however it drips."""
+"""For a whole body, however slowly it arrives."""
 READ_BYTES_MAX = 64 * 2**10
 BODY_BYTES_MAX = 8 * 2**20
 """A page of 1,000 trades is 150 KB, exchangeInfo of one symbol 10 KB."""
@@ -40,11 +40,11 @@ _ELSEWHERE = "another BINANCE_REST_URL, such as https://data-api.binance.vision,
 
 
 class RestError(Exception):
-    """The exchange did not give a usable answer this time; the message says why."""
+    """The exchange gave no usable answer this time; the message says why."""
 
 
 class Page(NamedTuple):
-    """An answer: trades in the exchange's order, and the rows that are none (reason and text)."""
+    """An answer: the trades in the exchange's order, and the rows that are not trades (reason and text)."""
 
     trades: list[Trade]
     refused: list[tuple[str, bytes]]
@@ -71,12 +71,12 @@ def parse_rows(symbol: str, body: bytes) -> Page:
     """
     with suppress(*_REFUSALS):
         return Page([_trade(symbol, row) for row in _decode_page(body)], [])
-    # Something in it is not as it should be: each row by itself, which takes longer.
+    # Some row is malformed: look at each one separately, which takes longer.
     page = Page([], [])
     try:
         rows = _decode_rows(body)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        raise RestError(f"the answer is no list of trades: {error}") from None
+        raise RestError(f"the answer is not a list of trades: {error}") from None
     for raw in rows:
         text = bytes(raw)
         try:
@@ -98,7 +98,7 @@ def _trade(symbol: str, row: _Row) -> Trade:
 
 
 class Rest:
-    """One kept connection to BINANCE_REST_URL. `wait`: called with seconds before a request that must be put off."""
+    """A kept connection to BINANCE_REST_URL. `wait` is called with the seconds by which a request must be put off."""
 
     def __init__(self, url: str, cooldown: Cooldown, wait: Callable[[float], object] = time.sleep) -> None:
         self.calls = 0
@@ -113,7 +113,7 @@ class Rest:
 
     def fetch_trades(self, symbol: str, from_id: int, limit: int = PAGE_TRADES_MAX) -> Page:
         """The trades of `symbol` from `from_id` on, at most `limit`. The first may have a higher id than was asked
-        for: the exchange passes silently over what it does not have. Raises RestError."""
+        for: the exchange silently skips what it does not have. Raises RestError."""
         if self._weight_max is None:
             self._weight_max = self._fetch_weight_max(symbol)
         if self._used + TRADES_WEIGHT > self._weight_max // WEIGHT_SHARE:
@@ -141,13 +141,13 @@ class Rest:
     def _get(self, call: str, fields: dict[str, str]) -> bytes:
         if left_s := self._cooldown.left_s():
             self._wait(left_s)
-        # The wait may have been cut short, or the order renewed meanwhile.
+        # The wait may have been cut short, or the exchange may have ordered another one.
         if left_s := self._cooldown.left_s():
-            raise RestError(f"the exchange wants no request for another {left_s:.0f} s")
+            raise RestError(f"the exchange allows no request for another {left_s:.0f} s")
         self.calls += 1
         try:
             answer = self._pool.request("GET", f"{self._url}/api/v3/{call}", fields=fields, preload_content=False)
-            # Before the body, which may never come.
+            # Before the body is read, which may never arrive.
             self._note_limits(answer.status, answer.headers)
             try:
                 body = _body(answer)
@@ -165,7 +165,7 @@ class Rest:
         used = headers.get("X-MBX-USED-WEIGHT-1M", "")
         if re.fullmatch(r"[0-9]{1,9}", used):
             self._used = int(used)
-        # The counter starts anew on the exchange's minute, which its Date header tells even if our clock is off.
+        # The counter restarts on the exchange's minute, which its Date header tells even if our clock is off.
         try:
             second = parsedate_to_datetime(headers.get("Date", "")).second
         except ValueError:
@@ -181,7 +181,7 @@ class Rest:
 
 
 def _body(answer: urllib3.BaseHTTPResponse) -> bytes:
-    """The whole body. Raises RestError when it is too long or too slow, urllib3's HTTPError when it ends early."""
+    """The whole body. Raises RestError if it is too long or too slow, urllib3's HTTPError if it ends early."""
     deadline = time.monotonic() + CALL_S_MAX
     parts: list[bytes] = []
     size = 0
@@ -193,5 +193,5 @@ def _body(answer: urllib3.BaseHTTPResponse) -> bytes:
             raise RestError(f"the answer is longer than {BODY_BYTES_MAX} bytes")
         if time.monotonic() > deadline:
             answer.close()
-            raise RestError(f"the answer was not through after {CALL_S_MAX:.0f} s")
+            raise RestError(f"the answer was not complete after {CALL_S_MAX:.0f} s")
     return b"".join(parts)

@@ -14,7 +14,7 @@ log = logging.getLogger("inbox")
 
 
 QUEUE_TRADES_MAX = 100_000
-"""About 50 MB, 20 s of the busiest market. At the bound a trade is dropped and counted; its gap row makes it good."""
+"""About 50 MB, 20 s of the busiest market. At the bound a trade is dropped and counted; its gap is filled later."""
 BATCH_TRADES_MAX = 4_000
 RECENT_IDS = 65_536
 """How many ids back a repeated trade is recognised in memory; a power of two."""
@@ -23,7 +23,7 @@ RECENT_IDS = 65_536
 class Inbox:
     """The bounded queue between the callbacks and the writer, with the memory of which trades went through it.
 
-    `put` is called by several threads. Their race can only let a repeated trade through, which the database ignores.
+    Several threads call `put`. A race can only let a repeat through, which the database ignores.
     """
 
     def __init__(self, symbols: Sequence[str], size_max: int | None = None) -> None:
@@ -36,7 +36,7 @@ class Inbox:
         self.stopped = False
 
     def put(self, trade: Trade) -> str:
-        """Hands a trade to the writer; says what became of it: "new", "repeated" or "dropped"."""
+        """Hands a trade to the writer. Returns what became of it: "new", "repeated" or "dropped"."""
         recent = self._recent[trade.symbol]
         slot = trade.trade_id % RECENT_IDS
         if recent[slot] == trade.trade_id:
@@ -48,8 +48,8 @@ class Inbox:
         return "new"
 
     def _overflows(self) -> bool:
-        """Whether the bound is reached; from then on until the queue is half empty, so that what is lost is one run of
-        ids per symbol and not every other trade."""
+        """Whether the queue is full. It counts as full until it is half empty again, so that one run of ids
+        per symbol is lost and not every other trade."""
         size = self._queue.qsize()
         if size < self._size_max and not (self._overflowing and size > self._size_max // 2):
             self._overflowing = False
@@ -59,12 +59,12 @@ class Inbox:
         return self._overflowing
 
     def stop(self) -> None:
-        """The last message: no trade follows."""
+        """Sends the last message: no trade follows."""
         self.stop_asked = True
         self._queue.put(None)
 
     def take(self, wait_s: float) -> list[Trade]:
-        """What is there, at most BATCH_TRADES_MAX; waits up to `wait_s` seconds for the first. For the writer only."""
+        """For the writer: what is there, BATCH_TRADES_MAX at most; waits up to `wait_s` seconds for the first."""
         try:
             items = [self._queue.get(timeout=wait_s) if wait_s > 0 else self._queue.get_nowait()]
         except queue.Empty:
@@ -72,10 +72,10 @@ class Inbox:
         more = min(self._queue.qsize(), BATCH_TRADES_MAX - 1)
         items += [self._queue.get_nowait() for _ in range(more)]
         trades = [trade for trade in items if trade is not None]
-        # Not only when it comes last: a callback thread that did not end in time may put a trade behind it.
+        # It need not be the last item: a connection that did not end in time may put a trade behind it.
         self.stopped = self.stopped or len(trades) < len(items)
         return trades
 
     def __len__(self) -> int:
-        # The message to stop is no trade.
+        # The message to stop is not a trade.
         return max(0, self._queue.qsize() - (self.stop_asked and not self.stopped))

@@ -1,7 +1,7 @@
-"""What was refused, kept verbatim: DATA_DIR/rejects.jsonl, bounded and rotating, written by a thread of its own.
+"""Rejected messages, kept verbatim in DATA_DIR/rejects.jsonl: bounded, rotating, written by a thread of its own.
 
-One line is one refusal: {"at": UTC, "reason": …, "bytes": its length, "frame": text} with the first 64 KiB of the
-frame; what is not UTF-8 stands under "frame_base64" instead.
+One line is one rejected message: {"at": UTC, "reason": …, "bytes": its length, "frame": text} with the first 64 KiB of
+the frame; if it is not UTF-8 it is under "frame_base64" instead.
 """
 
 import base64
@@ -16,16 +16,16 @@ log = logging.getLogger("rejects")
 
 FRAME_BYTES_MAX = 65_536
 FILE_BYTES_MAX = 32 * 2**20
-"""The file is then renamed to rejects.jsonl.1, which replaces the one before: at most twice this is on the disk."""
+"""The file is then renamed to rejects.jsonl.1, replacing the previous one: at most twice this is on the disk."""
 QUEUED_BYTES_MAX = 16 * 2**20
-"""What waits for the disk; beyond it a refusal is counted but not kept."""
+"""What may wait for the disk; beyond that a rejected message is counted but not kept."""
 ITEM_BYTES = 1_000
-"""What a refusal that waits takes beside its frame, about; without it a flood of empty frames would have no bound."""
+"""About what a waiting message costs beside its frame; without it a flood of empty frames would be unbounded."""
 CLOSE_S_MAX = 5.0
 
 
 class Rejects(threading.Thread):
-    """Takes refusals from any thread without waiting. `counted` are all of them, `unkept` those not in the file."""
+    """Takes rejected messages from any thread without waiting. `counted`: all; `unkept`: those not in the file."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(name="rejects", daemon=True)
@@ -38,7 +38,7 @@ class Rejects(threading.Thread):
         self._lock = threading.Lock()
 
     def put(self, reason: str, frame: bytes | str) -> None:
-        """Counts a refusal and hands it to the thread; returns at once."""
+        """Counts a rejected message and hands it to the thread; returns at once."""
         whole = frame.encode("utf-8", "surrogatepass") if isinstance(frame, str) else frame
         kept = bytes(whole[:FRAME_BYTES_MAX])
         with self._lock:
@@ -62,7 +62,7 @@ class Rejects(threading.Thread):
             except OSError as error:
                 self.unkept += 1
                 if self.unkept == 1:
-                    log.error("a refused frame could not be kept in %s: %s", self._path, error)
+                    log.error("a rejected frame could not be kept in %s: %s", self._path, error)
             with self._lock:
                 self._queued_bytes -= ITEM_BYTES + len(frame)
 

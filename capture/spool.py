@@ -1,8 +1,8 @@
 """Trades on disk while the database is away: DATA_DIR/spool/, segments of checksummed lines, replayed first to last.
 
 A line is eight hex digits of CRC-32, a space, and the trade as a JSON array. A batch is on the disk (fsync) when append
-returns. A segment is removed only after its trades were committed; since inserting is idempotent, one that was replayed
-half before a crash is simply replayed again.
+returns. A segment is removed only after its trades were committed; since inserting is idempotent, a segment that was
+half replayed before a crash is simply replayed again.
 """
 
 import errno
@@ -21,7 +21,7 @@ log = logging.getLogger("spool")
 
 SEGMENT_BYTES_MAX = 16 * 2**20
 SPOOL_BYTES_MAX = 16 * 2**30
-"""About 130 million trades. At the bound append raises, as it does when the disk is full."""
+"""About 130 million trades. At the bound append raises, as it does if the disk is full."""
 REPLAY_BYTES_MAX = 1024 * 2**10
 """What one read returns: about 8,000 trades, one transaction."""
 
@@ -30,7 +30,7 @@ _decode = msgspec.json.Decoder(Trade).decode
 
 
 class Chunk(NamedTuple):
-    """What one read gave: trades, lines that are no trades, and whether an earlier run of the program wrote them."""
+    """What one read returned: trades, corrupt lines, and whether an earlier run of the program wrote them."""
 
     trades: list[Trade]
     corrupt: list[bytes]
@@ -38,7 +38,7 @@ class Chunk(NamedTuple):
 
 
 class Spool:
-    """The segments of one folder; one thread uses it. `waiting`: the trades that this run appended and not removed."""
+    """The segments of one folder, for one thread. `waiting`: the trades of this run that are still on the disk."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -59,7 +59,7 @@ class Spool:
         return not self._segments
 
     def append(self, trades: list[Trade]) -> None:
-        """Writes `trades` to the disk. Raises OSError (disk full, or the bound reached); none of them is kept then."""
+        """Writes `trades` to the disk. Raises OSError (disk full, bound reached), and then keeps none of them."""
         lines = b"".join(_line(trade) for trade in trades)
         if self._bytes + len(lines) > SPOOL_BYTES_MAX:
             raise OSError(f"the spool has reached its bound of {SPOOL_BYTES_MAX} bytes")
@@ -71,7 +71,7 @@ class Spool:
                 raise OSError(errno.ENOSPC, "only a part of the batch fitted on the disk")
             os.fsync(self._tail.fileno())
         except OSError:
-            # Whole lines only: what came of a failed write would be taken for corruption by the replay.
+            # Whole lines only: the replay would take the remains of a failed write for corruption.
             os.ftruncate(self._tail.fileno(), self._tail_bytes)
             self._tail.seek(self._tail_bytes)
             raise
@@ -80,7 +80,7 @@ class Spool:
         self.waiting += len(trades)
 
     def read(self) -> Chunk:
-        """The next trades, oldest segment first; the same ones again until `done` is called. Not for an empty spool."""
+        """The next trades, oldest segment first; the same ones until `done` is called. The spool must not be empty."""
         if self._read is None:
             path, earlier = self._segments[0]
             if self._head is None:
@@ -89,7 +89,7 @@ class Spool:
         return self._read
 
     def done(self) -> None:
-        """The trades that `read` returned are committed: goes on behind them, and removes a segment that is through."""
+        """Moves on behind the trades that `read` returned, now committed; removes a finished segment."""
         assert self._read is not None
         assert self._head is not None
         if not self._read.earlier:
@@ -130,7 +130,7 @@ class Spool:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Makes a new file's name as durable as its content; Windows neither needs nor offers it."""
+    """Makes a new file's name as durable as its content; Windows neither needs this nor offers it."""
     if os.name != "posix":
         return
     descriptor = os.open(folder, os.O_RDONLY)

@@ -21,13 +21,13 @@ from process.retry import backoff_s, jittered
 log = logging.getLogger("writer")
 
 IDLE_S_MAX = 0.5
-"""The longest wait for a trade before the writer looks after an outage again."""
+"""The longest wait for a trade before the writer checks on an outage again."""
 NOT_WRITABLE_S_MIN = 5.0
-"""A full or read-only server is not asked more often."""
+"""A full or read-only server is not tried more often than this."""
 COMPLAIN_S = 10.0
-"""A disk that takes nothing is tried again several times a second, but not spoken of so often."""
+"""A disk that takes nothing is tried several times a second, but reported only this often."""
 DRAIN_S_MAX = 30.0
-"""At the end the spool is replayed for at most so long; the rest waits on the disk for the next start."""
+"""At the end the spool is replayed for at most this long; the rest waits on the disk for the next start."""
 
 
 class Writer(threading.Thread):
@@ -35,7 +35,7 @@ class Writer(threading.Thread):
 
     Counters, in trades: `taken` from the inbox; of these `inserted`, `duplicate` (stored already), `refused` by the
     database and `left_over`; `spooled` went over the disk; `recovered` were found there from an earlier run.
-    `failure` is set when only the operator can help; what then still comes goes to the spool.
+    `failure` is set when only the operator can help; whatever still arrives then goes to the spool.
     """
 
     def __init__(self, settings: config.Settings, inbox: Inbox, rejects: Rejects) -> None:
@@ -63,14 +63,14 @@ class Writer(threading.Thread):
 
     @property
     def online(self) -> bool:
-        """Whether the last word from the database was a good one."""
+        """Whether the database answered when it was last used."""
         return self._connection is not None
 
     def run(self) -> None:
         try:
             self._work()
         except Exception as error:
-            # A defect: say all of it, and bring what is in memory to the disk before the program ends.
+            # A defect: report all of it, and save what is in memory to the disk before the program ends.
             log.exception("the writer fails")
             self.failure = f"the writer failed: {error!r}"
             self._close_connection()
@@ -99,17 +99,17 @@ class Writer(threading.Thread):
         self._catch_up()
 
     def _is_stuck_at_the_end(self) -> bool:
-        """Whether neither the database nor the disk takes what is held, and no more is to come behind it."""
+        """Whether neither the database nor the disk takes what is held, and nothing more will arrive."""
         return self._inbox.stop_asked and bool(self._held) and self._connection is None
 
     def _wait_s(self) -> float:
-        """How long to wait for a trade: not at all while there is something to replay and someone to take it."""
+        """How long to wait for a trade: not at all while the spool can be replayed."""
         if self._connection is not None and self._spool.empty:
             return IDLE_S_MAX
         return min(IDLE_S_MAX, max(0.0, self._retry_at - time.monotonic()))
 
     def _place(self) -> None:
-        """Brings what is held into the database or, behind what is there already, into the spool."""
+        """Stores what is held in the database or, if trades already wait in the spool, behind those."""
         if self._connection is not None and self._spool.empty and self._commit(self._held, earlier=False):
             self._held = []
             return
@@ -122,7 +122,7 @@ class Writer(threading.Thread):
         self._held = []
 
     def _complain(self, error: OSError) -> None:
-        """The disk does not take the batch: it stays in memory, where the inbox fills up behind it."""
+        """The disk does not take the batch: it stays in memory while the inbox fills up behind it."""
         now = time.monotonic()
         if now >= self._complain_at:
             waiting = len(self._inbox) + len(self._held)
@@ -141,7 +141,7 @@ class Writer(threading.Thread):
         chunk = self._spool.read()
         if self._commit(chunk.trades, chunk.earlier):
             for line in chunk.corrupt:
-                self._rejects.put("a line of the spool that is not as it was written", line)
+                self._rejects.put("a corrupt line of the spool", line)
             self.refused += 0 if chunk.earlier else len(chunk.corrupt)
             self._spool.done()
 
@@ -156,7 +156,7 @@ class Writer(threading.Thread):
         return True
 
     def _commit(self, trades: list[Trade], earlier: bool) -> bool:
-        """Whether `trades` are in the database now."""
+        """Whether `trades` are now in the database."""
         assert self._connection is not None
         opened: list[Gap] = []
         refused_before = self.refused
@@ -186,14 +186,14 @@ class Writer(threading.Thread):
         self._rejects.put(f"the database refuses it: {words}", repr(trade))
 
     def _step_back(self, error: db.DatabaseError) -> None:
-        """Decides from the class of the error when the database is asked again: the one place of that policy."""
+        """Decides from the class of the error when to try the database again; the only place of that policy."""
         if not isinstance(error, db.ContentionError):
             self._close_connection()
         if isinstance(error, db.FatalError):
             self.failure = str(error)
             self._retry_at = math.inf
             return
-        # The first repetition is at once: an idle connection that was cut is no reason to wait.
+        # The first retry is immediate: an idle connection that was cut is no reason to wait.
         wait_s = jittered(backoff_s(self._attempt - 1)) if self._attempt else 0.0
         if isinstance(error, db.NotWritableError):
             wait_s = max(wait_s, NOT_WRITABLE_S_MIN)
@@ -202,7 +202,7 @@ class Writer(threading.Thread):
         log.warning("the database takes no trades (%s); they wait on the disk, next try in %.1f s", error, wait_s)
 
     def _finish(self) -> None:
-        """After the last trade: a last try, so that as little as possible is left for the next start."""
+        """After the last trade: one last try, so that as little as possible is left for the next start."""
         deadline = time.monotonic() + DRAIN_S_MAX
         self._retry_at = math.inf if self.failure else 0.0
         while self._remains() and time.monotonic() < deadline and self.failure is None:

@@ -35,12 +35,12 @@ class Candle(NamedTuple):
 
     @property
     def trades(self) -> int:
-        """How many trades the exchange counted between the first and the last; exact where no gap is open."""
+        """How many ids the first and last trade span, which is the number of trades where no gap is open."""
         return self.last_trade_id - self.first_trade_id + 1
 
 
 def floor(timestamp: datetime, resolution: int) -> datetime:
-    """The begin of the candle that `timestamp` falls into."""
+    """The start of the candle that `timestamp` falls into."""
     minute = timestamp.replace(second=0, microsecond=0)
     if resolution == MINUTE:
         return minute
@@ -48,7 +48,7 @@ def floor(timestamp: datetime, resolution: int) -> datetime:
 
 
 def ceil(timestamp: datetime, resolution: int) -> datetime:
-    """The first candle's begin at or after `timestamp`."""
+    """The first start of a candle at or after `timestamp`."""
     begin = floor(timestamp, resolution)
     return begin if begin == timestamp else begin + timedelta(seconds=resolution)
 
@@ -85,7 +85,7 @@ def of_trades(trades: Sequence[Trade]) -> list[Candle]:
 
 
 def _as(candle: Candle, resolution: int) -> Candle:
-    """The coarser candle that only the trades of `candle` make."""
+    """The coarser candle that the trades of `candle` alone make."""
     return Candle(candle[0], resolution, floor(candle[2], resolution), *candle[3:])
 
 
@@ -126,7 +126,7 @@ def _coarser(candles: Iterable[Candle], resolution: int) -> list[Candle]:
 
 
 def merge(one: Candle, other: Candle) -> Candle:
-    """The candle of the trades of both, of the same bar: idempotent, commutative and associative."""
+    """The candle of both candles' trades, which are of the same bar: idempotent, commutative and associative."""
     earlier = one if one.first_trade_id <= other.first_trade_id else other
     later = one if one.last_trade_id >= other.last_trade_id else other
     return earlier._replace(

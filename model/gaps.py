@@ -1,7 +1,7 @@
 """Which trade ids are missing: pure arithmetic on runs of ids, no SQL and no clock.
 
-The exchange numbers the trades of a symbol 1, 2, 3 … without holes, so an id that was never seen between two that
-were is a trade that is missing. A point is what is known of a stored trade: its id and its time stamp.
+The exchange numbers the trades of a symbol 1, 2, 3 … without holes, so an id between two
+stored ones that is not stored itself is a missing trade. A point is a stored trade reduced to its id and time stamp.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ INVALID = "what the exchange serves is no valid trade"
 REFUSED = "refused by the database"
 
 GIVEN_UP = (NOT_SERVED, INVALID, REFUSED)
-"""Reasons for which asking the exchange again is of no use: such a gap stays open, since its ids stay missing."""
+"""Reasons that make asking the exchange again pointless; such a gap stays open, because its ids stay missing."""
 
 Point = tuple[int, datetime]
 
@@ -47,7 +47,7 @@ class Gap(NamedTuple):
 
 
 def holes(symbol: str, points: Sequence[Point], reason: str, now: datetime) -> list[Gap]:
-    """The open gaps between each two neighbours of `points`, which are in order of their ids."""
+    """The open gaps between neighbouring `points`, which are sorted by id."""
     return [
         Gap(symbol, below + 1, above - 1, reason, now, None, at_below, at_above)
         for (below, at_below), (above, at_above) in pairwise(points)
@@ -56,10 +56,10 @@ def holes(symbol: str, points: Sequence[Point], reason: str, now: datetime) -> l
 
 
 def account(span: Span | None, points: Sequence[Point]) -> tuple[Span, list[Sequence[Point]], list[Point]]:
-    """What trades change that were stored next: the new span, the point lists whose holes are new gaps, late points.
+    """What newly stored trades change: the new span, the lists of points whose holes are new gaps, and the late points.
 
-    `points` are in order of their ids, each once, at least one. Points above the span reveal gaps up from its last
-    id, points below it down from its first; those inside are late: repeated, or filling a gap.
+    `points` are sorted by id, without repeats, at least one. Points above the span reveal gaps after its last id,
+    points below it gaps before its first; those inside are late: they are repeats, or they fill a gap.
     """
     if span is None:
         return Span(points[0], points[-1]), [points], []
@@ -73,7 +73,7 @@ def account(span: Span | None, points: Sequence[Point]) -> tuple[Span, list[Sequ
 def fill(gap: Gap, points: Sequence[Point], now: datetime) -> tuple[list[Gap], list[Gap]]:
     """`gap` after trades inside it were stored: the runs that stay open, and the runs that are filled.
 
-    `points` are in order of their ids, each once; those outside the gap count for nothing.
+    `points` are sorted by id, without repeats; those outside the gap are ignored.
     """
     inside = [point for point in points if gap.first_trade_id <= point[0] <= gap.last_trade_id]
     below = (gap.first_trade_id - 1, gap.timestamp_before)

@@ -718,7 +718,7 @@ def test_a_missing_database_is_one_line(ask: Ask, settings: config.Settings, ser
             ["latest", "--symbol", "XRPUSDT"],
             "no trade of XRPUSDT is stored in {database}; --symbol can be BTCUSDT, ETHUSDT",
         ),
-        (["latest", "--symbol", "'; DROP"], "is no symbol"),
+        (["latest", "--symbol", "'; DROP"], "is not a symbol"),
         (["--symbol", ","], "0 symbols"),
         (["at", "2025-11-20T10:15:20.346"], "2025-11-20T10:15:20.346Z is in the future; give a time up to now"),
         (["range", "2025-11-20", "2025-11-21"], "2025-11-21T00:00:00.000Z is in the future"),
