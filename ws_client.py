@@ -43,22 +43,22 @@ log = logging.getLogger("ws_client")
 _ELSEWHERE = "BINANCE_WS_URL=wss://data-stream.binance.vision may serve you (market data only, the same trades)"
 
 CONNECT_S_MAX = 10.0
-"""For name, TCP, TLS and handshake; also how long the rest of a frame that has begun may take."""
+"""For the name, TCP, TLS and handshake; also for the rest of a frame once its start has arrived."""
 KINDS_MAX = 32
-"""Names of frames that are no trades, counted each; what comes beyond is counted as "other"."""
+"""How many kinds of frames that are not trades are counted by name; further kinds count as "other"."""
 ERRORS_LOGGED_MAX = 10
 CONNECTIONS_MAX = 4
 STANDBY_S = 0.05
-"""How often a connection is read that brings nothing new: it costs a third of the CPU, and takes over within that."""
+"""How often a connection that brings nothing new is read: at a third of the CPU, it takes over within this."""
 GC_OBJECTS = 20_000
-"""New objects between two looks of the garbage collector; 700 is Python's default, a batch has up to 4,000 trades."""
+"""New objects between two runs of the garbage collector; Python's default is 700, a batch has up to 4,000 trades."""
 
 
 # ---- The wire format. Only this part knows Binance's field letters (web-socket-streams.md, "Trade Streams").
 
 
 class NotATrade(Refusal):
-    """A frame of another kind: an answer, an error object, serverShutdown, another stream's event. `kind` names it."""
+    """A frame of another kind (`kind`): an answer, an error object, serverShutdown, another stream's event."""
 
     def __init__(self, kind: str, text: str) -> None:
         super().__init__(text)
@@ -86,10 +86,10 @@ _decode_raw = msgspec.json.Decoder(_Payload).decode
 
 
 def parse_trade(frame: str | bytes, received_at: datetime | None, symbols: frozenset[str] | None = None) -> Trade:
-    """The trade of a frame of a combined or raw stream. `symbols`: those that were subscribed; None: any.
+    """The trade in a frame of a combined or raw stream. `symbols`: those that were subscribed; None: any.
 
     Raises NotATrade for frames that Binance sends beside trades, Refusal for everything else that is not a trade
-    exactly as documented; nothing is ever repaired or rounded, but the time is floored to the millisecond.
+    exactly as documented; nothing is repaired or rounded, except that the time is floored to the millisecond.
     """
     payload = _payload(frame)
     symbol = payload.s
@@ -125,7 +125,7 @@ def _payload(frame: str | bytes) -> _Payload:
 
 
 def _classified(frame: str | bytes, error: msgspec.ValidationError) -> Refusal:
-    """What a frame is whose JSON is good but whose fields are not those of a trade."""
+    """What a frame is whose JSON is valid but whose fields are not those of a trade."""
     try:
         whole = msgspec.json.decode(frame)
     except (msgspec.DecodeError, RecursionError) as malformed:
@@ -150,10 +150,10 @@ def _classified(frame: str | bytes, error: msgspec.ValidationError) -> Refusal:
 
 
 class Connection(threading.Thread):
-    """Reads the streams over one socket, and connects again for ever until it is stopped.
+    """Reads the streams over one socket, and reconnects until it is stopped.
 
-    Counters: `frames`, of these `parsed` trades and `refused` frames and, by name, `others`; what became of the trades
-    is in `verdicts`. `signs` counts everything that shows the socket alive, pings too. Its own thread writes them.
+    Counters: `frames`, of these `parsed` trades, `refused` frames and, by name, `others`; what became of the trades
+    is in `verdicts`. `signs` counts everything that shows the socket alive, pings too. Only its own thread writes them.
     """
 
     def __init__(self, name: str, shared: Shared) -> None:
@@ -183,8 +183,8 @@ class Connection(threading.Thread):
             try:
                 self._read_until_cut()
             except Exception as error:
-                # A defect must not leave the capture with a connection less for the rest of the month.
-                log.exception("%s fails", self.name)
+                # A defect must not leave the capture one connection short for the rest of the month.
+                log.exception("%s failed", self.name)
                 self._error = error
             if self.parsed > trades:
                 attempt = 0
@@ -203,7 +203,7 @@ class Connection(threading.Thread):
             try:
                 app.sock.send_close()
             except (OSError, websocket.WebSocketException) as error:
-                log.debug("%s could not say goodbye: %s", self.name, error)
+                log.debug("%s could not send its close frame: %s", self.name, error)
         self.drop()
 
     def drop(self) -> None:
@@ -215,10 +215,10 @@ class Connection(threading.Thread):
             try:
                 raw.shutdown(socket.SHUT_RDWR)
             except OSError as error:
-                log.debug("%s was cut already: %s", self.name, error)
+                log.debug("%s was already cut: %s", self.name, error)
 
     def _may_connect(self) -> bool:
-        """Waits until the exchange's orders and its limit on attempts allow one; False: stopped meanwhile."""
+        """Whether to connect, once the exchange's orders and its limit on attempts allow it; False: stopped."""
         while not self._stop_asked.is_set():
             wait_s = self._shared.cooldown.left_s() or self._shared.budget.wait_s()
             if not wait_s:
@@ -237,7 +237,7 @@ class Connection(threading.Thread):
             on_ping=self._on_ping,
             on_error=self._on_error,
         )
-        # The JSON decoder checks the UTF-8 as well, and the library's check is three times slower than all the rest.
+        # The JSON decoder checks the UTF-8 too, and the library's check takes three times as long as all the rest.
         try:
             self._app.run_forever(skip_utf8_validation=True)
         finally:
@@ -265,7 +265,7 @@ class Connection(threading.Thread):
         self.verdicts[self._shared.inbox.put(trade)] += 1
 
     def _pause_s(self) -> float:
-        """How long the thread may rest: who brought only what a sibling had brought before need not hurry."""
+        """How long the thread may rest: a connection that only repeats its sibling need not hurry."""
         before, self._before = self._before, (self.verdicts["new"], self.verdicts["repeated"])
         return STANDBY_S if before[0] == self._before[0] and before[1] < self._before[1] else 0.0
 
@@ -281,7 +281,7 @@ class Connection(threading.Thread):
             log.error("%s: the exchange answers with an error: %s", self.name, refusal)
 
     def _on_ping(self, _app: websocket.WebSocketApp, _payload: bytes) -> None:
-        # The library has answered already, with the same payload and in this thread, which never waits for anything.
+        # The library has already answered, with the same payload, in this thread, which never waits for anything.
         self.pings += 1
 
     def _on_error(self, _app: websocket.WebSocketApp, error: Any) -> None:
@@ -297,7 +297,7 @@ class Connection(threading.Thread):
             wait_s = retry_after_s(headers.get("retry-after"), RATE_LIMITED_S)
             self._shared.cooldown.order(wait_s)
             return wait_s
-        # A refusal on purpose does not pass in a second.
+        # A deliberate refusal does not go away within a second.
         return retry.BACKOFF_S_MAX if self._error.status_code in (403, 451) else backoff_s(attempt)
 
     def _explanation(self) -> str:

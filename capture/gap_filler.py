@@ -1,7 +1,7 @@
 """Fills gaps from the exchange's REST interface: a thread of the capture; backfill.py does it by hand.
 
 A page of trades is inserted and its gap shrunk in one transaction (db.insert_trades), so this can be killed anywhere.
-What the exchange does not have stays an open gap, marked as such, and is not asked for again but by hand.
+What the exchange does not have stays an open gap, marked as such; it is asked for again only by hand.
 """
 
 import logging
@@ -28,16 +28,16 @@ log = logging.getLogger("backfill")
 LOOK_S = 1.0
 """How often the thread looks for gaps."""
 GRACE_S = 1.5
-"""A gap is left to the streams for so long: most are trades that arrive out of order, and REST lags behind anyway."""
+"""A gap is left to the streams for this long: most are trades that arrive out of order, and REST lags behind anyway."""
 CONFIRM_TIMES = 3
-"""The exchange must pass over an id so often, with a growing wait between, before it counts as not served."""
+"""The exchange must skip an id this many times, with a growing wait between, before it counts as not served."""
 CONFIRM_S = 1.0
 
 
 class Filler:
     """Fills gaps page by page over one database connection and one REST connection, both owned by one thread.
 
-    Counters: `filled` ids that were missing and are stored now, `given_up` ids that nobody can fill.
+    Counters: `filled` ids that were missing and are now stored, `given_up` ids that cannot be filled.
     """
 
     def __init__(self, rest: Rest, rejects: Rejects, wait: Callable[[float], object] = time.sleep) -> None:
@@ -49,10 +49,10 @@ class Filler:
         self._passed_over: Counter[tuple[str, int]] = Counter()
 
     def fill_page(self, connection: db.Connection, gap: Gap, later: Sequence[Gap] = ()) -> int:
-        """How many ids from the begin of `gap` on are settled, stored or given up, after one call of the exchange.
+        """How many ids from the start of `gap` on are settled (stored or given up) after one call of the exchange.
 
-        A page costs the same however long it is, so what it holds of the `later` gaps of the symbol is stored too. 0:
-        the exchange has not got as far yet, or must pass over the ids once more to be believed. Raises RestError,
+        A page costs the same however long it is, so what it holds of the symbol's `later` gaps is stored too. 0: the
+        exchange has not got that far yet, or must skip the ids once more to be believed. Raises RestError,
         db.DatabaseError.
         """
         first = gap.first_trade_id
@@ -69,7 +69,7 @@ class Filler:
         settled = self._run_length(first, [trade.trade_id for trade in trades if trade.trade_id <= gap.last_trade_id])
         if settled or not (page.trades or page.refused):
             return settled
-        # Where rows came and none of them is a trade, the first id at least is not to be had.
+        # If rows came and none of them is a trade, at least the first id cannot be had.
         served = min((trade.trade_id for trade in page.trades), default=first + 1)
         return self._pass_over(connection, gap, served, trade_ids.NOT_SERVED if page.trades else trade_ids.INVALID)
 
@@ -90,10 +90,10 @@ class Filler:
         return length
 
     def _pass_over(self, connection: db.Connection, gap: Gap, served: int, reason: str) -> int:
-        """The exchange answered with `served` when asked for the begin of the gap: is what lies before not there?"""
+        """How many ids are given up after the exchange, asked for the start of the gap, answered from `served` on."""
         key = (gap.symbol, gap.first_trade_id)
         if served <= gap.first_trade_id:
-            log.warning("the exchange answers %s from id %d when asked for %d", gap.symbol, served, gap.first_trade_id)
+            log.warning("the exchange answers %s from id %d, asked for %d", gap.symbol, served, gap.first_trade_id)
             return 0
         self._passed_over[key] += 1
         if self._passed_over[key] < CONFIRM_TIMES:
@@ -125,7 +125,7 @@ class Backfill(threading.Thread):
         self._asked = self._failed = ""
 
     def stop(self) -> None:
-        """Asks the thread to end after the page it is at."""
+        """Asks the thread to end after the current page."""
         self._stop_asked.set()
 
     def run(self) -> None:
@@ -135,8 +135,8 @@ class Backfill(threading.Thread):
             except (RestError, db.DatabaseError) as error:
                 wait_s = self._step_back(error)
             except Exception:
-                # A defect here must not end the capture, which goes on recording the gaps.
-                log.exception("the back-fill fails; it goes on in %.0f s", backoff_s(16))
+                # A defect here must not end the capture, which continues to record the gaps.
+                log.exception("the back-fill failed; it continues in %.0f s", backoff_s(16))
                 wait_s = backoff_s(16)
             self._stop_asked.wait(wait_s)
         self._close()
@@ -148,7 +148,7 @@ class Backfill(threading.Thread):
         gaps = db.open_gaps(self._connection)
         self.open, self.missing = len(gaps), missing_in(gaps)
         due = [gap for gap in gaps if is_due(gap, datetime.now(UTC)) and gap.symbol in self._settings.symbols]
-        # After a failure it is another symbol's turn: one that the exchange refuses to serve must not stop the others.
+        # After a failure another symbol gets its turn: one that the exchange refuses to serve must not stop the others.
         due.sort(key=lambda gap: gap.symbol <= self._failed)
         for number, gap in enumerate(due):
             if self._stop_asked.is_set():
@@ -158,7 +158,7 @@ class Backfill(threading.Thread):
                 self._attempt = 0
                 return 0.0
         if due:
-            # The exchange lags behind its own stream: nothing of any gap was to be had yet.
+            # The exchange lags behind its own stream: nothing of any gap can be had yet.
             self._attempt += 1
             return jittered(backoff_s(self._attempt))
         self._attempt = 0
@@ -166,7 +166,7 @@ class Backfill(threading.Thread):
 
     def _step_back(self, error: Exception) -> float:
         if isinstance(error, db.DatabaseError):
-            # What was waited for the exchange says nothing of the database, which may be back at once.
+            # The waits for the exchange say nothing about the database, which may be back at once.
             self._attempt = self._attempt if self._connection is None else 0
             self._close()
         else:
@@ -188,7 +188,7 @@ def of_symbol(symbol: str, gaps: Sequence[Gap]) -> list[Gap]:
 
 
 def _inside(gaps: Sequence[Gap], trades: Sequence[Trade]) -> list[Trade]:
-    """Those of `trades` that lie in one of `gaps`, which are in order of their ids."""
+    """Those of `trades` that lie in one of `gaps`, which are sorted by id."""
     firsts = [gap.first_trade_id for gap in gaps]
 
     def ismissing_in(trade_id: int) -> bool:

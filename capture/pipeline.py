@@ -24,7 +24,7 @@ log = logging.getLogger("capture")
 TICK_S = 0.25
 LINE_S = 10.0
 READY_S_MAX = 300.0
-"""Until the writer has found the database: a private server may have to be initialised or to recover first."""
+"""For the writer to find the database: a private server may have to be initialised or to recover first."""
 FINISH_S_MAX = 120.0
 BACKFILL_STOP_S_MAX = 15.0
 
@@ -41,12 +41,12 @@ class Shared(NamedTuple):
 
     @property
     def stream_url(self) -> str:
-        """The address of the combined stream; names are lower case (web-socket-streams.md), and some not ASCII."""
+        """The address of the combined stream; its names are lower case (web-socket-streams.md), and some not ASCII."""
         return f"{self.ws_url}/stream?streams=" + "/".join(f"{quote(symbol.lower())}@trade" for symbol in self.symbols)
 
 
 class CaptureError(Exception):
-    """The capture cannot go on without the operator; the message is one line."""
+    """The capture cannot continue without the operator; the message is one line."""
 
 
 class Capture:
@@ -74,7 +74,7 @@ class Capture:
 
     def run(self, duration_s: float | None = None) -> None:
         """Captures until `stop_asked` is set or `duration_s` is over, then stores what was received. Raises
-        CaptureError when the writer could not go on."""
+        CaptureError if the writer could not continue."""
         end = math.inf if duration_s is None else time.monotonic() + duration_s
         self._rejects.start()
         self._writer.start()
@@ -122,7 +122,7 @@ class Capture:
         return " · ".join([*state, *(progress.symbol_text(line, seconds) for line in lines), numbers])
 
     def counters(self) -> dict[str, int]:
-        """All counters, in trades where nothing else is said: parsed = inserted + duplicate + dropped + left over."""
+        """All counters, in trades unless named otherwise: parsed = inserted + duplicate + dropped + left over."""
         connections = self._standby.connections() if self._standby else []
         verdicts = sum((connection.verdicts for connection in connections), Counter[str]())
         writer, filler = self._writer, self._backfill.filler
@@ -147,7 +147,7 @@ class Capture:
         }
 
     def summary(self) -> str:
-        """What was captured, and what became of it: a few lines for the end."""
+        """What was captured and what became of it, in a few lines, for the end."""
         counters = self.counters()
         others = sum((c.others for c in (self._standby.connections() if self._standby else [])), Counter[str]())
         fates = ("inserted", "duplicate", "dropped", "left over")
@@ -159,5 +159,5 @@ class Capture:
         )
         lines += [console.counters_text([(name, counters[name]) for name in names]) for names in rows]
         if others:
-            lines.append("frames that are no trades: " + console.counters_text(sorted(others.items())))
+            lines.append("frames that are not trades: " + console.counters_text(sorted(others.items())))
         return "\n".join(lines)

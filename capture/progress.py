@@ -10,7 +10,7 @@ from model.lag import lag_ms, percentiles
 from model.trade import Trade
 
 LAGS_MAX = 10_000
-"""Lags kept per symbol and interval; a batch contributes LAGS_PER_BATCH_MAX at most, spread evenly over it."""
+"""Lags kept per symbol and interval; a batch contributes at most LAGS_PER_BATCH_MAX, spread evenly over it."""
 LAGS_PER_BATCH_MAX = 64
 
 _symbol = itemgetter(0)
@@ -18,7 +18,7 @@ _symbol = itemgetter(0)
 
 class Line(NamedTuple):
     """One symbol in one interval. Lags are milliseconds from the exchange's clock to ours, None when there are none;
-    they are negative where the exchange's clock runs ahead."""
+    they are negative if the exchange's clock is ahead of ours."""
 
     symbol: str
     price: Decimal | None
@@ -28,7 +28,7 @@ class Line(NamedTuple):
 
 
 class Stats:
-    """Collects over an interval. The writer adds; another thread may take the lines."""
+    """What was received in an interval. The writer adds to it; another thread may take the lines."""
 
     def __init__(self) -> None:
         self._trades: Counter[str] = Counter()
@@ -48,7 +48,7 @@ class Stats:
                 lags.append(lag)
 
     def take(self, symbols: Sequence[str]) -> list[Line]:
-        """A line per symbol of what was added since the last call, and begins a new interval."""
+        """One line per symbol for what was added since the last call; a new interval starts."""
         trades, self._trades = self._trades, Counter()
         lags, self._lags = self._lags, {}
         return [
@@ -71,6 +71,6 @@ def symbol_text(line: Line, seconds: float) -> str:
 
 
 def price_text(price: Decimal) -> str:
-    """The price as the exchange wrote it, less the zeros that only pad it, but with two decimals at least."""
+    """The price as the exchange wrote it, without padding zeros, but with at least two decimals."""
     whole, _, decimals = f"{price:f}".partition(".")
     return f"{whole}.{decimals.rstrip('0'):0<2}"

@@ -1,8 +1,8 @@
 """A WebSocketApp that reads its socket in large pieces.
 
-The library asks the kernel four times for each frame: whether there is something, then for two bytes, for the length
-and for the payload. Each call also offers the interpreter lock to the writer. Reading what is there at once, and
-cutting the frames out of it, makes the library three times faster (docs/performance.md); all else stays the library's.
+The library makes four system calls for each frame: is there something, two bytes, the length, the payload. Each call
+also offers the interpreter lock to the writer. Reading all that is there at once, and cutting the frames out of it,
+makes the library three times faster (docs/performance.md); everything else is still the library's.
 """
 
 import selectors
@@ -15,9 +15,9 @@ import websocket
 from websocket._dispatcher import DispatcherBase
 
 READ_BYTES_MAX = 64 * 2**10
-"""What one read takes at most: about 300 frames. From 128 KiB on, malloc would map and unmap memory for each read."""
+"""The most that one read takes: about 300 frames. From 128 KiB on, malloc would map and unmap memory for each read."""
 FRAME_BYTES_MAX = 64 * 2**20
-"""A frame that announces more ends the connection instead of filling the memory; a trade is 200 bytes."""
+"""A frame that announces more than this ends the connection instead of filling the memory; a trade is 200 bytes."""
 
 
 class Reader:
@@ -34,11 +34,11 @@ class Reader:
         return self._at >= len(self._data)
 
     def fill(self) -> None:
-        """Waits for more, as long as the socket's time-out allows; for an empty buffer. Raises what receiving does."""
+        """Waits for more, at most for the socket's time-out; the buffer must be empty. Raises as receiving does."""
         self._data, self._at = self._receive(READ_BYTES_MAX), 0
 
     def take(self, size: int) -> bytes:
-        """The next `size` bytes; waits for them as long as the socket's time-out allows. Raises what receiving does."""
+        """The next `size` bytes; waits for them as long as the socket's time-out allows. Raises as receiving does."""
         if size > FRAME_BYTES_MAX:
             raise websocket.WebSocketPayloadException(f"a frame of {size} bytes; at most {FRAME_BYTES_MAX} are taken")
         end = self._at + size
@@ -48,7 +48,7 @@ class Reader:
             return piece
         parts = [self._data[self._at :]]
         missing = end - len(self._data)
-        # If receiving raises, what is here stays here: the library may call again after a time-out.
+        # If receiving raises, nothing is lost: the library may call again after a time-out.
         while missing > 0:
             try:
                 parts.append(self._receive(READ_BYTES_MAX))
@@ -61,10 +61,10 @@ class Reader:
 
 
 class _Dispatcher(DispatcherBase):
-    """The loop of the library's own dispatchers, but it waits for a bufferful and not for a frame.
+    """The loop of the library's own dispatchers, except that it waits for a bufferful and not for a frame.
 
-    The socket must have a time-out, which is how often it is checked whether the connection is still wanted. `pause_s`
-    says how long to rest before the next read, if nothing waits there.
+    The socket must have a time-out: that is how often the loop checks whether the connection is still wanted. `pause_s`
+    says how long to rest before the next read if no data is waiting.
     """
 
     def __init__(self, app: websocket.WebSocketApp, pause_s: Callable[[], float]) -> None:
@@ -80,7 +80,7 @@ class _Dispatcher(DispatcherBase):
         connection.frame_buffer.recv_strict = reader.take  # type: ignore[method-assign, assignment]
         while self.app.keep_running:
             try:
-                # Waiting here and not in a selector saves one of three system calls for each wake-up.
+                # Waiting here and not in a selector saves one of three system calls per wake-up.
                 if reader.empty:
                     self._rest(sock)
                     reader.fill()
@@ -92,7 +92,7 @@ class _Dispatcher(DispatcherBase):
 
     def _rest(self, sock: Any) -> None:
         seconds = self._pause_s()
-        # Who rested while more waits would fall behind for good: over TLS each read is one record, often one frame.
+        # Resting while data waits would let the connection fall behind: over TLS a read is one record, often a frame.
         if seconds and not _has_more(sock):
             sleep(seconds)
 
@@ -107,7 +107,7 @@ def _has_more(sock: Any) -> bool:
 
 
 class BufferedApp(websocket.WebSocketApp):
-    """As websocket.WebSocketApp, without its reconnecting; `pause_s` is called before each read: seconds to rest."""
+    """websocket.WebSocketApp without its reconnecting; `pause_s` is called before each read: the seconds to rest."""
 
     def __init__(self, url: str, pause_s: Callable[[], float], **callbacks: Any) -> None:
         super().__init__(url, **callbacks)

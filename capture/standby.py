@@ -1,4 +1,4 @@
-"""Watches over the connections that read the same streams: finds the dead and the late, renews those about to be cut.
+"""Watches the connections that read the same streams: replaces the dead and the late, renews those about to be cut.
 
 Everything is decided in `tick`, which the main thread calls a few times a second, from counters that the connections'
 own threads write; the connections never wait for it.
@@ -38,19 +38,19 @@ class Limits(NamedTuple):
     """In seconds. Binance pings every 20 s and cuts a connection at 24 h (web-socket-streams.md)."""
 
     silent_s_max: float = 60.0
-    """A connection on which nothing at all arrives for so long, no frame and no ping, is replaced."""
+    """A connection on which nothing arrives for this long, no frame and no ping, is replaced."""
     behind_s_max: float = 5.0
-    """So is one that has not reached within so long what a sibling had delivered."""
+    """So is one that has not delivered within this time what a sibling had delivered before."""
     renew_s: float = 23 * 3_600.0
-    """Renewing before the cut loses nothing: the new connection delivers before the old one closes."""
+    """Renewing before the cut loses nothing: the new connection delivers before the old one is closed."""
     renew_stagger_s: float = 1_800.0
     take_over_s_max: float = 60.0
-    """An old connection is kept for at most so long while its successor is open and delivers nothing."""
+    """An old connection is kept for at most this long while its successor is open but delivers nothing."""
     join_s_max: float = 5.0
 
 
 class _Slot:
-    """A connection and what was last seen of it."""
+    """A watched connection and what was last seen of it."""
 
     def __init__(self, connection: Watched, now: float) -> None:
         self.connection = connection
@@ -62,15 +62,15 @@ class _Slot:
         self._target_at = now
 
     def silent_s(self, now: float) -> float:
-        """The seconds since anything arrived; 0 while it is not open, when it looks after itself."""
+        """The seconds since anything arrived; 0 while it is not open, since it then reconnects on its own."""
         if self.connection.opened_at is None or self.connection.signs != self._signs:
             self._signs, self._signed_at = self.connection.signs, now
         return now - self._signed_at
 
     def behind_s(self, newest: dict[str, int], now: float, settle_s: float) -> float:
-        """The seconds for which a point that a sibling had reached has not been reached by this connection.
+        """For how many seconds this connection has not reached a point that a sibling had reached.
 
-        What was delivered until `settle_s` after it opened counts for nothing: the exchange does not send it again.
+        What was delivered until `settle_s` after it opened does not count: the exchange does not send it again.
         """
         opened_at, mine = self.connection.opened_at, self.connection.newest
         if opened_at is None or now - opened_at < settle_s:
@@ -83,7 +83,7 @@ class _Slot:
 
 
 class Standby:
-    """N connections side by side; whichever delivers a trade first wins, so that one may die without a loss."""
+    """N connections side by side; whichever delivers a trade first wins, so one may die without a loss."""
 
     def __init__(self, make: Callable[[str], Watched], size: int, limits: Limits, now: float) -> None:
         self._make = make
@@ -112,7 +112,7 @@ class Standby:
             connection.join(self._limits.join_s_max)
 
     def connections(self) -> list[Watched]:
-        """All that ever were, for their counters."""
+        """All connections so far, for their counters."""
         return self._gone + [watched.connection for watched in self._all()]
 
     @property
@@ -131,7 +131,7 @@ class Standby:
         return _Slot(connection, now)
 
     def _newest(self) -> dict[str, int]:
-        """Per symbol the newest id that any connection has delivered."""
+        """The newest id of each symbol that any connection has delivered."""
         newest: dict[str, int] = {}
         for watched in self._all():
             for symbol, trade_id in list(watched.connection.newest.items()):
@@ -156,16 +156,16 @@ class Standby:
             self._next[slot] = self._watched(now)
 
     def _replace(self, slot: int, why: str, now: float) -> None:
-        """Cuts the socket; the connection's thread opens the next one by itself."""
+        """Cuts the socket; the connection's thread then opens the next one."""
         connection = self._current[slot].connection
         log.warning("%s: %s: replacing it", connection.name, why)
         connection.drop()
         self._current[slot] = _Slot(connection, now)
 
     def _take_over(self, slot: int, now: float) -> None:
-        """Lets the successor have the slot once it delivers, or once the old one was kept long enough."""
+        """Gives the slot to the successor once it delivers, or once the old connection was kept long enough."""
         old, new = self._current[slot].connection, self._next[slot]
-        # One that cannot connect, because the exchange lets nobody in, must not end one that still delivers.
+        # A successor that cannot connect, because the exchange lets nobody in, must not end one that still delivers.
         if new.connection.opened_at is None:
             return
         if not new.connection.parsed and now - new.started_at < self._limits.take_over_s_max:
