@@ -1,6 +1,6 @@
-"""One MariaDB or MySQL server as a program: where it is, how its data begin, how it starts, greets and fails.
+"""One MariaDB or MySQL server as a program: finding it, initialising its data, starting it, its greeting, its errors.
 
-private_mysql.py shares such a server between processes; the tests start their own with the same functions.
+shared.py shares such a server between processes; the tests start their own with the same functions.
 """
 
 import contextlib
@@ -48,7 +48,7 @@ _WAYS_OUT = (
 
 
 class ServerError(Exception):
-    """The private server cannot be had; one line that names the reason and the way out."""
+    """The private server is not available; one line with the reason and the way out."""
 
 
 class Binary(NamedTuple):
@@ -60,7 +60,7 @@ class Binary(NamedTuple):
 
 
 def find_binary(family: str | None = None) -> Binary:
-    """The server's program, MariaDB's if there are both, or that of `family`. Raises ServerError."""
+    """The server's program: that of `family`, or MariaDB's if both are there. Raises ServerError."""
     found = [inspect_binary(path) for path in _find(_SERVER_NAMES)]
     chosen = [binary for binary in found if family in (None, binary.family)]
     if not found:
@@ -69,7 +69,7 @@ def find_binary(family: str | None = None) -> Binary:
 
 
 def inspect_binary(path: Path) -> Binary:
-    """What the program at `path` says of itself; Debian's `mysqld` is MariaDB. Raises ServerError."""
+    """What the program at `path` says about itself; Debian's `mysqld` is MariaDB. Raises ServerError."""
     try:
         answer = subprocess.run(
             [path, "--no-defaults", "--version"], capture_output=True, text=True, timeout=VERSION_S_MAX
@@ -78,19 +78,19 @@ def inspect_binary(path: Path) -> Binary:
         raise ServerError(f"{path} does not start: {error}") from error
     version = re.search(r"Ver ([\d.]+)", answer.stdout)
     if not version:
-        raise ServerError(f"{path} is no MariaDB or MySQL server: {_one_line(answer.stdout + answer.stderr)!r}")
+        raise ServerError(f"{path} is not a MariaDB or MySQL server: {_one_line(answer.stdout + answer.stderr)!r}")
     return Binary(path, "mariadb" if "MariaDB" in answer.stdout else "mysql", version[1])
 
 
 def _find(names: tuple[str, ...], first: tuple[Path, ...] = ()) -> list[Path]:
-    """The executables of these names, the first name first; in `first`, then PATH, then the usual folders."""
+    """The executables with these names, the first name first; from `first`, then PATH, then the usual folders."""
     folders = os.pathsep.join([*map(str, first), os.environ.get("PATH", os.defpath), *_FOLDERS]).split(os.pathsep)
     found = (shutil.which(name, path=folder) for name in names for folder in folders if folder)
     return [Path(path) for path in dict.fromkeys(found) if path]
 
 
 def find_client(family: str | None = None) -> Path:
-    """The `mariadb` or `mysql` command-line client, rather that of `family`. Raises ServerError."""
+    """The `mariadb` or `mysql` command-line client, preferably that of `family`. Raises ServerError."""
     clients = _find(tuple(sorted(_CLIENT_NAMES, key=lambda name: name != family)))
     if not clients:
         raise ServerError("no mysql client was found: install mariadb-client-core (macOS: `brew install mariadb`)")
@@ -100,8 +100,8 @@ def find_client(family: str | None = None) -> Path:
 def command(binary: Binary, data: Path, socket_path: Path, pid_file: Path) -> list[str]:
     """The server's command line: durable, one Unix socket, no network, no settings from elsewhere.
 
-    The folder `tmp` beside `data` is made: a server that starts deletes what looks like a forgotten table in its
-    folder of temporary files, which in a shared one may be another server's.
+    The folder `tmp` beside `data` is created: a starting server deletes what looks like a forgotten table in its folder
+    of temporary files, which in a shared folder may belong to another server.
     """
     temporary = data.parent / "tmp"
     temporary.mkdir(mode=0o700, exist_ok=True)
@@ -115,7 +115,7 @@ def command(binary: Binary, data: Path, socket_path: Path, pid_file: Path) -> li
         "--skip-networking",
         "--skip-name-resolve",
         "--innodb-flush-log-at-trx-commit=1",
-        # The binary log serves replication; InnoDB's own log is what makes a commit durable.
+        # The binary log is for replication; InnoDB's own log makes a commit durable.
         "--skip-log-bin",
         f"--innodb-buffer-pool-size={BUFFER_POOL_BYTES}",
         f"--max-connections={CONNECTIONS_MAX}",
@@ -140,7 +140,7 @@ def initialise(binary: Binary, data: Path) -> None:
     with contextlib.ExitStack() as stack:
         new = Path(tempfile.mkdtemp(prefix="new-", dir=data.parent))
         stack.callback(shutil.rmtree, new, ignore_errors=True)
-        # MariaDB's script does not quote the folder, which may have a space in its name; that of a link has none.
+        # MariaDB's script does not quote the folder, which may have a space in its name; this link's name has none.
         link = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mysql-"))) / "new"
         link.symlink_to(new)
         line = _initialise_command(binary, link if binary.family == "mariadb" else new)
@@ -163,8 +163,10 @@ def _initialise_command(binary: Binary, folder: Path) -> list[str]:
     beside = binary.path.parent
     installers = _find(_INSTALLER_NAMES, (beside, beside.parent / "bin", beside.parent / "scripts"))
     if not installers:
-        raise ServerError(f"{binary.path} is there but not mariadb-install-db; it comes with mariadb-server-core")
-    # `rpm` keeps the script from looking up this machine's name and from changing the PAM plug-in's files as root.
+        raise ServerError(
+            f"{binary.path} is installed but mariadb-install-db is not; it comes with mariadb-server-core"
+        )
+    # `--rpm` keeps the script from looking up this machine's name and, as root, from changing the PAM plug-in's files.
     options = ["--rpm", "--skip-name-resolve", "--skip-test-db", "--auth-root-authentication-method=normal"]
     return [str(installers[0]), "--no-defaults", f"--datadir={folder}", *options, *_as_root()]
 
@@ -185,7 +187,7 @@ def fetch_version(socket_path: Path) -> str | None:
 
 
 def last_words(text: str) -> str:
-    """The first two errors in a server's messages, which are the cause; without one its last line."""
+    """The first two errors in a server's messages, which are the cause; if there is none, its last line."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     errors = [line for line in lines if "ERROR" in line and "Aborting" not in line]
     return _one_line(" | ".join(errors[:2] or lines[-1:])) or "it said nothing"

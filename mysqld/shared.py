@@ -1,17 +1,17 @@
-"""The embedded default: a private MariaDB or MySQL server for users who have configured none.
+"""The private server: an embedded MariaDB or MySQL for users who have configured none, shared by all scripts.
 
 Everything is in DATA_DIR/mysql, a folder of mode 0700; the server's messages are in DATA_DIR/mysql.log:
 
-    data/        the server's own folder; it appears by a rename, so it is complete or not there
-    family       what initialised it and what may open it, such as `mariadb 10.11.6`
+    data/        the server's own folder; it appears by a rename, so it is complete or absent
+    family       what initialised it, and so what may open it, such as `mariadb 10.11.6`
     socket       one line: the path of the Unix socket, which is the only way in (there is no network)
     pid          written by the server
-    users.lock   every process that uses the server holds a shared lock; who leaves and gets it alone was the last
-    start.lock   held alone by whoever starts or stops the server, so that nobody else decides at the same moment
-    server.lock  held by the server itself, which inherits it: whether it runs is a question to the kernel
+    users.lock   each process that uses the server holds it shared; whoever leaves and gets it alone was the last
+    start.lock   held alone by whoever starts or stops the server, so that only one process decides at a time
+    server.lock  held by the server itself, which inherits it, so the kernel knows whether the server runs
 
-The locks are flocks: the kernel drops them with their process, so one that was killed leaves no trace, and a server
-whose users were all killed is joined by the next one.
+The locks are flocks: the kernel drops them with their process, so a killed one leaves no trace, and a server whose
+users were all killed is joined by the next one.
 """
 
 import atexit
@@ -49,15 +49,15 @@ STOP_S_MAX = 60.0
 DECIDE_S_MAX = INITIALISE_S_MAX + START_S_MAX + STOP_S_MAX
 """How long to wait while another process starts or stops the server."""
 LOCK_S_MAX = 5.0
-"""Whoever asks whether the server runs holds its lock for a moment."""
+"""A process that checks whether the server runs holds its lock for a moment."""
 SOCKET_PATH_BYTES_MAX = 100
 """macOS takes 103 bytes, Linux 107."""
 LOG_BYTES_MAX = 1 << 20
-"""A longer log is set aside (as mysql.log.1, replacing the last) when the server starts."""
+"""A longer log is renamed to mysql.log.1, replacing the previous one, when the server starts."""
 
 
 class ServerGoneError(ServerError):
-    """The server ran for this process, is gone, and cannot be started again now."""
+    """The server ran for this process, is gone, and cannot be restarted now."""
 
 
 class _Use:
@@ -74,18 +74,18 @@ _mutex = threading.RLock()
 
 
 def use(data_dir: Path, binary: Path | None = None) -> Path:
-    """The Unix socket of the server of `data_dir`, which answers now; the first user starts it.
+    """The Unix socket of the server of `data_dir`, which is answering; the first user starts it.
 
-    The process counts as a user until it ends or calls leave(). Calling again is cheap, and starts the server again
-    if its process is gone. `binary` overrides the search for a server. Raises ServerError.
+    The process counts as a user until it ends or calls leave(). Calling again is cheap, and restarts the server if its
+    process is gone. `binary` overrides the search for a server. Raises ServerError.
     """
     revive(data_dir, binary)
     return socket_of(home_of(data_dir))
 
 
 def revive(data_dir: Path, binary: Path | None = None) -> bool:
-    """Join the server of `data_dir`; whether its process was gone and had to be started. Raises ServerError, and of
-    these ServerGoneError when this process has used it before."""
+    """Joins the server of `data_dir`. Returns whether it had to be started. Raises ServerError; if this process has
+    used the server before, ServerGoneError."""
     home = prepare_home(data_dir)
     with _mutex:
         held = _uses.get(home)
@@ -106,7 +106,7 @@ def _rejoin(home: Path, held: _Use) -> bool:
 
 
 def leave(data_dir: Path) -> None:
-    """End this process's use of the server of `data_dir`; the last user stops it. Raises ServerError."""
+    """Ends this process's use of the server of `data_dir`; the last user stops it. Raises ServerError."""
     home = home_of(data_dir)
     with _mutex:
         held = _uses.pop(home, None)
@@ -116,7 +116,7 @@ def leave(data_dir: Path) -> None:
             with deciding(home):
                 _stop_if_last(home, held)
         except FileNotFoundError:
-            # The folder was removed under the server, which nobody else can find any more.
+            # The folder was removed while the server ran, so nobody else can find it any more.
             if held.process:
                 held.process.terminate()
         finally:
@@ -143,7 +143,7 @@ def _join(home: Path, binary: Path | None) -> bool:
 
 
 def _stop_if_last(home: Path, held: _Use) -> None:
-    # The kernel gives the shared lock up before it tries for the exclusive one: either way this process has left.
+    # The kernel gives up the shared lock before it tries for the exclusive one: either way this process has left.
     if file_lock.try_alone(held.lock):
         stop(home, held.process)
 
@@ -156,7 +156,7 @@ def _leave_all() -> None:
         except ServerError as error:
             print(error, file=sys.stderr)
         except KeyboardInterrupt:
-            # The server was asked to stop already, and does so without us.
+            # The server has already been asked to stop, and does so without us.
             return
 
 
@@ -192,12 +192,14 @@ def prepare_home(data_dir: Path, create: bool = True) -> Path:
         home.parent.mkdir(parents=True, exist_ok=True)
         home.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
-        raise ServerError(f"DATA_DIR={str(data_dir)!r} cannot be used: {error}; set it to a folder of yours") from error
+        raise ServerError(
+            f"DATA_DIR={str(data_dir)!r} cannot be used: {error}; set it to a folder of your own"
+        ) from error
     return home
 
 
 def require_owner(folder: Path) -> None:
-    """Refuse a folder of someone else: the server would leave files in it that its owner cannot open."""
+    """Refuses someone else's folder: the server would leave files in it that its owner cannot open."""
     status = folder.lstat()
     if status.st_uid != os.geteuid():
         raise ServerError(
@@ -271,14 +273,14 @@ def _choose_binary(home: Path, path: Path | None) -> Binary:
     binary = inspect_binary(path) if path else find_binary(family)
     if family not in (None, binary.family) or _release(binary.version) < _release(version):
         raise ServerError(
-            f"{home} is the database of {FAMILIES.get(family or '', family)} {version}, which {binary.path}"
-            f" ({FAMILIES[binary.family]} {binary.version}) cannot open: install the former or set another DATA_DIR"
+            f"{home} is a database of {FAMILIES.get(family or '', family)} {version}, which {binary.path}"
+            f" ({FAMILIES[binary.family]} {binary.version}) cannot open: install that version, or set another DATA_DIR"
         )
     return binary
 
 
 def recorded(home: Path) -> tuple[str | None, str]:
-    """The family and the version that made the data of `home` or opened them last; None where there are no data."""
+    """The family and version that created the data of `home` or opened them last; None if there are no data."""
     try:
         family, _, version = (home / "family").read_text().strip().partition(" ")
     except FileNotFoundError:
@@ -305,9 +307,9 @@ def log_of(home: Path) -> Path:
 
 
 def _spawn(home: Path, binary: Binary) -> subprocess.Popen[bytes]:
-    """Start the server in a session of its own, so that Ctrl-C in our terminal does not reach it."""
+    """Starts the server in a session of its own, so that Ctrl-C in our terminal does not reach it."""
     socket_path = _choose_socket_path(home)
-    # MySQL refuses to start where the lock file of its socket names a living process, which may be anybody's by now.
+    # MySQL refuses to start if its socket's lock file names a living process, which may by now be any program.
     for stale in (home / "pid", socket_path, socket_path.with_name("mysqld.sock.lock")):
         stale.unlink(missing_ok=True)
     _record(home / "socket", str(socket_path))
@@ -315,7 +317,7 @@ def _spawn(home: Path, binary: Binary) -> subprocess.Popen[bytes]:
     log = os.open(log_of(home), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
         if not file_lock.wait_alone(lock, LOCK_S_MAX):
-            raise ServerError(f"{home}/server.lock is held by something that is not the server")
+            raise ServerError(f"{home}/server.lock is held by something other than the server")
         line = command(binary, home / "data", socket_path, home / "pid")
         return subprocess.Popen(
             line,
@@ -333,7 +335,7 @@ def _spawn(home: Path, binary: Binary) -> subprocess.Popen[bytes]:
 
 
 def _server_environ() -> dict[str, str]:
-    """Without the password of another server, and without the sockets and messages that systemd meant for us."""
+    """The environment without another server's password and without what systemd meant for us."""
     strange = ("MYSQL", "NOTIFY_", "LISTEN_")
     return {name: value for name, value in os.environ.items() if not name.startswith(strange)}
 
@@ -359,21 +361,21 @@ def _await_greeting(home: Path, log_offset: int) -> None:
     while fetch_version(socket_of(home)) is None:
         if not is_running(home):
             reason = last_words(log_of(home).read_bytes()[log_offset:].decode(errors="replace"))
-            raise ServerError(f"the private server refused to start: {reason} (all of it: {log_of(home)})")
+            raise ServerError(f"the private server refused to start: {reason} (see {log_of(home)})")
         if time.monotonic() > deadline:
-            raise ServerError(f"the private server has not answered for {START_S_MAX:.0f} s; see {log_of(home)}")
+            raise ServerError(f"the private server has not answered within {START_S_MAX:.0f} s; see {log_of(home)}")
         time.sleep(file_lock.POLL_S)
 
 
 def stop(home: Path, process: subprocess.Popen[bytes] | None) -> None:
-    """Shut the server down cleanly, if it runs; its parent, if we are it, also buries it. Raises ServerError."""
+    """Shuts the server down cleanly if it runs; if we are its parent, also reaps it. Raises ServerError."""
     deadline = time.monotonic() + STOP_S_MAX
     if is_running(home):
         os.kill(server_pid(home, process), signal.SIGTERM)
     while is_running(home):
         if time.monotonic() > deadline:
             raise ServerError(
-                f"the private server of {home} has not stopped for {STOP_S_MAX:.0f} s; see {log_of(home)}"
+                f"the private server of {home} has not stopped within {STOP_S_MAX:.0f} s; see {log_of(home)}"
             )
         time.sleep(file_lock.POLL_S)
     if process:
@@ -381,13 +383,13 @@ def stop(home: Path, process: subprocess.Popen[bytes] | None) -> None:
 
 
 def server_pid(home: Path, process: subprocess.Popen[bytes] | None = None) -> int:
-    """The process of the running server. Raises ServerError if the pid on file is not that of our server."""
+    """The pid of the running server. Raises ServerError if the pid on file is not our server's."""
     if process and process.poll() is None:
         return process.pid
     try:
         pid = int((home / "pid").read_text())
     except (OSError, ValueError) as error:
-        raise ServerError(f"the private server of {home} runs, but does not say its pid") from error
+        raise ServerError(f"the private server of {home} runs, but its pid is not known") from error
     if f"--datadir={home / 'data'}" not in _command_line(pid):
         raise ServerError(f"the private server of {home} runs, but not as process {pid} of this machine or container")
     return pid

@@ -1,4 +1,4 @@
-"""What a caller can do about an error of the database is its class; one table says which number is which.
+"""The class of a database error says what a caller can do about it; one table maps the error numbers to classes.
 
 The numbers are those of MySQL's server and client error references and of MariaDB's; 8002, 8022 and 9007 are TiDB's.
 """
@@ -14,15 +14,15 @@ T = TypeVar("T")
 
 
 class DatabaseError(Exception):
-    """Any of the errors of this module; raised itself for a number that the table does not have."""
+    """Any error of this module; raised itself for a number that the table does not have."""
 
 
 class GoneError(DatabaseError):
-    """The server is away or the connection is dead: connect again, then repeat."""
+    """The server is away or the connection is dead: reconnect, then repeat."""
 
 
 class ContentionError(DatabaseError):
-    """A deadlock or a lock that was not to be had in time: repeat."""
+    """A deadlock, or a lock that could not be had in time: repeat."""
 
 
 class NotWritableError(DatabaseError):
@@ -30,11 +30,11 @@ class NotWritableError(DatabaseError):
 
 
 class RefusedError(DatabaseError):
-    """The data is refused, and will be each time."""
+    """The data is refused, and will be refused each time."""
 
 
 class FatalError(DatabaseError):
-    """Nothing helps but the operator; the message names the setting."""
+    """Only the operator can help; the message names the setting."""
 
 
 _GONE: tuple[int, ...] = (1040, 1043, 1047, 1053, 1077, 1079, 1080, 1129, 1135, 1152, 1156, 1157, 1158, 1159, 1160)
@@ -60,8 +60,8 @@ _CLASSES: dict[int, type[DatabaseError]] = {
 }
 _NOTHING_YET = "check MYSQL_DATABASE; nothing was captured yet? run `python ws_client.py` or `make demo`"
 _WAY_OUT = {
-    **dict.fromkeys(_ACCESS, "check MYSQL_USER and MYSQL_PASSWORD, and what that user may do (README)"),
-    **dict.fromkeys(_SCHEMA, "check MYSQL_DATABASE; if it was dropped, start again to create it"),
+    **dict.fromkeys(_ACCESS, "check MYSQL_USER and MYSQL_PASSWORD, and that user's rights (docs/operations.md)"),
+    **dict.fromkeys(_SCHEMA, "check MYSQL_DATABASE; if it was dropped, restart to create it again"),
     **dict.fromkeys(_MISSING, _NOTHING_YET),
     2026: "check MYSQL_SSL_CA",
     **dict.fromkeys((2002, 2003, 2005), "check MYSQL_HOST, MYSQL_PORT or MYSQL_UNIX_SOCKET; does the server run?"),

@@ -1,4 +1,4 @@
-"""The table `gaps` and what is known of the ids: which are accounted for, which are missing, which were filled.
+"""The table `gaps`, and what is known of the ids: which are accounted for, which are missing, which were filled.
 
 Contract: stored ids and open gaps together are every id from the first stored one to the last. So whoever stores trades
 works out, in the same transaction, what they reveal (account) and what they fill (fill).
@@ -28,7 +28,7 @@ def spans(connection: Connection, tokens: dict[str, int]) -> dict[str, Span | No
     if others:
         marks = ", ".join(["%s"] * len(others))
         run(connection, f"UPDATE writers SET token = %s WHERE symbol IN ({marks})", [connection.token, *others])
-        # What was remembered of them is outdated, which the token, now ours again, will not tell the next time.
+        # What we remembered of them is outdated, which the token, now ours again, will not show next time.
         for symbol in others:
             connection.spans.pop(symbol, None)
     read = {symbol: _read_span(connection, symbol) for symbol in others}
@@ -72,7 +72,7 @@ def account(connection: Connection, span: Span | None, trades: Sequence[Trade], 
 
 
 def continued(span: Span | None, trades: Sequence[Trade]) -> Span | None:
-    """The span after `trades` of one symbol, if they are, in any order, the ones that must come next."""
+    """The span after `trades` of one symbol if they are, in any order, exactly those that come next; otherwise None."""
     ids = [trade.trade_id for trade in trades]
     low, high = min(ids), max(ids)
     if span is None or low != span.last[0] + 1 or not high - low + 1 == len(ids) == len(set(ids)):
@@ -81,7 +81,7 @@ def continued(span: Span | None, trades: Sequence[Trade]) -> Span | None:
 
 
 def replace_statements(connection: Connection, gaps: Sequence[Gap]) -> list[str]:
-    # REPLACE, because the begin of a gap that was filled and then lost again is there already.
+    # REPLACE, because a gap that was filled and then lost again already has a row with the same first id.
     return [
         sent(
             connection,
@@ -96,7 +96,7 @@ _GAP = "symbol, first_trade_id, last_trade_id, reason, detected_at, filled_at, t
 
 
 def _fill(connection: Connection, symbol: str, points: Sequence[Point], now: datetime, absorb: bool) -> None:
-    """Takes the ids of `points`, which are stored, out of the open gaps; `absorb`: leaves no record of a young one."""
+    """Takes the ids of `points`, which are stored, out of the open gaps; with `absorb` a young gap leaves no record."""
     for gap in _open_gaps(connection, symbol, points[0][0], points[-1][0]):
         still_open, filled = trade_ids.fill(gap, points, now)
         if not filled:
@@ -108,7 +108,7 @@ def _fill(connection: Connection, symbol: str, points: Sequence[Point], now: dat
 
 @guard
 def give_up(connection: Connection, symbol: str, first: int, last: int, reason: str) -> int:
-    """How many ids of first to last (inclusive) are in open gaps; those get `reason` and stay open."""
+    """How many ids from first to last (inclusive) are in open gaps; these get `reason` and stay open."""
     now = datetime.now(UTC)
     changed = 0
     with transaction(connection, [symbol]) as work:

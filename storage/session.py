@@ -1,4 +1,4 @@
-"""Connections to the database: how a session is set up, how the schema comes into it, how statements are sent.
+"""Connections to the database: setting up a session, applying the schema, sending statements.
 
 storage/ and db.py are the only Python that knows SQL or the driver.
 """
@@ -23,7 +23,7 @@ from storage.errors import FatalError, GoneError, RefusedError, guard
 try:
     from _mysql_connector import MySQLInterfaceError  # type: ignore[import-not-found]
     from mysql.connector.connection_cext import CMySQLConnection as _Driver
-except ImportError:  # The wheel's C extension does not load here; correct all the same, but several times slower.
+except ImportError:  # The wheel's C extension does not load here: still correct, but several times slower.
     _Driver = MySQLConnection  # type: ignore[assignment, misc]
     MySQLInterfaceError = mysql.connector.Error
 
@@ -31,13 +31,13 @@ SCHEMA_FILE = Path(__file__).parent.with_name("schema.sql")
 SCHEMA_VERSION = 1
 CONNECT_S_MAX = 5
 WRITE_S_MAX = 10
-"""A server that does not take or answer a writer's statement for so long counts as gone."""
+"""A server that does not take or answer a writer's statement within this time counts as gone."""
 READ_S_MAX = 300
 LOCK_WAIT_S_MAX = 5
 
 
 class Connection(_Driver):
-    """A driver connection that remembers what it last knew of the ids, and what it was asked, if someone wants to know.
+    """A driver connection that remembers which ids are accounted for and, on request, the statements that it sent.
 
     `asked`: set it to a list, and each SELECT is appended as it was sent, with its values. `names_new_rows`: whether
     the server has `INSERT … AS new`, as MySQL since 8.0.19, which has deprecated VALUES(column), MariaDB's only way.
@@ -57,7 +57,7 @@ class Connection(_Driver):
 def connect(
     settings: config.Settings | None = None, *, read_only: bool = False, read_s_max: int | None = None
 ) -> Connection:
-    """A connection to the database of `settings` (default: the environment's), which is created when it is missing.
+    """A connection to the database of `settings` (default: the environment's), which is created if missing.
 
     UTC, strict, utf8mb4, READ COMMITTED, autocommit. With `read_only` the session cannot write, and nothing is
     created. Without a configured server the private one is used. Raises GoneError or FatalError.
@@ -82,8 +82,8 @@ def connect(
 
 
 def _private_socket(data_dir: Path) -> str:
-    """The socket of the private server. One that cannot be started is the operator's to mend; one that ran for this
-    process and is gone is worth another try."""
+    """The socket of the private server. If it cannot be started, only the operator can help; if it ran for this process
+    and is gone, it is worth another try."""
     try:
         return str(shared.use(data_dir))
     except shared.ServerGoneError as error:
@@ -93,7 +93,7 @@ def _private_socket(data_dir: Path) -> str:
 
 
 def close(connection: Connection) -> None:
-    """Closes `connection`, which may be dead already."""
+    """Closes `connection`, which may already be dead."""
     with suppress(mysql.connector.Error):
         connection.close()
 
@@ -113,7 +113,7 @@ def _open(settings: config.Settings, database: str | None, read_s_max: int) -> C
         user=settings.mysql_user,
         password=settings.mysql_password,
         database=database,
-        # This collation is known to every version of both families; the driver's own default is not.
+        # Every version of both families knows this collation, which is not true of the driver's default.
         charset="utf8mb4",
         collation="utf8mb4_bin",
         autocommit=True,
@@ -129,7 +129,7 @@ def _open(settings: config.Settings, database: str | None, read_s_max: int) -> C
         " sql_mode = 'STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO',"
         f" innodb_lock_wait_timeout = {LOCK_WAIT_S_MAX}",
     )
-    # The driver checks the certificate of a server that has one, but does without TLS where there is none.
+    # The driver checks the certificate of a server that has one, but silently goes without TLS if there is none.
     if "ssl_ca" in options and not select(connection, "SHOW SESSION STATUS LIKE 'Ssl_cipher'")[0][1]:
         connection.close()
         raise FatalError("MYSQL_SSL_CA is set, but the server at MYSQL_HOST does not offer TLS")
@@ -145,9 +145,9 @@ def _create_database(settings: config.Settings) -> None:
 
 @guard
 def apply_schema(connection: Connection) -> None:
-    """Brings the database to SCHEMA_VERSION by running schema.sql; does nothing when it is there already.
+    """Brings the database to SCHEMA_VERSION by running schema.sql; does nothing if it already has that version.
 
-    A user without the right to create tables can therefore work in a database that somebody else prepared. Raises
+    So an account without the right to create tables can work in a database that somebody else prepared. Raises
     FatalError for a database of a newer version.
     """
     version = _schema_version(connection)
@@ -184,15 +184,15 @@ def sent(connection: Connection, sql: str, parameters: Sequence[Any]) -> str:
     try:
         values = connection.prepare_for_mysql(tuple(parameters)) if parameters else ()
     except MySQLInterfaceError as error:
-        # The driver needs the connection for this, and says no more than that it failed.
+        # The driver needs the connection for this, and says only that it failed.
         if connection.is_connected():
-            raise RefusedError(f"a value that is no text in UTF-8: {error}") from error
+            raise RefusedError(f"a value that is not UTF-8 text: {error}") from error
         raise get_mysql_exception(2006, msg="the connection is closed") from error
     return "".join(piece + value.decode() for piece, value in zip(pieces, [*values, b""], strict=True))
 
 
 def execute(connection: Connection, *statements: str) -> list[int]:
-    """How many rows each of `statements` changed; they are sent together, and the first that fails ends it."""
+    """How many rows each of `statements` changed; they are sent together, and the first that fails ends the rest."""
     if not is_fast():
         return [_changed(connection.cmd_query(statement)) for statement in statements]
     changed = [_changed(connection.cmd_query("; ".join(statements)))]
@@ -202,7 +202,7 @@ def execute(connection: Connection, *statements: str) -> list[int]:
 
 
 def _next_result(connection: Connection) -> bool:
-    """Goes on to the result of the next statement that was sent; False: that was the last."""
+    """Whether there is another result; moves on to that of the next statement that was sent."""
     try:
         return bool(connection.next_result())
     except MySQLInterfaceError as error:

@@ -36,8 +36,7 @@ def batches(rows: Sequence[T]) -> Iterator[Sequence[T]]:
 
 
 def rows_sql(trades: Sequence[Trade]) -> Iterator[str]:
-    """The rows as SQL. Only typed values are written out, which is twice as fast as parameters; symbols are quoted
-    by the driver's own function. Raises RefusedError for what the engines would round or shift without an error."""
+    """The rows as SQL. Raises RefusedError for what the engines would round or shift without an error."""
     quoted = {symbol: _quoted(symbol) for symbol in {trade.symbol for trade in trades}}
     last, when = None, ""
     for symbol, timestamp, trade_id, price, quantity, buyer_is_maker, received_at in trades:
@@ -52,8 +51,8 @@ def rows_sql(trades: Sequence[Trade]) -> Iterator[str]:
 
 
 def check_symbol(symbol: str) -> None:
-    """Raises RefusedError for what the column would cut, or take for another: it ignores spaces at the end."""
-    # Half a surrogate pair is no text in UTF-8, on which the driver raises an error that is none of its own.
+    """Raises RefusedError for what the column would cut, or confuse with another: it ignores trailing spaces."""
+    # Half a surrogate pair is not valid UTF-8; the driver raises an error for it that is not one of its own.
     sound = symbol.encode(errors="replace").decode() == symbol
     if not sound or not 0 < len(symbol) <= SYMBOL_CHARS_MAX or symbol != symbol.rstrip(" "):
         raise RefusedError(f"symbol {symbol[:80]!r} does not fit VARCHAR({SYMBOL_CHARS_MAX})")
@@ -66,7 +65,7 @@ def _quoted(text: str) -> str:
 
 def _time(when: datetime, decimals: int) -> str:
     """`when` in UTC, floored to so many decimals of a second; quicker than isoformat, which asks the time zone."""
-    # Another zone would be the same moment here, but its hours and days would not be those of the candles.
+    # Another zone would mean the same moment, but its hours and days would not be those of the candles.
     if when.tzinfo is not UTC:
         raise RefusedError(f"{when!r} is not a time in UTC")
     since = when - EPOCH
@@ -126,9 +125,9 @@ def _prices_sql(candle: Candle) -> str:
 
 
 def naive(row: Sequence[Any]) -> list[Any]:
-    """The values of a row as parameters: the driver writes the digits of a datetime, whatever its time zone.
+    """The values of a row as parameters: the driver writes a datetime's digits, whatever its time zone.
 
-    Raises RefusedError for a time without a time zone, which would silently be taken for this machine's.
+    Raises RefusedError for a time without a time zone, which would silently be taken as local time.
     """
     values = []
     for value in row:
@@ -141,7 +140,7 @@ def naive(row: Sequence[Any]) -> list[Any]:
 
 
 def aware(value: Any) -> Any:
-    """A value of a row; a time becomes UTC-aware."""
+    """A value of a row; times become UTC-aware."""
     return value.replace(tzinfo=UTC) if isinstance(value, datetime) else value
 
 
@@ -152,7 +151,7 @@ def trade_of(row: Sequence[Any]) -> Trade:
 
 
 def ceil_ms(when: datetime) -> datetime:
-    """The first millisecond at or after `when`, in UTC, since stored times are such, and SQL must not round a bound.
+    """The first millisecond at or after `when`, in UTC, as stored times are; SQL must not round a bound.
 
     In another zone the days and hours of a range would not be those of the candles. Raises RefusedError for a time
     without a zone.
