@@ -2,17 +2,25 @@
 
 import os
 import shutil
+import signal
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 import config
+import db
+from binance import rest
+from capture import gap_filler
 from mysqld import program as mysql_server
-from tests.support import servers
+from mysqld import shared
+from process import retry
+from tests.support import private, servers
+from tests.support.history import HISTORY
+from tests.support.stand_in import StandIn
 
 FAMILIES = ("mariadb", "mysql")
 _GIVEN = {name: os.environ.get(name, "") for name in servers.SETTING_NAMES}
@@ -101,3 +109,65 @@ def database(server: servers.Server) -> Iterator[str]:
 def settings(server: servers.Server, database: str, tmp_path: Path) -> config.Settings:
     """The settings for `database` on `server`, with a DATA_DIR of this test's own."""
     return server.settings(database, tmp_path)
+
+
+@pytest.fixture
+def connection(settings: config.Settings) -> Iterator[db.Connection]:
+    """A connection to an empty database with the schema."""
+    opened = db.connect(settings)
+    yield opened
+    db.close(opened)
+
+
+@pytest.fixture
+def data_dir() -> Iterator[Path]:
+    """A DATA_DIR that does not exist yet, with a space in its name; whatever runs in it ends with the test."""
+    if isinstance(servers.find_server("mariadb"), str):
+        pytest.skip(str(servers.find_server("mariadb")))
+    with servers.short_folder() as folder:
+        place = folder / "my data"
+        yield place
+        shared.leave(place)
+        if private.is_running(place):
+            os.kill(private.pid_of(place), signal.SIGKILL)
+            private.wait_until(lambda: not private.is_running(place))
+
+
+@pytest.fixture
+def new_user(data_dir: Path) -> Iterator[Callable[[], private.User]]:
+    """Starts a User of `data_dir`; all are gone after the test."""
+    with ExitStack() as stack:
+
+        def start() -> private.User:
+            user = private.User(data_dir)
+            stack.callback(user.kill)
+            return user
+
+        yield start
+
+
+@pytest.fixture(scope="module")
+def market() -> Iterator[StandIn]:
+    """An exchange whose tape waits for a client for ever: there is its history, and nothing changes."""
+    flags = ("--wait-clients", "1", "--rest-lag", "0", "--weight-limit", "1000000", "--history", str(HISTORY))
+    with StandIn(*flags) as running:
+        yield running
+
+
+@pytest.fixture
+def exchange(market: StandIn) -> Iterator[StandIn]:
+    """That exchange without faults of other tests."""
+    market.clear()
+    yield market
+    market.clear()
+
+
+@pytest.fixture
+def quick_filling(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No wait of a back-fill is a real one."""
+    monkeypatch.setattr(retry, "BACKOFF_S_MIN", 0.01)
+    monkeypatch.setattr(retry, "BACKOFF_S_MAX", 0.05)
+    monkeypatch.setattr(gap_filler, "LOOK_S", 0.05)
+    monkeypatch.setattr(gap_filler, "GRACE_S", 0.0)
+    monkeypatch.setattr(gap_filler, "CONFIRM_S", 0.01)
+    monkeypatch.setattr(rest, "READ_S_MAX", 0.5)

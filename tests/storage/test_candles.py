@@ -1,7 +1,7 @@
 """Candles in the database: merged batch by batch, they are what a look at the trades gives."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from itertools import count
@@ -24,14 +24,6 @@ from tests.support.tables import ask, merged, rebuilt
 
 MIDNIGHT = datetime(2025, 3, 1, tzinfo=UTC)
 _fresh = (f"BARS{number}" for number in count())
-
-
-@pytest.fixture
-def connection(settings: config.Settings) -> Iterator[db.Connection]:
-    """A connection to an empty database with the schema."""
-    opened = db.connect(settings)
-    yield opened
-    db.close(opened)
 
 
 def trade(trade_id: int, when: datetime, price: str, symbol: str = "BTCUSDT") -> Trade:

@@ -2,7 +2,7 @@
 
 import subprocess
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import count
@@ -41,14 +41,6 @@ def trade(trade_id: int, symbol: str = "BTCUSDT", streamed: bool = True) -> Trad
 def trades(*ids: int, symbol: str = "BTCUSDT", streamed: bool = True) -> list[Trade]:
     """The trades of `ids`, in their order."""
     return [trade(number, symbol, streamed) for number in ids]
-
-
-@pytest.fixture
-def connection(settings: config.Settings) -> Iterator[db.Connection]:
-    """A connection to an empty database with the schema."""
-    opened = db.connect(settings)
-    yield opened
-    db.close(opened)
 
 
 def test_the_first_trades_are_not_a_gap(connection: db.Connection) -> None:

@@ -7,7 +7,6 @@ from decimal import Decimal
 
 import pytest
 
-import config
 import db
 from model import candles as bars
 from model.trade import Trade
@@ -29,14 +28,6 @@ def trade(trade_id: int, at_ms: int, symbol: str = "BTCUSDT") -> Trade:
     """A trade so many milliseconds after BEGIN."""
     received = BEGIN + timedelta(milliseconds=at_ms, microseconds=1_500)
     return Trade(symbol, BEGIN + timedelta(milliseconds=at_ms), trade_id, Decimal(trade_id), Decimal(1), True, received)
-
-
-@pytest.fixture
-def connection(settings: config.Settings) -> Iterator[db.Connection]:
-    """A connection to an empty database with the schema."""
-    opened = db.connect(settings)
-    yield opened
-    db.close(opened)
 
 
 def crowd(count: int) -> list[Trade]:

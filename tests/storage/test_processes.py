@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import partial
@@ -36,14 +36,6 @@ def trade(symbol: str, trade_id: int) -> Trade:
     price = Decimal(10**8 + trade_id * 7_919 % 1_009) / 10**4
     when = MIDNIGHT + timedelta(milliseconds=37 * trade_id)
     return Trade(symbol, when, trade_id, price, Decimal("1"), trade_id % 2 == 0, when)
-
-
-@pytest.fixture
-def connection(settings: config.Settings) -> Iterator[db.Connection]:
-    """A connection to an empty database with the schema."""
-    opened = db.connect(settings)
-    yield opened
-    db.close(opened)
 
 
 # ---- Several at once.

@@ -37,14 +37,6 @@ def trade(trade_id: int, price: str = "97000.12", symbol: str = "BTCUSDT") -> Tr
 
 
 @pytest.fixture
-def connection(settings: config.Settings) -> Iterator[db.Connection]:
-    """A connection to an empty database with the schema."""
-    opened = db.connect(settings)
-    yield opened
-    db.close(opened)
-
-
-@pytest.fixture
 def root(server: Server, database: str) -> Iterator[Any]:
     """The operator's connection: no database, every right."""
     with closing(server.connect()) as opened:

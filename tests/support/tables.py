@@ -6,6 +6,7 @@ from typing import Any
 
 from model import candles
 from model.candles import Candle
+from model.trade import Trade
 
 COMPLETENESS = """
 SELECT t.symbol, t.trades_stored, COALESCE(g.ids_missing, 0) AS ids_missing,
@@ -24,6 +25,15 @@ def ask(connection: Any, sql: str, *parameters: Any) -> list[Any]:
     with connection.cursor() as cursor:
         cursor.execute(sql, parameters)
         return list(cursor.fetchall()) if cursor.description else []
+
+
+def stored(connection: Any, symbol: str = "BTCUSDT") -> list[Trade]:
+    """The rows of a symbol in the order of their key."""
+    rows = ask(connection, "SELECT * FROM trades WHERE symbol = %s ORDER BY timestamp, trade_id", symbol)
+    return [
+        Trade(name, when.replace(tzinfo=UTC), number, price, quantity, bool(maker), at and at.replace(tzinfo=UTC))
+        for name, when, number, price, quantity, maker, at in rows
+    ]
 
 
 def runs(connection: Any, symbol: str = "BTCUSDT", filled: bool = False) -> list[tuple[int, int]]:
