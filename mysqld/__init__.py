@@ -1,0 +1,1 @@
+"""The private database server: finding, preparing and starting the program, and sharing it between processes."""

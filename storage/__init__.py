@@ -1,0 +1,1 @@
+"""Everything behind `db.py`: sessions, transactions, and the questions about trades, candles and gaps."""

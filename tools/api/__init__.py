@@ -1,0 +1,1 @@
+"""The HTTP API, with its live stream, its downloads and the dashboard."""

@@ -1,0 +1,1 @@
+"""The benchmark: what the capture, the questions and other recorders can do on this machine."""

@@ -1,0 +1,1 @@
+"""The stand-in for the exchange: streams, REST and faults on this machine, and a record of what it sent."""

@@ -1,0 +1,1 @@
+"""A copy of the trades in PostgreSQL, kept up to date."""

@@ -1,0 +1,1 @@
+"""The soak test: a capture through hours of faults, and what it lost."""
