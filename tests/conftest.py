@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import socket
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
@@ -109,6 +110,14 @@ def database(server: servers.Server) -> Iterator[str]:
 def settings(server: servers.Server, database: str, tmp_path: Path) -> config.Settings:
     """The settings for `database` on `server`, with a DATA_DIR of this test's own."""
     return server.settings(database, tmp_path)
+
+
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """A TCP port of 127.0.0.1 on which nobody listens, and which nobody else is given while the test runs."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]
 
 
 @pytest.fixture

@@ -23,7 +23,6 @@ from capture.pipeline import Shared
 from capture.rejects import Rejects
 from process import retry
 from tests.support.scripted_stream import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Peer, ScriptedStream, frame
-from tests.support.servers import free_port
 from tests.support.stand_in import StandIn, wait_until
 from tests.support.tls import make_certificate, needs_openssl
 from ws_client import Connection
@@ -556,10 +555,10 @@ def test_any_other_answer_is_tried_again(tmp_path: Path, status: int, monkeypatc
     ],
 )
 def test_nobody_there_is_said_in_one_line(
-    tmp_path: Path, url: str, words: tuple[str, ...], caplog: pytest.LogCaptureFixture
+    tmp_path: Path, url: str, words: tuple[str, ...], caplog: pytest.LogCaptureFixture, closed_port: int
 ) -> None:
     """No name, or nobody who listens."""
-    desk = Desk(tmp_path, url.format(port=free_port()))
+    desk = Desk(tmp_path, url.format(port=closed_port))
     connection = Connection("connection 1", desk.shared)
     connection.start()
     wait_until(lambda: any("is down" in record.message for record in caplog.records))

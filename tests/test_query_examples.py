@@ -23,7 +23,7 @@ from mysqld import program as mysql_server
 from process.child import ROOT
 from report import options as query_options
 from report import text as report
-from tests.support.servers import Server, free_port
+from tests.support.servers import Server
 
 SUBPROCESS_S_MAX = 60
 NOW = datetime(2025, 11, 20, 10, 15, 20, 345_678, tzinfo=UTC)
@@ -872,11 +872,11 @@ def test_a_symbol_that_the_output_cannot_show_is_escaped(server: Server, setting
     ],
 )
 def test_an_error_of_the_database_is_one_line(
-    server: Server, settings: config.Settings, changes: dict[str, str], words: str
+    server: Server, settings: config.Settings, changes: dict[str, str], words: str, closed_port: int
 ) -> None:
     """Access denied, a wrong setting, no server: one line that names the setting, and no traceback."""
     if changes.get("MYSQL_PORT") == "closed":
-        changes = {"MYSQL_PORT": str(free_port())}
+        changes = {"MYSQL_PORT": str(closed_port)}
     assert words in refusal(script(environ(server, settings, **changes)))
 
 

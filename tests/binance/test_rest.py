@@ -18,7 +18,6 @@ from binance.limits import Cooldown
 from binance.rest import Rest, RestError, parse_rows
 from model.trade import Trade
 from tests.support.scripted_rest import WEIGHT_HEADER, Reply, ScriptedRest, exchange_info, row, rows
-from tests.support.servers import free_port
 from tests.support.stand_in import StandIn
 
 AT = datetime(2024, 8, 8, 23, 54, 15, 343_000, tzinfo=UTC)
@@ -412,9 +411,9 @@ def test_a_slow_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("url", ["http://no-such-host.invalid", "http://127.0.0.1:{port}"])
-def test_nobody_there_is_an_error_that_names_the_setting(url: str) -> None:
+def test_nobody_there_is_an_error_that_names_the_setting(url: str, closed_port: int) -> None:
     """No name, or no server."""
-    client = Rest(url.format(port=free_port()), Cooldown())
+    client = Rest(url.format(port=closed_port), Cooldown())
     assert "BINANCE_REST_URL" in failure(client)
 
 

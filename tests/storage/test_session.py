@@ -20,7 +20,7 @@ import db
 from model.trade import Trade
 from process.child import ROOT
 from storage import session as db_session
-from tests.support.servers import PrivateServer, Server, free_port
+from tests.support.servers import PrivateServer, Server
 from tests.support.tables import ask
 from tests.support.tls import make_certificate, needs_openssl
 
@@ -183,10 +183,12 @@ def test_a_reader_cannot_write(connection: db.Connection, settings: config.Setti
     assert db.latest(reader, "BTCUSDT") == trade(1)
 
 
-def test_a_server_that_is_not_there_is_known_quickly(server: Server, database: str, tmp_path: Path) -> None:
+def test_a_server_that_is_not_there_is_known_quickly(
+    server: Server, database: str, tmp_path: Path, closed_port: int
+) -> None:
     """A port without a server, an unknown host and a socket that is none are GoneError, and name the variables."""
     nowhere = [
-        {"mysql_host": "127.0.0.1", "mysql_port": free_port()},
+        {"mysql_host": "127.0.0.1", "mysql_port": closed_port},
         {"mysql_host": "no-such-host.invalid"},
         {"mysql_unix_socket": str(tmp_path / "none")},
     ]

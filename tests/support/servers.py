@@ -1,4 +1,4 @@
-"""Database servers for the tests: those of tools/servers.py, and the one that the environment names."""
+"""Database servers for the tests: those of tools/lab/servers.py, and the one that the environment names."""
 
 from pathlib import Path
 
@@ -9,7 +9,6 @@ from tools.lab.servers import (
     Server,
     copy_sparse,
     find_server,
-    free_port,
     short_folder,
 )
 
@@ -22,7 +21,6 @@ __all__ = [
     "Server",
     "copy_sparse",
     "find_server",
-    "free_port",
     "short_folder",
 ]
 

@@ -1,12 +1,16 @@
 """The servers that the other tests stand on."""
 
+import socket
+from collections.abc import Iterator
 from typing import Any
 
 import mysql.connector
 import pytest
 
 from config import Settings
+from mysqld.program import ServerError
 from tests.support.servers import PrivateServer, Server
+from tools.lab import servers
 
 
 def _ask(server: Server, sql: str) -> object:
@@ -53,6 +57,40 @@ def test_a_killed_server_comes_back_with_what_was_committed(killable_server: Pri
     assert _ask(killable_server, "SELECT i FROM here.t") == 7
     assert killable_server.port == port
     assert killable_server.pid != pid
+
+
+@pytest.fixture
+def taken(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """A port that the next server chooses, and that somebody else has when it starts."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port: int = other.getsockname()[1]
+        ports = iter([port, port])
+        free_port = servers.free_port
+        monkeypatch.setattr(servers, "free_port", lambda: next(ports, None) or free_port())
+        yield port
+
+
+def test_a_server_whose_port_was_taken_comes_up_on_another(taken: int, killable_server: PrivateServer) -> None:
+    """It chooses again, also a second time, and answers where its variables say."""
+    assert killable_server.port != taken
+    connection: Any = mysql.connector.connect(host="127.0.0.1", port=killable_server.port, user="root")
+    with connection, connection.cursor() as cursor:
+        cursor.execute("SELECT @@port")
+        assert cursor.fetchone() == (killable_server.port,)
+
+
+def test_a_server_waits_for_its_port_when_it_starts_again(
+    killable_server: PrivateServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its clients know the port; if nobody gives it back, the error has the server's own words."""
+    monkeypatch.setattr(servers, "TAKEN_S", 0.0)
+    monkeypatch.setattr(servers, "PORT_TRIES_MAX", 2)
+    port = killable_server.port
+    killable_server.kill()
+    with socket.create_server(("127.0.0.1", port)), pytest.raises(ServerError, match="Bind on TCP/IP port"):
+        killable_server.start()
+    killable_server.start()
+    assert _ask(killable_server, "SELECT @@port") == killable_server.port == port
 
 
 def test_settings_lead_to_an_empty_place(settings: Settings, server: Server, database: str) -> None:
