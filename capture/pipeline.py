@@ -115,10 +115,10 @@ class Capture:
         assert self._standby is not None
         lines = self._writer.stats.take(self._settings.symbols)
         counters = self.counters()
-        shown = ("queue", "committed", "rejected", "reconnects", "gaps open", "missing", "spooled")
+        shown = ("queue", "committed", "rejected", "not kept", "reconnects", "gaps open", "missing", "spooled")
         state = [] if self._writer.online else ["DATABASE AWAY"]
         state += [] if self._standby.open else ["NO CONNECTION"]
-        numbers = console.counters_text([(name, counters[name]) for name in shown])
+        numbers = _shown_text(counters, shown)
         return " · ".join([*state, *(progress.symbol_text(line, seconds) for line in lines), numbers])
 
     def counters(self) -> dict[str, int]:
@@ -134,6 +134,7 @@ class Capture:
             "dropped": writer.refused + verdicts["dropped"],
             "left over": writer.left_over,
             "rejected": self._rejects.counted,
+            "not kept": self._rejects.unkept,
             "queue": len(self._inbox),
             "committed": writer.inserted + writer.duplicate,
             "reconnects": sum(connection.connects - 1 for connection in connections if connection.connects),
@@ -153,11 +154,16 @@ class Capture:
         fates = ("inserted", "duplicate", "dropped", "left over")
         lines = [f"parsed {counters['parsed']} = " + " + ".join(f"{name} {counters[name]}" for name in fates)]
         rows: tuple[tuple[str, ...], ...] = (
-            ("frames", "rejected", "reconnects"),
+            ("frames", "rejected", "not kept", "reconnects"),
             ("gaps opened", "filled", "gaps open", "missing", "given up"),
             ("spooled", "recovered"),
         )
-        lines += [console.counters_text([(name, counters[name]) for name in names]) for names in rows]
+        lines += [_shown_text(counters, names) for names in rows]
         if others:
             lines.append("frames that are not trades: " + console.counters_text(sorted(others.items())))
         return "\n".join(lines)
+
+
+def _shown_text(counters: dict[str, int], names: tuple[str, ...]) -> str:
+    """The named counters; "not kept", the rejected frames that are not in the file, only when there are any."""
+    return console.counters_text([(name, counters[name]) for name in names if counters[name] or name != "not kept"])
