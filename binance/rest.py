@@ -101,7 +101,6 @@ class Rest:
     """A kept connection to BINANCE_REST_URL. `wait` is called with the seconds by which a request must be put off."""
 
     def __init__(self, url: str, cooldown: Cooldown, wait: Callable[[float], object] = time.sleep) -> None:
-        self.calls = 0
         self._url = url
         self._cooldown = cooldown
         self._wait = wait
@@ -144,7 +143,6 @@ class Rest:
         # The wait may have been cut short, or the exchange may have ordered another one.
         if left_s := self._cooldown.left_s():
             raise RestError(f"the exchange allows no request for another {left_s:.0f} s")
-        self.calls += 1
         try:
             answer = self._pool.request("GET", f"{self._url}/api/v3/{call}", fields=fields, preload_content=False)
             # Before the body is read, which may never arrive.

@@ -176,7 +176,7 @@ def test_a_call_says_what_it_wants_and_keeps_its_connection() -> None:
             ("historicalTrades", {"symbol": "ETHUSDT", "fromId": "1", "limit": "1000"}),
         ]
         assert len(server.clients) == 1
-        assert (client.calls, clock.waits) == (3, [])
+        assert clock.waits == []
 
 
 def test_a_symbol_that_is_not_ascii_arrives() -> None:

@@ -27,7 +27,6 @@ from tools.api.settings import ApiSettings
 from tools.api.shapes import Json
 
 PAGES = Path(__file__).with_name("dashboard")
-VALUE_CHARS_MAX = 200
 
 _SECURITY = {
     "Content-Security-Policy": (
