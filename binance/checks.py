@@ -9,13 +9,14 @@ import re
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
+from model.times import EPOCH, MILLISECOND
+
 TRADE_ID_MAX = 2**63 - 1
 """Binance's ids are int64 (its SBE schema)."""
 
 _is_decimal = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,8})?").fullmatch
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MS_MIN = (datetime(2017, 1, 1, tzinfo=UTC) - _EPOCH) // timedelta(milliseconds=1)
-_MS_END = (datetime(2100, 1, 1, tzinfo=UTC) - _EPOCH) // timedelta(milliseconds=1)
+_MS_MIN = (datetime(2017, 1, 1, tzinfo=UTC) - EPOCH) // MILLISECOND
+_MS_END = (datetime(2100, 1, 1, tzinfo=UTC) - EPOCH) // MILLISECOND
 
 
 class Refusal(ValueError):
@@ -47,7 +48,7 @@ def time(stamp: int) -> datetime:
     Raises Refusal outside the years 2017 (Binance opened) to 2099.
     """
     if _MS_MIN <= stamp < _MS_END:
-        return _EPOCH + timedelta(milliseconds=stamp)
+        return EPOCH + timedelta(milliseconds=stamp)
     if _MS_MIN * 1000 <= stamp < _MS_END * 1000:
-        return _EPOCH + timedelta(milliseconds=stamp // 1000)
+        return EPOCH + timedelta(milliseconds=stamp // 1000)
     raise Refusal(f"time {stamp} is not in the years 2017 to 2099, in milliseconds or microseconds")

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import config
 from model.candles import Candle
+from model.times import MILLISECOND
 from model.trade import Trade
 
 LINE_CHARS_MAX = 100
@@ -20,8 +21,6 @@ QUOTE_ASSETS = ("USDT", "USDC", "FDUSD", "TUSD", "EUR", "TRY", "BRL", "JPY", "BT
 
 Marks = list[tuple[str, Trade]]
 """What a trade is among others, such as "lowest", and the trade."""
-
-_MILLISECOND = timedelta(milliseconds=1)
 
 
 class Answer(NamedTuple):
@@ -192,7 +191,7 @@ def said(time: datetime) -> str:
 
 def duration(length: timedelta) -> str:
     """Such as 0.250 s, 5 min 3 s, 2 h 5 min or 3 d 4 h: two units, counted in integers."""
-    seconds, milliseconds = divmod(length // _MILLISECOND, 1000)
+    seconds, milliseconds = divmod(length // MILLISECOND, 1000)
     if seconds < 60:
         return f"{seconds}.{milliseconds:03} s" if milliseconds else f"{seconds} s"
     for size, unit, small, small_unit in ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "min"), (60, "min", 1, "s")):

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from model import candles as bars
 from model.candles import Candle
+from model.times import MILLISECOND
 from storage.errors import guard
 from storage.ranges import candles
 from storage.session import Connection, select
@@ -24,7 +25,6 @@ SAMPLE_TRADES = 1_000
 WIDTHS_S = (60, 120, 300, 600, 900, 1_800, 3_600, 7_200, 14_400, 21_600, 43_200, 86_400)
 """Steps of candles: each is a whole number of minutes, hours or days."""
 
-_MILLISECOND = timedelta(milliseconds=1)
 _LAG_US = "TIMESTAMPDIFF(MICROSECOND, timestamp, received_at)"
 
 
@@ -67,7 +67,7 @@ def series(connection: Connection, symbol: str, start: datetime, end: datetime, 
     start, end = ceil_ms(start), ceil_ms(end)
     if trades > SCAN_TRADES_MAX:
         return _from_candles(connection, symbol, start, end)
-    width = max(_MILLISECOND, -(-(end - start) // STEPS_MAX // _MILLISECOND) * _MILLISECOND)
+    width = max(MILLISECOND, -(-(end - start) // STEPS_MAX // MILLISECOND) * MILLISECOND)
     return _from_trades(connection, (symbol, start, end), width)
 
 
@@ -118,7 +118,7 @@ def _sample_lags(connection: Connection, symbol: str, start: datetime, end: date
         " WHERE symbol = %s AND timestamp >= %s AND timestamp < %s"
         f" ORDER BY timestamp, trade_id LIMIT {SAMPLE_TRADES}) AS sample"
     )
-    width = (end - start) / SAMPLE_STEPS_MAX // _MILLISECOND * _MILLISECOND
+    width = (end - start) / SAMPLE_STEPS_MAX // MILLISECOND * MILLISECOND
     found: list[Lag] = []
     for number in range(SAMPLE_STEPS_MAX):
         begin = start + number * width

@@ -4,7 +4,7 @@ Prices and quantities are strings of the digits that are stored, times ISO 8601 
 """
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated, Any
 
@@ -14,13 +14,12 @@ from msgspec import Meta
 
 import db
 from model import candles, gaps
-from model.times import floor_ms
+from model.times import MILLISECOND, floor_ms
 from report.text import iso
 from storage import gaps as stored_gaps
 
 RESOLUTIONS = {"1m": candles.MINUTE, "1h": candles.HOUR, "1d": candles.DAY}
 RESOLUTION_NAMES = {seconds: name for name, seconds in RESOLUTIONS.items()}
-_MILLISECOND = timedelta(milliseconds=1)
 
 Amount = Annotated[
     str,
@@ -265,7 +264,7 @@ def time(value: datetime) -> str:
 
 def age_ms(since: datetime, now: datetime | None = None) -> int:
     """The milliseconds from `since` until `now` (default: this machine's clock)."""
-    return ((now or datetime.now(UTC)) - since) // _MILLISECOND
+    return ((now or datetime.now(UTC)) - since) // MILLISECOND
 
 
 def trade(stored: db.Trade) -> Trade:

@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 import db
@@ -18,8 +18,6 @@ TAPE_TRADES = 20
 LAG_TRADES = 200
 RATE_S = 10.0
 """Trades per second are those of so long."""
-
-_MILLISECOND = timedelta(milliseconds=1)
 
 
 class Start(NamedTuple):

@@ -9,12 +9,13 @@ last, so the start of the interpreter is not in it. LOAD DATA LOCAL reads a fini
 import itertools
 import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from decimal import Decimal
 from typing import NamedTuple
 
 import db
 from capture import spool
+from model.times import EPOCH
 from tools.bench import feed as bench_feed
 from tools.bench.figures import Figure, at_least
 from tools.bench.stage import Bench, Feed, Watcher, say, sql_time, stop_lossless
@@ -27,8 +28,6 @@ BATCH_TRADES = 1_000
 """What the writer brings to the spool at a time."""
 LOAD_TABLE = "loaded_trades"
 END_S_MAX = 60.0
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Sizes(NamedTuple):
@@ -153,12 +152,12 @@ def as_streamed(trade: tape.Trade) -> db.Trade:
     """As the stream would have brought it."""
     return db.Trade(
         trade.symbol,
-        _EPOCH + timedelta(milliseconds=trade.time_us // 1_000),
+        EPOCH + timedelta(milliseconds=trade.time_us // 1_000),
         trade.trade_id,
         Decimal(tape.from_e8(trade.price_e8)),
         Decimal(tape.from_e8(trade.quantity_e8)),
         trade.buyer_is_maker,
-        _EPOCH + timedelta(microseconds=trade.time_us),
+        EPOCH + timedelta(microseconds=trade.time_us),
     )
 
 

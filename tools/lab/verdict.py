@@ -12,11 +12,12 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, NamedTuple
 
+from model.times import EPOCH
+
 CALL_S_MAX = 30.0
 PAGE_TRADES = 100_000
 """What the exchange gives of its truth at once."""
 RESOLUTIONS = (60, 3_600, 86_400)
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _TRADES = "SELECT trade_id, timestamp, price, quantity, buyer_is_maker FROM {}.trades WHERE symbol = %s"
 _GAPS = "SELECT first_trade_id, last_trade_id FROM {}.gaps WHERE symbol = %s AND filled_at IS NULL"
@@ -80,7 +81,7 @@ def fetch_truth(http: str, symbol: str, first: int = 0) -> Iterator[tuple[int, R
 
 
 def _row(trade: dict[str, Any]) -> Row:
-    when = _EPOCH + timedelta(milliseconds=trade["time_us"] // 1000)
+    when = EPOCH + timedelta(milliseconds=trade["time_us"] // 1000)
     return when, Decimal(trade["price"]), Decimal(trade["quantity"]), trade["maker"]
 
 
@@ -132,7 +133,7 @@ def candles_of(trades: dict[int, Row]) -> dict[tuple[int, datetime], tuple[Any, 
     bars: dict[tuple[int, datetime], list[Any]] = {}
     for trade_id, (when, price, _, _) in sorted(trades.items()):
         for resolution in RESOLUTIONS:
-            begin = when - (when - _EPOCH) % timedelta(seconds=resolution)
+            begin = when - (when - EPOCH) % timedelta(seconds=resolution)
             bar = bars.setdefault((resolution, begin), [price, price, price, price, trade_id, trade_id])
             bar[1], bar[2], bar[3], bar[5] = max(bar[1], price), min(bar[2], price), price, trade_id
     return {key: tuple(bar) for key, bar in bars.items()}

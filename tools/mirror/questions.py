@@ -6,10 +6,11 @@ prices the earliest trade is the answer.
 
 from datetime import UTC, datetime, timedelta
 
+from model.times import MILLISECOND
+
 _COLUMNS = "timestamp, trade_id, price, quantity, buyer_is_maker"
 _RANGE = timedelta(hours=1)
 _AGO = timedelta(minutes=1)
-_MILLISECOND = timedelta(milliseconds=1)
 
 
 def latest_sql(symbol: str) -> str:
@@ -25,7 +26,7 @@ def second_sql(symbol: str, when: datetime) -> str:
 
 def as_of_sql(symbol: str, when: datetime) -> str:
     """One row: the last trade up to and including the millisecond of `when`."""
-    end = when.replace(microsecond=when.microsecond // 1000 * 1000) + _MILLISECOND
+    end = when.replace(microsecond=when.microsecond // 1000 * 1000) + MILLISECOND
     return _trades(f"{_of(symbol)} AND timestamp < {_time(end)}", newest_first=True)
 
 
