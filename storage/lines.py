@@ -80,7 +80,7 @@ def lines(connection: Connection, symbol: str, start: datetime, end: datetime, l
     """The trades of `symbol` in [start, end) as lines of `layout`, oldest first, at most CHUNK_ROWS at a time.
 
     Each hour is read as it is when its turn comes. When this is not read to its end, the connection is closed, since
-    rows are still under way on it. Raises the exceptions of db_errors.py.
+    rows are still under way on it. Raises the exceptions of storage/errors.py.
     """
     start, end = ceil_ms(start), ceil_ms(end)
     while start < end:

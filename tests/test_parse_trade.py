@@ -1,4 +1,4 @@
-"""parse_trade and wire.py: what is a trade, what is not, and that nothing in between comes out."""
+"""parse_trade and binance/checks.py: what is a trade, what is not, and that nothing in between comes out."""
 
 import contextlib
 import functools
@@ -551,7 +551,7 @@ def test_200_000_mutated_frames_are_read_as_an_independent_reader_reads_them() -
         assert outcome is not None or oracle(frame, strict=True) is None, frame
 
 
-# The values on their own (wire.py).
+# The values on their own (binance/checks.py).
 
 
 @pytest.mark.parametrize("check", [functools.partial(wire.decimal, "price"), wire.time, wire.trade_id])

@@ -1,4 +1,4 @@
-"""watch.py with connections and a clock that only a test moves."""
+"""standby.py with connections and a clock that only a test moves."""
 
 from collections import Counter
 from itertools import pairwise

@@ -96,7 +96,7 @@ def _config(settings: ApiSettings) -> uvicorn.Config:
     return uvicorn.Config(
         create_app(settings),
         access_log=False,
-        # What is logged goes where console.py sends it.
+        # What is logged goes where process/log.py sends it.
         log_config=None,
         log_level="warning",
         server_header=False,

@@ -1,6 +1,6 @@
 """The clients of the part `api`: some ask for the latest price, some keep a dashboard open. A process of its own.
 
-    python -m tools.bench_api_load ADDRESS SYMBOL
+    python -m tools.bench.api_load ADDRESS SYMBOL
 
 Reads orders, one line of JSON each ({"seconds": 10, "clients": 50, "per_second": 2, "dashboards": 20}), and answers
 each with one line: the milliseconds of every answer, how many were not good, and how many events the dashboards got.

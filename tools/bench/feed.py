@@ -1,6 +1,6 @@
 """The feed of the benchmark: a process of its own whose frames and pages are encoded before they are asked for.
 
-`python -m tools.bench_feed` prints `{"port": …}`, then answers one line of JSON to each line of JSON on its standard
+`python -m tools.bench.feed` prints `{"port": …}`, then answers one line of JSON to each line of JSON on its standard
 input (Feed.obey), and ends when that closes. Streams are opened at `ws://127.0.0.1:PORT/GROUP/stream…`; what is sent
 goes to a group. REST is served at `http://127.0.0.1:PORT`. What is traded is the same each time.
 """

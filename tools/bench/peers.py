@@ -1,6 +1,6 @@
 """What the capture is measured against, each a process of its own on the same feed.
 
-`python -m tools.bench_peers floor|plain URL COUNT…` prints, when each COUNT of further frames has gone through its
+`python -m tools.bench.peers floor|plain URL COUNT…` prints, when each COUNT of further frames has gone through its
 callback, one line of JSON with the moment (nanoseconds of the monotonic clock), and ends when the feed does.
 
 floor: websocket-client with a callback that only counts. plain: the design that comes to mind first, one INSERT and one

@@ -1,6 +1,6 @@
 """Fault injection of the stand-in exchange: which faults are on, for whom and how long; asked for by JSON or by a flag.
 
-Everything is seeded and bounded. The faults themselves are in `fault_kinds.py` and `fault_answers.py`.
+Everything is seeded and bounded. The faults themselves are in `stream_faults.py` and `answer_faults.py`.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """What can go wrong on a stream of the stand-in exchange: one small function for each fault, in two tables.
 
 FRAMES spoils trades on their way, CONNECTIONS does something to an open connection. `faults.py` decides when and for
-whom; what can go wrong with a handshake or a REST call is in `fault_answers.py`.
+whom; what can go wrong with a handshake or a REST call is in `answer_faults.py`.
 """
 
 import random

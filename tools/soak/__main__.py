@@ -1,6 +1,6 @@
 """Captures from the stand-in exchange while everything around the capture fails, then compares every trade.
 
-A seeded schedule of faults of the streams, of REST, of the database and of the process itself (soak_faults.py) strikes;
+A seeded schedule of faults of the streams, of REST, of the database and of the process itself (schedule.py) strikes;
 then all faults end, and the tables must become what was traded. Exit code: 0 exact, 1 not, 2 it could not be tried.
 """
 
