@@ -20,6 +20,7 @@ from mysqld import program as mysql_server
 from mysqld import shared
 from process import retry
 from tests.support import private, servers
+from tests.support.child import wait_until
 from tests.support.history import HISTORY
 from tests.support.stand_in import StandIn
 
@@ -139,7 +140,7 @@ def data_dir() -> Iterator[Path]:
         shared.leave(place)
         if private.is_running(place):
             os.kill(private.pid_of(place), signal.SIGKILL)
-            private.wait_until(lambda: not private.is_running(place))
+            wait_until(lambda: not private.is_running(place), private.WAIT_S_MAX)
 
 
 @pytest.fixture

@@ -20,9 +20,10 @@ import db
 from capture.gap_filler import Filler
 from model.gaps import NOT_SERVED
 from process.child import ROOT
+from tests.support.child import wait_until
 from tests.support.history import HISTORICAL, HISTORY, LONG_S, NEWEST, OLDEST, RUN_S_MAX, calls, leave_gap
 from tests.support.servers import Server
-from tests.support.stand_in import StandIn, wait_until
+from tests.support.stand_in import StandIn
 from tests.support.tables import check, runs, stored_ids
 
 pytestmark = pytest.mark.usefixtures("quick_filling")

@@ -22,8 +22,9 @@ from capture.inbox import Inbox
 from capture.pipeline import Shared
 from capture.rejects import Rejects
 from process import retry
+from tests.support.child import wait_until
 from tests.support.scripted_stream import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Peer, ScriptedStream, frame
-from tests.support.stand_in import StandIn, wait_until
+from tests.support.stand_in import StandIn
 from tests.support.tls import make_certificate, needs_openssl
 from ws_client import Connection
 

@@ -14,7 +14,8 @@ from mysqld import shared
 from mysqld.program import ServerError
 from mysqld.shared import leave, use
 from process.child import ROOT
-from tests.support.private import WAIT_S_MAX, User, is_running, on_linux, pid_of, wait_until
+from tests.support.child import wait_until
+from tests.support.private import WAIT_S_MAX, User, is_running, on_linux, pid_of
 
 
 def run_script(data_dir: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -51,7 +52,7 @@ def test_waiting_for_a_server_that_hangs_has_a_bound(data_dir: Path, monkeypatch
             leave(data_dir)
     finally:
         os.kill(pid_of(data_dir), signal.SIGCONT)
-    wait_until(lambda: not is_running(data_dir))
+    wait_until(lambda: not is_running(data_dir), WAIT_S_MAX)
 
 
 @on_linux

@@ -18,10 +18,11 @@ from capture import gap_filler
 from capture.gap_filler import Backfill, Filler, is_due
 from capture.rejects import Rejects
 from model.gaps import INVALID, MISSED, NOT_SERVED, REFUSED, Gap
+from tests.support.child import wait_until
 from tests.support.history import HISTORICAL, HISTORY, LONG_S, NEWEST, OLDEST, RUN_S_MAX, calls, fetch, leave_gap
 from tests.support.scripted_rest import Reply, ScriptedRest, row, rows
 from tests.support.servers import Server
-from tests.support.stand_in import StandIn, wait_until
+from tests.support.stand_in import StandIn
 from tests.support.tables import ask, check, runs, stored_ids
 
 pytestmark = pytest.mark.usefixtures("quick_filling")

@@ -12,7 +12,7 @@ import pytest
 
 from capture import rejects
 from capture.rejects import Rejects
-from tests.support.stand_in import wait_until
+from tests.support.child import wait_until
 
 
 @pytest.fixture

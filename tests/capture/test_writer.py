@@ -24,8 +24,8 @@ from model.trade import Trade
 from process import retry
 from storage import session, values
 from tests.support import servers
+from tests.support.child import wait_until
 from tests.support.servers import PrivateServer, Server
-from tests.support.stand_in import wait_until
 
 AT = datetime(2024, 8, 8, 23, 54, 15, 342_000, tzinfo=UTC)
 SYMBOLS = ("BTCUSDT", "ETHUSDT")

@@ -13,15 +13,10 @@ from hypothesis import strategies as st
 from model import candles
 from model.candles import DAY, HOUR, MINUTE, Candle
 from model.trade import Trade
+from tests.makers import MIDNIGHT, trade
 
 LAST_MS = datetime(2025, 2, 28, 23, 59, 59, 999_000, tzinfo=UTC)
 """The last millisecond of a day and of a month."""
-MIDNIGHT = datetime(2025, 3, 1, tzinfo=UTC)
-
-
-def trade(trade_id: int, timestamp: datetime, price: str = "1.5") -> Trade:
-    """A trade of which only these three matter here."""
-    return Trade("BTCUSDT", timestamp, trade_id, Decimal(price), Decimal("1"), False)
 
 
 def candle(resolution: int, begin: datetime, prices: Sequence[str], ids: tuple[int, int]) -> Candle:

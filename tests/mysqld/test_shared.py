@@ -17,7 +17,8 @@ from mysqld.program import ServerError
 from mysqld.shared import leave, revive, use
 from process import lock as file_lock
 from tests.support import servers
-from tests.support.private import WAIT_S_MAX, User, is_running, kill_server, on_linux, pid_of, wait_until
+from tests.support.child import wait_until
+from tests.support.private import WAIT_S_MAX, User, is_running, kill_server, on_linux, pid_of
 
 USERS = 4
 ROUNDS = 3
@@ -302,7 +303,7 @@ def test_a_removed_folder_does_not_leave_its_server_behind(data_dir: Path) -> No
 
     leave(data_dir)
 
-    wait_until(lambda: not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text())
+    wait_until(lambda: not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text(), WAIT_S_MAX)
 
 
 def test_waiting_for_another_process_has_a_bound(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from itertools import count
 from typing import Any
@@ -17,18 +17,12 @@ import config
 import db
 from model import candles
 from model.candles import Candle
-from model.trade import Trade
 from storage import ranges as db_ranges
 from storage.values import ROWS_PER_STATEMENT_MAX
+from tests.makers import MIDNIGHT, trade
 from tests.support.tables import ask, merged, rebuilt
 
-MIDNIGHT = datetime(2025, 3, 1, tzinfo=UTC)
 _fresh = (f"BARS{number}" for number in count())
-
-
-def trade(trade_id: int, when: datetime, price: str, symbol: str = "BTCUSDT") -> Trade:
-    """A trade of which only these matter."""
-    return Trade(symbol, when, trade_id, Decimal(price), Decimal("1"), False)
 
 
 def test_a_batch_makes_the_candles_of_its_trades(connection: db.Connection) -> None:

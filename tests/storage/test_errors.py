@@ -4,8 +4,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
-from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +15,15 @@ import db
 from model.trade import Trade
 from storage import errors as db_errors
 from storage import session as db_session
+from tests.makers import MIDNIGHT, trade
 from tests.support.servers import PrivateServer, Server
 from tests.support.tables import ask
 
-MIDNIGHT = datetime(2025, 3, 1, tzinfo=UTC)
 QUICK_S_MAX = 3.0
 """A server that does not answer is known to be gone within that time, where the limit is a second."""
 WAIT_S_MAX = 20.0
 STATEMENTS_MAX = 30
 """More than the transaction of a batch has."""
-
-
-def trade(trade_id: int, price: str = "97000.12", symbol: str = "BTCUSDT") -> Trade:
-    """A trade of which only these matter."""
-    when = MIDNIGHT + timedelta(milliseconds=trade_id)
-    return Trade(symbol, when, trade_id, Decimal(price), Decimal("1"), True, when)
 
 
 @pytest.fixture
@@ -249,7 +241,7 @@ def test_what_was_dropped_is_fatal(connection: db.Connection, root: Any, databas
 def test_a_constraint_of_the_operator_refuses_one_trade(connection: db.Connection, root: Any, database: str) -> None:
     """A CHECK that a trade violates is a refusal with the server's words; the rest of its batch is stored."""
     ask(root, f"ALTER TABLE {database}.trades ADD CONSTRAINT not_one CHECK (price <> 1)")
-    batch = [trade(1), trade(2, "1"), trade(3)]
+    batch = [trade(1), trade(2, price="1"), trade(3)]
 
     with pytest.raises(db.RefusedError, match="not_one"):
         db.insert_trades(connection, batch)

@@ -7,8 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from datetime import UTC, datetime, timedelta
-from decimal import Decimal
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +16,16 @@ import pytest
 
 import config
 import db
-from model.trade import Trade
 from process.child import ROOT
 from storage import session as db_session
+from tests.makers import MIDNIGHT, trade
 from tests.support.servers import PrivateServer, Server
 from tests.support.tables import ask
 from tests.support.tls import make_certificate, needs_openssl
 
-MIDNIGHT = datetime(2025, 3, 1, tzinfo=UTC)
 QUICK_S_MAX = 3.0
 """A server that is not there is known to be away within that time."""
 WAIT_S_MAX = 20.0
-
-
-def trade(trade_id: int, price: str = "97000.12", symbol: str = "BTCUSDT") -> Trade:
-    """A trade of which only these matter."""
-    when = MIDNIGHT + timedelta(milliseconds=trade_id)
-    return Trade(symbol, when, trade_id, Decimal(price), Decimal("1"), True, when)
 
 
 @pytest.fixture
@@ -84,7 +76,7 @@ def test_what_the_server_prefers_does_not_matter(root: Any, settings: config.Set
     try:
         ask(root, "SET GLOBAL time_zone = '+05:30', GLOBAL sql_mode = 'NO_BACKSLASH_ESCAPES,ANSI_QUOTES'")
         opened = db.connect(settings)
-        made = trade(1, symbol="\\'\"")
+        made = trade(1, MIDNIGHT + timedelta(milliseconds=1), symbol="\\'\"")
         db.insert_trades(opened, [made])
 
         assert db.latest(opened, made.symbol) == made

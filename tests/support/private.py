@@ -4,15 +4,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from mysqld import shared
 from process.child import ROOT
-from tests.support import servers
+from tests.support.child import wait_until
 
 WAIT_S_MAX = 30.0
 
@@ -58,14 +56,6 @@ class User:
         self.process.wait(WAIT_S_MAX)
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Wait for `condition`, for a bounded time."""
-    deadline = time.monotonic() + WAIT_S_MAX
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(servers.POLL_S)
-
-
 def pid_of(data_dir: Path) -> int:
     """The pid of the running server of `data_dir`."""
     return int((data_dir / "mysql" / "pid").read_text())
@@ -79,4 +69,4 @@ def is_running(data_dir: Path) -> bool:
 def kill_server(data_dir: Path) -> None:
     """End the server of `data_dir` with SIGKILL."""
     os.kill(pid_of(data_dir), signal.SIGKILL)
-    wait_until(lambda: not is_running(data_dir))
+    wait_until(lambda: not is_running(data_dir), WAIT_S_MAX)

@@ -2,25 +2,12 @@
 
 import http.client
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
-from process.child import ROOT
-
-WAIT_S_MAX = 15.0
-
-
-class Reply(NamedTuple):
-    """What a question gave: status, headers in lower case, and the body, decoded where it is JSON."""
-
-    status: int
-    headers: dict[str, str]
-    body: Any
+from tests.support.child import WAIT_S_MAX, Answer, Child, answer
 
 
 class Event(NamedTuple):
@@ -69,47 +56,13 @@ class Stream:
                 fields[name] = value
 
 
-class Api:
+class Api(Child):
     """`python -m tools.api` on a free port, with these variables and flags. Use it in a `with` block."""
 
     def __init__(self, environ: Mapping[str, str], *flags: str) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tools.api", "--port", "0", *flags],
-            cwd=ROOT,
-            env={**os.environ, **environ},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        assert self.process.stdout is not None
-        self.first_line = self.process.stdout.readline()
+        super().__init__("tools.api", environ, *flags)
         self.address = self.first_line.removeprefix("listening ").strip()
         self.port = int(self.address.rpartition(":")[2] or 0)
-        self._streams: list[Stream] = []
-
-    def __enter__(self) -> "Api":
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self.hang_up()
-        self.stop()
-
-    def hang_up(self) -> None:
-        """Ends every stream of this test."""
-        for stream in self._streams:
-            stream.close()
-        self._streams.clear()
-
-    def stop(self) -> tuple[int, str]:
-        """Ends it; the exit code and what it has written to stderr."""
-        if self.process.poll() is None:
-            self.process.terminate()
-        try:
-            _, errors = self.process.communicate(timeout=WAIT_S_MAX)
-        except ValueError:
-            errors = ""
-        return self.process.returncode, errors
 
     def get(
         self,
@@ -117,7 +70,7 @@ class Api:
         headers: Mapping[str, str] | None = None,
         query: Mapping[str, object] | None = None,
         method: str = "GET",
-    ) -> Reply:
+    ) -> Answer:
         """One question."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=WAIT_S_MAX)
         try:
@@ -126,9 +79,7 @@ class Api:
             text = response.read()
         finally:
             connection.close()
-        found = {name.lower(): value for name, value in response.getheaders()}
-        is_json = found.get("content-type", "").startswith("application/json")
-        return Reply(response.status, found, json.loads(text) if is_json else text.decode())
+        return answer(response.status, response.headers, text)
 
     def json(self, path: str, **query: object) -> Any:
         """The body of an answer that must be good."""
@@ -144,7 +95,7 @@ class Api:
         response = connection.getresponse()
         assert response.status == 200, response.read()
         stream = Stream(connection, response)
-        self._streams.append(stream)
+        self._open.append(stream.close)
         return stream
 
 

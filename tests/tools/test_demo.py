@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from process.child import ROOT
+from tests.support.child import Answer, wait_until
 from tests.support.servers import Server
-from tests.support.serving import Api, Reply
-from tests.support.stand_in import wait_until
+from tests.support.serving import Api
 
 WAIT_S = 40.0
 
@@ -53,7 +53,7 @@ class Demo:
         assert found, self.log()
         return found[1]
 
-    def get(self, path: str) -> Reply:
+    def get(self, path: str) -> Answer:
         """An answer of its API."""
         api = Api.__new__(Api)
         api.port = int(self.address().rpartition(":")[2])

@@ -17,9 +17,9 @@ import config
 import db
 from model.trade import Trade
 from process.child import ROOT
+from tests.support.child import wait_until
 from tests.support.servers import PrivateServer, Server
 from tests.support.serving import Api, serving
-from tests.support.stand_in import wait_until
 from tests.support.tables import ask
 from tools.api.download import Exports
 from tools.api.sessions import Sessions
@@ -528,7 +528,7 @@ def test_ends_quickly_with_open_streams(filled: dict[str, str]) -> None:
     with serving(filled) as api:
         stream = api.stream("BTCUSDT")
         stream.next("begin")
-        code, errors = api.stop()
+        code, _, errors = api.stop()
 
     assert code == 0
     assert "Traceback" not in errors

@@ -15,9 +15,9 @@ import pytest
 import config
 import db
 from model.trade import Trade
+from tests.support.child import wait_until
 from tests.support.servers import PrivateServer, Server
 from tests.support.serving import Api, serving
-from tests.support.stand_in import wait_until
 from tests.support.tables import ask
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")

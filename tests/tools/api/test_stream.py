@@ -14,9 +14,9 @@ import pytest
 import config
 import db
 from model.trade import Trade
+from tests.support.child import wait_until
 from tests.support.servers import Server
 from tests.support.serving import Api, Event, Stream, serving
-from tests.support.stand_in import wait_until
 from tests.support.tables import age, ask
 from tools.api import feed as api_feed
 from tools.api import hub as api_hub

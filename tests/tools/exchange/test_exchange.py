@@ -17,7 +17,8 @@ import pytest
 import websocket
 
 from process.child import ROOT
-from tests.support.stand_in import BOTH, WAIT_S_MAX, StandIn, wait_until
+from tests.support.child import WAIT_S_MAX, wait_until
+from tests.support.stand_in import BOTH, StandIn
 from tools.exchange import commands, tape
 from tools.exchange import rest as exchange_rest
 

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import websocket
 
-from tests.support.stand_in import StandIn, wait_until
+from tests.support.child import wait_until
+from tests.support.stand_in import StandIn
 from tools.exchange import answer_faults as fault_answers
 from tools.exchange import malformed, tape
 from tools.exchange import stream_faults as fault_kinds
