@@ -26,7 +26,7 @@ from tests.support.servers import Server
 from tests.support.stand_in import StandIn
 from tests.support.tables import check, runs, stored_ids
 
-pytestmark = pytest.mark.usefixtures("quick_filling")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_filling")]
 
 
 @pytest.fixture

@@ -17,6 +17,8 @@ from process.child import ROOT
 from tests.support.child import wait_until
 from tests.support.private import WAIT_S_MAX, User, is_running, on_linux, pid_of
 
+pytestmark = pytest.mark.slow
+
 
 def run_script(data_dir: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     """The outcome of `python private_mysql.py` with these arguments."""

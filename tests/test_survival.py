@@ -22,6 +22,8 @@ from tests.support.harness import QUICK, Rig
 from tests.support.servers import PrivateServer, Server
 from tools.lab.children import Capture, wait_for
 
+pytestmark = pytest.mark.slow
+
 WAIT_S_MAX = 20.0
 FLAGS = ("--rate", "300", "--ping-interval", "0.5")
 CALM = ("--rate", "150", "--ping-interval", "0.5")

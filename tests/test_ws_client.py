@@ -26,6 +26,8 @@ from tests.support.servers import PrivateServer, Server
 from tools.exchange.malformed import MALFORMED
 from tools.lab.children import Capture, wait_for
 
+pytestmark = pytest.mark.slow
+
 WAIT_S_MAX = 30.0
 TAPE = ROOT.parent / "shared" / "data" / "2024-08-08_btcusdt_ethusdt_trades.ndjson.gz"
 TAPE_TRADES = 15_836

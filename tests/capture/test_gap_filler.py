@@ -25,7 +25,7 @@ from tests.support.servers import Server
 from tests.support.stand_in import StandIn
 from tests.support.tables import ask, check, runs, stored_ids
 
-pytestmark = pytest.mark.usefixtures("quick_filling")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_filling")]
 
 
 @pytest.fixture

@@ -27,6 +27,8 @@ from tests.support import servers
 from tests.support.child import wait_until
 from tests.support.servers import PrivateServer, Server
 
+pytestmark = pytest.mark.slow
+
 AT = datetime(2024, 8, 8, 23, 54, 15, 342_000, tzinfo=UTC)
 SYMBOLS = ("BTCUSDT", "ETHUSDT")
 WAIT_S = 30.0

@@ -20,6 +20,8 @@ from tests.support import servers
 from tests.support.child import wait_until
 from tests.support.private import WAIT_S_MAX, User, is_running, kill_server, on_linux, pid_of
 
+pytestmark = pytest.mark.slow
+
 USERS = 4
 ROUNDS = 3
 

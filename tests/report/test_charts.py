@@ -23,6 +23,8 @@ from storage import series as db_charts
 from storage.series import Lag, Step
 from tests.support.tables import ask
 
+pytestmark = pytest.mark.slow
+
 BEGIN = datetime(2025, 11, 20, 10, 0, tzinfo=UTC)
 GAP_COLOUR = (217, 72, 15)
 LOW_COLOUR, HIGH_COLOUR = (179, 38, 30), (27, 122, 61)

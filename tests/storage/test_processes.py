@@ -24,6 +24,8 @@ from storage import session as db_session
 from tests.support.servers import Server
 from tests.support.tables import COMPLETENESS, age, ask, check, merged, rebuilt, runs, stored_ids
 
+pytestmark = pytest.mark.slow
+
 MIDNIGHT = datetime(2025, 3, 1, tzinfo=UTC)
 SYMBOLS = ("BTCUSDT", "ETHUSDT")
 WAIT_S_MAX = 40.0

@@ -19,6 +19,8 @@ from storage import transaction
 from tests.support.servers import Server
 from tests.support.tables import ask
 
+pytestmark = pytest.mark.slow
+
 BEGIN = datetime(2025, 3, 1, 22, 13, 7, 250_000, tzinfo=UTC)
 SPAN_MS = 60 * 3_600_000
 ROWS = 6_000

@@ -23,6 +23,8 @@ from tests.support.servers import PrivateServer, Server
 from tests.support.tables import ask
 from tests.support.tls import make_certificate, needs_openssl
 
+pytestmark = pytest.mark.slow
+
 QUICK_S_MAX = 3.0
 """A server that is not there is known to be away within that time."""
 WAIT_S_MAX = 20.0

@@ -33,6 +33,8 @@ from tools.bench.figures import Figure, at_least, at_most, number, table
 from tools.bench.stage import Feed, Look
 from tools.lab.children import RigError
 
+pytestmark = pytest.mark.slow
+
 FAMILIES = ("mariadb", "mysql")
 HELP_S_MAX = 30
 BOUNDS = {

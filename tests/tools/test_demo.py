@@ -16,6 +16,8 @@ from tests.support.child import Answer, wait_until
 from tests.support.servers import Server
 from tests.support.serving import Api
 
+pytestmark = pytest.mark.slow
+
 WAIT_S = 40.0
 
 

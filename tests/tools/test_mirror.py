@@ -27,6 +27,8 @@ from tools.mirror import __main__ as mirror
 from tools.mirror import postgres as mirror_postgres
 from tools.mirror import questions as mirror_sql
 
+pytestmark = pytest.mark.slow
+
 MIDNIGHT = datetime(2025, 3, 1, tzinfo=UTC)
 COLUMNS = "symbol, timestamp, trade_id, price, quantity, buyer_is_maker, received_at"
 LAG_S_MAX = 2.0

@@ -24,6 +24,8 @@ from tests.support.tables import ask
 from tools.api.download import Exports
 from tools.api.sessions import Sessions
 
+pytestmark = pytest.mark.slow
+
 BEGIN = datetime(2025, 3, 1, 12, 0, 0, tzinfo=UTC)
 NAME = "test_api"
 MS = timedelta(milliseconds=1)

@@ -20,6 +20,8 @@ from tests.support.servers import PrivateServer, Server
 from tests.support.serving import Api, serving
 from tests.support.tables import ask
 
+pytestmark = pytest.mark.slow
+
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 NAME = "test_dashboard"

@@ -26,6 +26,8 @@ from tools.api.cursor import Seen
 from tools.api.hub import Begin, Listener, Trades, Word
 from tools.api.sessions import Sessions
 
+pytestmark = pytest.mark.slow
+
 NAME = "test_stream"
 _fresh = (f"NEW{number}" for number in count())
 

@@ -22,6 +22,8 @@ from tests.support.stand_in import BOTH, StandIn
 from tools.exchange import commands, tape
 from tools.exchange import rest as exchange_rest
 
+pytestmark = pytest.mark.slow
+
 REAL_TAPE = ROOT.parent / "shared" / "data" / "2024-08-08_btcusdt_ethusdt_trades.ndjson.gz"
 KEYS = ["e", "E", "s", "t", "p", "q", "T", "m", "M"]
 

@@ -12,6 +12,8 @@ from mysqld.program import ServerError
 from tests.support.servers import PrivateServer, Server
 from tools.lab import servers
 
+pytestmark = pytest.mark.slow
+
 
 def _ask(server: Server, sql: str) -> object:
     with server.connect() as connection, connection.cursor() as cursor:
