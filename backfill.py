@@ -3,6 +3,11 @@
 Exit code: 0 when no id is missing, 1 when some are, 2 when it could not be tried.
 """
 
+if __name__ == "__main__":
+    from process import start
+
+    start.prepare()
+
 import argparse
 import logging
 import sys
@@ -19,13 +24,19 @@ from binance.rest import Rest, RestError
 from capture.gap_filler import Filler, missing_in, of_symbol
 from capture.rejects import Rejects
 from model.gaps import Gap
-from process import log as console
+from process import command
+from process.command import Parser
+from process.log import set_up as log_set_up
 from process.retry import backoff_s, jittered
 
 log = logging.getLogger("backfill")
 
 TRIES_MAX = 8
 """By hand, the attempts in a row without progress before it ends: about two minutes."""
+
+
+class Interrupted(Exception):
+    """Ctrl-C came while gaps were being filled."""
 
 
 def fill_all(connection: db.Connection, filler: Filler, symbol: str | None) -> None:
@@ -91,34 +102,29 @@ def _text(when: datetime) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; see the module's text for the exit code."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = Parser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--list", action="store_true", help="print the missing ranges and fetch nothing")
     parser.add_argument("--symbol", metavar="SYMBOL", help="only this symbol")
     parser.add_argument("--demo", action="store_true", help="the database of `make demo`")
     arguments = parser.parse_args(argv)
-    log_writer = console.set_up("warning")
-    try:
-        settings = config.load()
-        settings = config.demo_of(settings) if arguments.demo else settings
-        symbol = _one_symbol(arguments.symbol) if arguments.symbol is not None else None
-        connection = db.connect(settings)
-        if symbol is not None and symbol not in (stored := db.symbols(connection)):
-            raise config.ConfigError(
-                f"--symbol={symbol}: no trade of it is stored; stored: {', '.join(stored) or 'none'}"
-            )
-        if not arguments.list:
+    log_set_up("warning")
+    return command.run(parser, lambda: _main(arguments), (config.ConfigError, db.DatabaseError, Interrupted))
+
+
+def _main(arguments: argparse.Namespace) -> int:
+    settings = config.load()
+    settings = config.demo_of(settings) if arguments.demo else settings
+    symbol = _one_symbol(arguments.symbol) if arguments.symbol is not None else None
+    connection = db.connect(settings)
+    if symbol is not None and symbol not in (stored := db.symbols(connection)):
+        raise config.ConfigError(f"--symbol={symbol}: no trade of it is stored; stored: {', '.join(stored) or 'none'}")
+    if not arguments.list:
+        try:
             _fill_by_hand(settings, connection, symbol)
-        gaps = db.open_gaps(connection, symbol)
-        db.close(connection)
-    except (config.ConfigError, db.DatabaseError) as error:
-        console.write_out(log_writer)
-        print(f"backfill.py: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(
-            "backfill.py: interrupted; what was filled is stored, and the next run goes on from there", file=sys.stderr
-        )
-        return 2
+        except KeyboardInterrupt:
+            raise Interrupted("interrupted; what was filled is stored, and the next run continues there") from None
+    gaps = db.open_gaps(connection, symbol)
+    db.close(connection)
     print(list_gaps(gaps))
     return 1 if gaps else 0
 

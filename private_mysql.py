@@ -3,6 +3,11 @@
 The server itself is in mysqld/.
 """
 
+if __name__ == "__main__":
+    from process import start
+
+    start.prepare()
+
 import argparse
 import contextlib
 import os
@@ -15,12 +20,13 @@ import config
 from mysqld import shared
 from mysqld.program import FAMILIES, ServerError, fetch_version, find_client
 from mysqld.shared import is_running
-from process import lock
+from process import command, lock
+from process.command import Parser
 
 
 def main(argv: list[str] | None = None) -> int:
     """Look after the private server of DATA_DIR; 1 if it does not run (status) or is in use (stop), 2 for a mistake."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0], allow_abbrev=False)
+    parser = Parser(description=__doc__.partition("\n")[0], allow_abbrev=False)
     actions = parser.add_subparsers(dest="action", required=True)
     actions.add_parser("status", help="whether it runs, where, and who uses it; exit code 1 if it does not run")
     stop = actions.add_parser("stop", help="stop it, unless a script uses it")
@@ -30,15 +36,15 @@ def main(argv: list[str] | None = None) -> int:
     arguments, rest = parser.parse_known_args(argv)
     if rest and arguments.action != "cli":
         parser.error(f"unknown arguments: {' '.join(rest)}")
-    try:
-        settings = config.load()
-        if arguments.action == "cli":
-            return run_client(config.demo_of(settings) if arguments.demo else settings, rest)
-        home = shared.prepare_home(settings.data_dir, create=False)
-        return show_status(home) if arguments.action == "status" else stop_server(home, arguments.force)
-    except (config.ConfigError, ServerError, OSError) as error:
-        print(f"private_mysql: {error}", file=sys.stderr)
-        return 2
+    return command.run(parser, lambda: _main(arguments, rest), (config.ConfigError, ServerError, OSError))
+
+
+def _main(arguments: argparse.Namespace, rest: list[str]) -> int:
+    settings = config.load()
+    if arguments.action == "cli":
+        return run_client(config.demo_of(settings) if arguments.demo else settings, rest)
+    home = shared.prepare_home(settings.data_dir, create=False)
+    return show_status(home) if arguments.action == "status" else stop_server(home, arguments.force)
 
 
 def show_status(home: Path) -> int:

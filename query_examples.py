@@ -18,8 +18,12 @@ Times are ISO 8601, and UTC unless they have an offset; a range includes its STA
 from the newest trade. While nothing real was captured, the demo's trades are read, and the first line says so.
 """
 
+if __name__ == "__main__":
+    from process import start
+
+    start.prepare()
+
 import argparse
-import io
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -34,6 +38,7 @@ import db
 from db import Connection, MinMax, Trade
 from model import candles as bars
 from model.candles import HOUR, MINUTE, Candle
+from process import command
 from report.html import Picture, as_html
 from report.options import parse_options
 from report.source import Mistake, Source, open_source, wanted_symbols
@@ -71,29 +76,22 @@ _price = attrgetter("price")
 
 
 def main(argv: list[str] | None = None, *, now: datetime | None = None) -> int:
-    """Answer the questions of the command line; 0, or 2 after one line on stderr. `now` is this machine's clock."""
-    options, now = parse_options(argv, __doc__), _whole_ms(now or datetime.now(UTC))
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # Some symbols are not ASCII, and not every terminal or pipe can show them.
-        sys.stdout.reconfigure(errors="backslashreplace")
-    try:
-        source = open_source(config.load(), options.demo)
-        with closing(source.connection):
-            answers = list(answer(source, options, now))
-            if options.plot or options.html:
-                draw(source, options, answers, now)
-        if options.json:
-            print(as_json(source.settings, answers), flush=True)
-        else:
-            print(as_text(source.settings, source.fallback, answers, sys.stdout.isatty()), flush=True)
-    except (Mistake, config.ConfigError, db.DatabaseError) as error:
-        print(f"query_examples.py: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except BrokenPipeError:
-        # The reader, such as `head`, has seen enough; what is left in the buffer must not fail again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except KeyboardInterrupt:
-        return 130
+    """Answers the questions of the command line; 0, or 2 after one line on stderr. `now` is this machine's clock."""
+    parser, options = parse_options(argv, __doc__)
+    known = (Mistake, config.ConfigError, db.DatabaseError)
+    return command.run(parser, lambda: _main(options, _whole_ms(now or datetime.now(UTC))), known)
+
+
+def _main(options: argparse.Namespace, now: datetime) -> int:
+    source = open_source(config.load(), options.demo)
+    with closing(source.connection):
+        answers = list(answer(source, options, now))
+        if options.plot or options.html:
+            draw(source, options, answers, now)
+    if options.json:
+        print(as_json(source.settings, answers))
+    else:
+        print(as_text(source.settings, source.fallback, answers, sys.stdout.isatty()))
     return 0
 
 

@@ -4,12 +4,14 @@ Threads: one per connection (callbacks stamp, parse and hand over), the writer, 
 the main thread, which watches over the connections and prints a line every 10 s.
 """
 
+if __name__ == "__main__":
+    from process import start
+
+    start.prepare()
+
 import argparse
 import gc
 import logging
-import math
-import os
-import signal
 import socket
 import subprocess
 import sys
@@ -18,7 +20,6 @@ import time
 from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
 from typing import Any, Literal
 
 import msgspec
@@ -33,9 +34,10 @@ from capture import demo
 from capture.pipeline import Capture, CaptureError, Shared
 from capture.socket_reader import BufferedApp
 from model.trade import Trade
+from process import command, retry
 from process import lock as file_lock
-from process import log as console
-from process import retry
+from process.command import Parser, duration_s, whole
+from process.log import set_up as log_set_up
 from process.retry import backoff_s, jittered
 
 log = logging.getLogger("ws_client")
@@ -317,8 +319,14 @@ class Connection(threading.Thread):
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the capture; 0 after it was stopped, 2 when only the operator can help."""
-    arguments = _parser().parse_args(argv)
-    log_writer = console.set_up(arguments.log_level)
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    log_set_up(arguments.log_level)
+    known = (config.ConfigError, CaptureError, db.DatabaseError, OSError)
+    return command.run(parser, lambda: _main(arguments), known)
+
+
+def _main(arguments: argparse.Namespace) -> int:
     exchange: subprocess.Popen[str] | None = None
     try:
         settings = _settings(arguments)
@@ -326,11 +334,6 @@ def main(argv: list[str] | None = None) -> int:
         if arguments.demo:
             exchange, settings = demo.start(settings)
         return _capture(settings, arguments)
-    except (config.ConfigError, CaptureError, db.DatabaseError, OSError) as error:
-        # The line that says what the operator must do is the last one.
-        console.write_out(log_writer)
-        print(f"ws_client.py: {error}", file=sys.stderr)
-        return 2
     finally:
         if exchange is not None:
             demo.end(exchange)
@@ -344,7 +347,7 @@ def _capture(settings: config.Settings, arguments: argparse.Namespace) -> int:
     gc.freeze()
     gc.set_threshold(GC_OBJECTS)
     capture = Capture(settings, Connection, arguments.connections)
-    _obey_signals(capture.stop_asked)
+    command.stop_on_signals(capture.stop_asked)
     log.info("capturing %s into database %s", ", ".join(settings.symbols), settings.mysql_database)
     if settings.demo:
         log.info("these trades are made up; look at them in another terminal: make report")
@@ -353,16 +356,6 @@ def _capture(settings: config.Settings, arguments: argparse.Namespace) -> int:
     finally:
         print(capture.summary(), flush=True)
     return 0
-
-
-def _obey_signals(stop_asked: threading.Event) -> None:
-    def on_signal(number: int, _frame: FrameType | None) -> None:
-        if stop_asked.is_set():
-            os._exit(128 + number)
-        stop_asked.set()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, on_signal)
 
 
 def _settings(arguments: argparse.Namespace) -> config.Settings:
@@ -380,30 +373,24 @@ def _claim(folder: Path) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description=(__doc__ or "").splitlines()[0],
         epilog="Settings come from the environment or .env: see README.md, Configuration.",
     )
     parser.add_argument("--symbols", metavar="LIST", help="what to capture, such as BTCUSDT,ETHUSDT (default: SYMBOLS)")
-    parser.add_argument("--duration", metavar="SECONDS", type=_seconds, help="stop after so long (default: never)")
+    parser.add_argument(
+        "--duration", metavar="TIME", type=duration_s, help="stop after 90 (seconds), 5m, 2h, 1d (default: never)"
+    )
     parser.add_argument("--demo", action="store_true", help="capture from a stand-in exchange on this machine")
     parser.add_argument(
         "--connections",
         metavar="N",
-        type=int,
-        choices=range(1, CONNECTIONS_MAX + 1),
+        type=whole(1, CONNECTIONS_MAX),
         default=2,
         help="connections that read the same streams, so that one may die (1 to 4, default 2)",
     )
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
     return parser
-
-
-def _seconds(text: str) -> float:
-    value = float(text)
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds above 0")
-    return value
 
 
 if __name__ == "__main__":

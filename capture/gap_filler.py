@@ -191,11 +191,11 @@ def _inside(gaps: Sequence[Gap], trades: Sequence[Trade]) -> list[Trade]:
     """Those of `trades` that lie in one of `gaps`, which are sorted by id."""
     firsts = [gap.first_trade_id for gap in gaps]
 
-    def ismissing_in(trade_id: int) -> bool:
+    def is_missing(trade_id: int) -> bool:
         place = bisect_right(firsts, trade_id)
         return place > 0 and trade_id <= gaps[place - 1].last_trade_id
 
-    return [trade for trade in trades if ismissing_in(trade.trade_id)]
+    return [trade for trade in trades if is_missing(trade.trade_id)]
 
 
 def is_due(gap: Gap, now: datetime) -> bool:

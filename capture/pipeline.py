@@ -78,14 +78,29 @@ class Capture:
         end = math.inf if duration_s is None else time.monotonic() + duration_s
         self._rejects.start()
         self._writer.start()
-        self._writer.ready.wait(READY_S_MAX)
-        if self._writer.failure is None:
+        self._await_database()
+        if self._writer.failure is None and not self.stop_asked.is_set():
             self._backfill.start()
             self._standby = Standby(self._connection, self._size, self._limits, time.monotonic())
             self._watch(end)
+            self._say_that_it_stops()
             self._standby.stop()
             self._backfill.stop()
         self._finish()
+
+    def _await_database(self) -> None:
+        deadline = time.monotonic() + READY_S_MAX
+        while not self._writer.ready.wait(TICK_S) and not self.stop_asked.is_set() and time.monotonic() < deadline:
+            pass
+
+    def _say_that_it_stops(self) -> None:
+        """Here and not in the handler of the signal, where logging could wait for a lock of its own thread."""
+        if self.stop_asked.is_set():
+            log.info(
+                "stopping: %d trades are still to be stored; a second Ctrl-C ends at once, and what is not stored"
+                " then becomes a gap, to be filled after the next start",
+                self._writer.left_over,
+            )
 
     def _connection(self, name: str) -> Watched:
         return self._connect(name, self._shared)

@@ -15,6 +15,7 @@ RECORDS_MAX = 10_000
 
 _COLOURS = {logging.WARNING: "\x1b[33m", logging.ERROR: "\x1b[31m", logging.CRITICAL: "\x1b[31;1m"}
 _DIM, _RESET = "\x1b[2m", "\x1b[0m"
+_listeners: list[logging.handlers.QueueListener] = []
 
 
 class _Formatter(logging.Formatter):
@@ -59,16 +60,21 @@ def set_up(level: str, stream: TextIO | None = None) -> logging.handlers.QueueLi
     sender.setFormatter(logging.Formatter("%(message)s"))
     logging.basicConfig(level=level.upper(), handlers=[sender], force=True)
     listener.start()
+    _listeners[:] = [listener]
     atexit.register(write_out, listener)
     # The library says at ERROR what this program says itself, and better.
     logging.getLogger("websocket").setLevel(logging.CRITICAL + 1)
     return listener
 
 
-def write_out(listener: logging.handlers.QueueListener) -> None:
-    """Writes what waits and ends the thread, so that what is printed next comes last; a second call does nothing."""
-    if listener._thread is not None:
-        listener.stop()
+def write_out(listener: logging.handlers.QueueListener | None = None) -> None:
+    """Writes what waits and ends the thread, so that what is printed next comes last; a second call does nothing.
+
+    `listener`: that of the last set_up() if None.
+    """
+    for one in [listener] if listener else _listeners[-1:]:
+        if one._thread is not None:
+            one.stop()
 
 
 def counters_text(counters: Sequence[tuple[str, int]]) -> str:

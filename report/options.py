@@ -4,8 +4,8 @@ import argparse
 import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import NoReturn
 
+from process.command import Parser
 from report.text import iso
 
 LAST_DAYS_MAX = 36_500
@@ -15,15 +15,9 @@ TIME_MIN = datetime(1970, 1, 1, tzinfo=UTC)
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
-class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message} (see --help)\n")
-
-
-def parse_options(argv: list[str] | None, description: str | None) -> argparse.Namespace:
-    """The command line's `command`, `symbol`, `json`, `demo`, `plot`, `html`, and `time` or `start`, `end`, `last`.
+def parse_options(argv: list[str] | None, description: str | None) -> tuple[Parser, argparse.Namespace]:
+    """The parser, and the command line's `command`, `symbol`, `json`, `demo`, `plot`, `html`, and either `time` or
+    `start`, `end` and `last`.
 
     Exits with 2 after one line for what is wrong.
     """
@@ -57,7 +51,7 @@ def parse_options(argv: list[str] | None, description: str | None) -> argparse.N
         parser.error(f"{options.command} has nothing to draw; --plot and --html go with range or report")
     if options.command == "range":
         _require_range(span, options)
-    return options
+    return parser, options
 
 
 def _require_range(parser: Parser, options: argparse.Namespace) -> None:

@@ -1,18 +1,28 @@
 """The demo: captures from the stand-in exchange (ws_client.py --demo), with the API and its dashboard beside it."""
 
-import argparse
+if __name__ == "__main__":
+    from process import start
+
+    start.prepare()
+
 import subprocess
 import sys
 
 import ws_client
-from process import child
+from process import child, command
+from process.command import Parser
 
 STOP_S_MAX = 15.0
 
 
 def main(argv: list[str] | None = None) -> int:
     """What `ws_client.py --demo` returns, with its flags; the API ends with it, however it ends."""
-    _, arguments = _parser().parse_known_args(argv)
+    parser = _parser()
+    _, arguments = parser.parse_known_args(argv)
+    return command.run(parser, lambda: _main(arguments), (OSError,))
+
+
+def _main(arguments: list[str]) -> int:
     api = _start_api()
     try:
         return ws_client.main(["--demo", *arguments])
@@ -27,12 +37,12 @@ def _start_api() -> subprocess.Popen[str]:
     if address:
         print(f"The dashboard is at {address}/ and the API at {address}/docs", flush=True)
     else:
-        print("The API did not start, the capture goes on without it.", file=sys.stderr)
+        print("The API did not start; the capture continues without it.", file=sys.stderr)
     return api
 
 
-def _parser() -> argparse.ArgumentParser:
-    return argparse.ArgumentParser(
+def _parser() -> Parser:
+    return Parser(
         prog="python -m tools.demo",
         description=__doc__,
         epilog="All flags of ws_client.py can be given, such as --duration SECONDS. The API's settings: tools.api.",

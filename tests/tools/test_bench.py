@@ -219,7 +219,7 @@ def test_failed_part_is_named(
     outcome = measured(tmp_path)
     assert (outcome.code, outcome.document["failed"]) == (1, {"ingest": "the run does not count"})
     assert [figure["name"] for figure in outcome.document["figures"]] == ["size"]
-    assert "bench: ingest failed: the run does not count" in capsys.readouterr().err
+    assert "tools.bench: ingest failed: the run does not count" in capsys.readouterr().err
 
 
 def test_missing_server_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -227,7 +227,7 @@ def test_missing_server_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     monkeypatch.setattr(bench, "find_server", lambda family: f"no {family} here")
 
     assert bench.main(["--family", "mysql"]) == 2
-    assert capsys.readouterr().err == "bench: no mysql here\n"
+    assert capsys.readouterr().err == "tools.bench: no mysql here\n"
 
 
 @pytest.mark.parametrize(

@@ -434,7 +434,7 @@ def test_a_failure_leaves_what_was_there(
     monkeypatch.setattr(db_export, "lines", broken)
     outcome = run(kind, tmp_path / "x", "--force", *argv)
 
-    assert Outcome(2, "", "export: server has gone away\n") == outcome
+    assert Outcome(2, "", "tools.export: server has gone away\n") == outcome
     assert {name: (tmp_path / name).read_bytes() for name in names(tmp_path)} == before
 
 
@@ -449,7 +449,7 @@ def test_a_full_disk_is_one_line(run: Run, tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(export_files.Output, "write", full)
     outcome = run(kind, tmp_path / "x")
 
-    assert Outcome(2, "", f"export: {tmp_path / 'x'}: No space left on device\n") == outcome
+    assert Outcome(2, "", f"tools.export: {tmp_path / 'x'}: No space left on device\n") == outcome
     assert names(tmp_path) == []
 
 

@@ -513,10 +513,11 @@ def test_a_price_that_does_not_fit_is_named(
 
     assert once(trades_of, copy, monkeypatch) == 2
 
-    (error,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("mirror.py")]
+    (error,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("tools.mirror: ")]
     when = trade(2).timestamp.isoformat(" ", "milliseconds")
     assert error == (
-        f"mirror.py: BTCUSDT trade 2 of {when}: its price 10000000000.00000001 does not fit prices.price NUMERIC(18,8);"
+        f"tools.mirror: BTCUSDT trade 2 of {when}: its price 10000000000.00000001 does not fit prices.price"
+        " NUMERIC(18,8);"
         " ALTER TABLE prices ALTER price TYPE NUMERIC(20,8) makes room"
     )
     copied = {row[2] for row in postgres_rows(copy)}
@@ -599,7 +600,7 @@ def test_a_database_that_is_missing_on_either_side(
         with Mirror(any_server, database, "--to", url) as process:
             _, log = process.process.communicate(timeout=SETTLE_S_MAX)
         assert process.process.returncode == 2
-        assert log.splitlines()[-1].startswith("mirror.py: ")
+        assert log.splitlines()[-1].startswith("tools.mirror: ")
         assert "nowhere" in log
 
 

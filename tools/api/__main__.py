@@ -1,9 +1,13 @@
 """Serves what was captured: REST API, stream of new trades, live dashboard, documentation (at /, /api and /docs)."""
 
+if __name__ == "__main__":
+    from process import start
+
+    start.prepare()
+
 import argparse
 import asyncio
 import errno
-import math
 import os
 import signal
 import socket
@@ -14,10 +18,11 @@ from contextlib import contextmanager
 import uvicorn
 
 import config
-from process import child
+from process import child, command
 from process import log as console
+from process.command import PORT_MAX, Parser, duration_s, whole
 from tools.api.app import create_app
-from tools.api.settings import STALE_S, ApiSettings, load, parse_port
+from tools.api.settings import STALE_S, ApiSettings, load
 
 BACKLOG = 512
 NICENESS = 10
@@ -56,14 +61,15 @@ class Server(uvicorn.Server):
 
 def main(argv: list[str] | None = None) -> int:
     """Serves until it is stopped; 0 then, 2 when only the operator can help."""
-    options = _parser().parse_args(argv)
+    parser = _parser()
+    options = parser.parse_args(argv)
     console.set_up("info")
-    try:
-        settings = load(options)
-        listening = listen(settings, options.or_any_port)
-    except (config.ConfigError, OSError) as error:
-        print(f"tools.api: {error}", file=sys.stderr)
-        return 2
+    return command.run(parser, lambda: _serve(options), (config.ConfigError, OSError))
+
+
+def _serve(options: argparse.Namespace) -> int:
+    settings = load(options)
+    listening = listen(settings, options.or_any_port)
     if hasattr(os, "nice"):
         os.nice(NICENESS)
     server = Server(_config(settings))
@@ -109,40 +115,28 @@ def _config(settings: ApiSettings) -> uvicorn.Config:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m tools.api",
         description=__doc__,
         epilog="API_TOKEN (environment or .env) is the secret that clients must show; it is needed with any host that "
         "others can reach. The database's settings: README.md, Configuration.",
     )
     parser.add_argument("--host", help="address to listen on (default: API_HOST, or 127.0.0.1)")
-    parser.add_argument("--port", type=_port, help="port, 0 for any that is free (default: API_PORT, or 8000)")
+    parser.add_argument(
+        "--port", type=whole(0, PORT_MAX), help="port, 0 for any that is free (default: API_PORT, or 8000)"
+    )
     parser.add_argument("--or-any-port", action="store_true", help="take a free port if that one is taken")
     parser.add_argument("--demo", action="store_true", help="read the demo's database")
     parser.add_argument("--cors-origins", metavar="LIST", help="web pages that may ask, such as https://example.org")
     parser.add_argument(
         "--stale-after",
-        metavar="SECONDS",
-        type=_seconds,
+        metavar="TIME",
+        type=duration_s,
         default=STALE_S,
         help=f"health is bad when a captured symbol's newest trade is older (default {STALE_S:.0f})",
     )
     parser.add_argument("--until-stdin-closes", action="store_true", help="end when the standard input does")
     return parser
-
-
-def _port(text: str) -> int:
-    try:
-        return parse_port("--port", text)
-    except config.ConfigError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _seconds(text: str) -> float:
-    value = float(text)
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds above 0")
-    return value
 
 
 if __name__ == "__main__":

@@ -5,6 +5,11 @@ its own; docs/performance.md says how. Exit code: 0 when everything was measured
 failed, 2 when nothing could be tried.
 """
 
+if __name__ == "__main__":
+    from process import start
+
+    start.prepare()
+
 import argparse
 import json
 import os
@@ -22,7 +27,9 @@ import mysql.connector
 
 import db
 from mysqld import program as mysql_server
+from process import command
 from process.child import ROOT
+from process.command import Parser
 from tools.bench import api as bench_api
 from tools.bench import backfill as bench_backfill
 from tools.bench import export as bench_export
@@ -96,22 +103,24 @@ def started(family: str, folder: Path, quick: bool, keep: bool) -> Iterator[Benc
 
 def main(argv: list[str] | None = None) -> int:
     """Measures, prints the table and writes the JSON; see the module's text for the exit code."""
-    arguments = _arguments(argv)
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    for name in arguments.parts:
+        if name not in PARTS:
+            parser.error(f"{name!r} is not a part; there are {', '.join(PARTS)}")
+    return command.run(parser, lambda: _main(arguments), (mysql_server.ServerError, OSError))
+
+
+def _main(arguments: argparse.Namespace) -> int:
     names = [name for name in PARTS if name in (arguments.parts or PARTS)]
     begun_s = time.monotonic()
-    try:
-        with (
-            tempfile.TemporaryDirectory(prefix="tb-", dir=_disk(), ignore_cleanup_errors=True) as folder,
-            started(arguments.family, Path(folder), arguments.quick, arguments.keep) as bench,
-        ):
-            around = machine(Path(folder))
-            figures, seconds, failed = measure(bench, names)
-            server = f"{mysql_server.FAMILIES[bench.server.family]} {bench.server.version}"
-    except (mysql_server.ServerError, OSError) as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
+    with (
+        tempfile.TemporaryDirectory(prefix="tb-", dir=_disk(), ignore_cleanup_errors=True) as folder,
+        started(arguments.family, Path(folder), arguments.quick, arguments.keep) as bench,
+    ):
+        around = machine(Path(folder))
+        figures, seconds, failed = measure(bench, names)
+        server = f"{mysql_server.FAMILIES[bench.server.family]} {bench.server.version}"
     document = {
         "server": server,
         "family": arguments.family,
@@ -132,7 +141,7 @@ def _report(document: dict[str, Any], figures: list[Figure], path: Path | None) 
     if document["quick"]:
         print("these sizes are too small for the figures to mean anything (--quick)")
     for name, words in document["failed"].items():
-        print(f"bench: {name} failed: {words}", file=sys.stderr)
+        print(f"tools.bench: {name} failed: {words}", file=sys.stderr)
     if path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
@@ -158,8 +167,8 @@ def _disk() -> Path | None:
     return DISK if os.access(DISK, os.W_OK) else None
 
 
-def _arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m tools.bench", description=(__doc__ or "").splitlines()[0])
+def _parser() -> Parser:
+    parser = Parser(prog="python -m tools.bench", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)} (default: all)")
     parser.add_argument("--family", choices=("mariadb", "mysql"), default="mariadb", help="(default %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures and the machine there as well")
@@ -167,11 +176,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--keep", action="store_true", help="keep the 20 million rows of `queries` in .cache/bench for the next time"
     )
-    arguments = parser.parse_args(argv)
-    for name in arguments.parts:
-        if name not in PARTS:
-            parser.error(f"{name!r} is no part; there are {', '.join(PARTS)}")
-    return arguments
+    return parser
 
 
 if __name__ == "__main__":

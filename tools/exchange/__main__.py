@@ -3,6 +3,11 @@
 It knows the truth, so that a capture can be compared with what was traded. Its own controls live under /_…
 """
 
+if __name__ == "__main__":
+    from process import start
+
+    start.prepare()
+
 import argparse
 import asyncio
 import contextlib
@@ -14,7 +19,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
-from process import child
+from process import child, command
+from process.command import PORT_MAX, Parser, number, whole
 from tools.exchange import tape
 from tools.exchange.faults import FaultError, parse_flag
 from tools.exchange.pace import Item, Pace
@@ -29,16 +35,17 @@ START_ID = 4_000_000_001
 
 SYMBOLS_MAX = 1024
 _RATE_MAX = 1_000_000.0
+_SECONDS = number(0, 1_000_000.0, above=True)
 
 
 class UsageError(Exception):
     """An operator's mistake; the message names the flag and the way out."""
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m tools.exchange", description=(__doc__ or "").splitlines()[0])
+def _parser() -> Parser:
+    parser = Parser(prog="python -m tools.exchange", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default %(default)s)")
-    parser.add_argument("--port", type=int, default=8765, help="0: any free one (default %(default)s)")
+    parser.add_argument("--port", type=whole(0, PORT_MAX), default=8765, help="0: any free one (default %(default)s)")
     parser.add_argument("--truth", type=Path, metavar="FILE", help="write every emitted trade there, one JSON a line")
     parser.add_argument("--until-stdin-closes", action="store_true", help="end when the parent process does")
     parser.add_argument("--after-end", choices=("stay", "exit"), default="stay", help="when the tape has ended")
@@ -50,59 +57,65 @@ def _parser() -> argparse.ArgumentParser:
 def _add_tape_flags(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--symbols", default="BTCUSDT,ETHUSDT", help="comma-separated (default %(default)s)")
-    add("--seed", type=int, default=1, help="the same seed gives the same trades (default %(default)s)")
-    add("--rate", type=float, default=50.0, help="trades a second over all symbols (default %(default)s)")
+    add("--seed", type=whole(0), default=1, help="the same seed gives the same trades (default %(default)s)")
+    add(
+        "--rate",
+        type=number(0, _RATE_MAX, above=True),
+        default=50.0,
+        help="trades a second over all symbols (default %(default)s)",
+    )
     add(
         "--start-id",
         default=str(START_ID),
         metavar="ID|SYMBOL=ID,…",
         help="first streamed id of each symbol, or of some (the others: default %(default)s)",
     )
-    add("--history", type=int, default=5000, help="older trades of each symbol, for REST (default %(default)s)")
-    add("--trades", type=int, default=0, help="end after so many trades (default: never)")
-    add("--duration", type=float, default=0.0, metavar="S", help="end after so many seconds (default: never)")
+    add("--history", type=whole(0), default=5000, help="older trades of each symbol, for REST (default %(default)s)")
+    add("--trades", type=whole(0), default=0, help="end after so many trades (default: never)")
+    add("--duration", type=number(0), default=0.0, metavar="S", help="end after so many seconds (default: never)")
     add("--clock", choices=("wall", "virtual"), default="wall", help="virtual: times depend on seed and rate alone")
     add("--replay", type=Path, metavar="FILE", help="recorded frames (.ndjson or .ndjson.gz) instead of synthetic ones")
     add("--speed", default="recorded", metavar="recorded|full|N", help="full: as fast as clients read; N: times faster")
-    add("--wait-clients", type=int, metavar="N", help="begin when N clients listen (default: 0, with --replay 1)")
+    add("--wait-clients", type=whole(0), metavar="N", help="begin when N clients listen (default: 0, with --replay 1)")
 
 
 def _add_rule_flags(group: argparse._ArgumentGroup) -> None:
     add, rules, rest = group.add_argument, Rules(), RestRules()
-    add("--ping-interval", type=float, default=rules.ping_interval_s, metavar="S", help="(default %(default)s)")
-    add("--pong-timeout", type=float, default=rules.pong_timeout_s, metavar="S", help="(default %(default)s)")
+    add("--ping-interval", type=_SECONDS, default=rules.ping_interval_s, metavar="S", help="(default %(default)s)")
+    add("--pong-timeout", type=_SECONDS, default=rules.pong_timeout_s, metavar="S", help="(default %(default)s)")
     add(
-        "--max-age", type=float, default=rules.max_age_s, metavar="S", help="life of a connection (default %(default)s)"
+        "--max-age",
+        type=_SECONDS,
+        default=rules.max_age_s,
+        metavar="S",
+        help="life of a connection (default %(default)s)",
     )
     add(
         "--connect-limit",
-        type=int,
+        type=whole(0),
         default=rules.connects_max,
         help="attempts in 5 minutes, 0: any (default %(default)s)",
     )
-    add("--client-buffer", type=int, default=rules.client_buffer_bytes, metavar="BYTES", help="(default %(default)s)")
+    add(
+        "--client-buffer",
+        type=whole(1),
+        default=rules.client_buffer_bytes,
+        metavar="BYTES",
+        help="(default %(default)s)",
+    )
     add("--nested-errors", action="store_true", help="command errors as observed, not as documented")
     add("--fault", action="append", default=[], metavar="NAME[=ARG]", help="switch a fault on, see GET /_faults")
-    add("--rest-lag", type=float, default=rest.lag_s, metavar="S", help="REST behind the stream (default %(default)s)")
-    add("--rest-oldest-id", type=int, default=0, metavar="ID", help="REST silently starts there (default: has all)")
-    add("--weight-limit", type=int, default=rest.weight_limit, help="REST weight a minute (default %(default)s)")
-
-
-def _checked(args: argparse.Namespace) -> argparse.Namespace:
-    """The arguments, their ranges checked. Raises UsageError."""
-    lowest = {"port": 0, "history": 0, "trades": 0, "duration": 0, "rest_lag": 0, "connect_limit": 0}
-    lowest |= {"client_buffer": 1, "weight_limit": 1, "rest_oldest_id": 0}
-    for name, low in lowest.items():
-        if not getattr(args, name) >= low:
-            raise UsageError(f"--{name.replace('_', '-')}={getattr(args, name)}: must be {low} or more")
-    for name in ("ping_interval", "pong_timeout", "max_age", "rate"):
-        if not 0 < getattr(args, name) <= _RATE_MAX:
-            raise UsageError(
-                f"--{name.replace('_', '-')}={getattr(args, name)}: must be above 0, {_RATE_MAX:.0f} at most"
-            )
-    if args.port > 65535:
-        raise UsageError(f"--port={args.port}: must be 0 to 65535")
-    return args
+    add(
+        "--rest-lag",
+        type=number(0),
+        default=rest.lag_s,
+        metavar="S",
+        help="REST behind the stream (default %(default)s)",
+    )
+    add(
+        "--rest-oldest-id", type=whole(0), default=0, metavar="ID", help="REST silently starts there (default: has all)"
+    )
+    add("--weight-limit", type=whole(0), default=rest.weight_limit, help="REST weight a minute (default %(default)s)")
 
 
 def _symbols(text: str) -> list[str]:
@@ -176,13 +189,13 @@ async def _run(setup: Setup, truth_file: TextIO | None) -> list[dict[str, object
     exchange = Exchange(setup, truth_file)
     stopped, loop = asyncio.Event(), asyncio.get_running_loop()
 
-    def stop_soon(number: int, frame: object) -> None:
+    def stop_soon(_number: int, _frame: object) -> None:
         # A handler of the loop would go with it, and a late signal would then kill the process before its summary.
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(stopped.set)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop_soon)
+    for one in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(one, stop_soon)
     if setup.until_stdin_closes:
         child.when_stdin_closes(lambda: stop_soon(0, None))
     await exchange.start()
@@ -209,14 +222,15 @@ def _print_summary(summaries: list[dict[str, object]]) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Serves until it is stopped; the exit code."""
-    args = _parser().parse_args(argv)
-    try:
-        setup = setup_of(_checked(args))
-        with args.truth.open("w", encoding="utf-8") if args.truth else contextlib.nullcontext() as truth_file:
-            _print_summary(asyncio.run(_run(setup, truth_file)))
-    except (UsageError, FaultError, tape.ReplayError, OSError) as error:
-        print(f"exchange: {error}", file=sys.stderr)
-        return 2
+    parser = _parser()
+    args = parser.parse_args(argv)
+    return command.run(parser, lambda: _main(args), (UsageError, FaultError, tape.ReplayError, OSError))
+
+
+def _main(args: argparse.Namespace) -> int:
+    setup = setup_of(args)
+    with args.truth.open("w", encoding="utf-8") if args.truth else contextlib.nullcontext() as truth_file:
+        _print_summary(asyncio.run(_run(setup, truth_file)))
     return 0
 
 

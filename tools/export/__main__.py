@@ -28,6 +28,11 @@ those of the trade id.
 symbol=BTCUSDT/day=2025-11-20/trades.parquet, which readers take for two more columns.
 """
 
+if __name__ == "__main__":
+    from process import start
+
+    start.prepare()
+
 import argparse
 import signal
 import sys
@@ -41,7 +46,9 @@ from tqdm import tqdm
 
 import config
 import db
-from report.options import Parser, parse_duration, parse_time
+from process import command
+from process.command import Parser
+from report.options import parse_duration, parse_time
 from report.source import Mistake, Source, open_source, wanted_symbols
 from report.text import iso
 from storage import lines as db_export
@@ -50,28 +57,24 @@ from tools.export.formats import FORMATS, Export, Span, Tally, write
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Export what the command line asks for; 0, or 2 after one line on stderr."""
-    options = parse_options(argv)
-    try:
-        source = open_source(config.load(), options.demo)
-        with closing(source.connection):
+    """Exports what the command line asks for; 0, or 2 after one line on stderr."""
+    parser, options = parse_options(argv)
+    known = (Mistake, ExportError, config.ConfigError, db.DatabaseError)
+    return command.run(parser, lambda: _main(options), known)
+
+
+def _main(options: argparse.Namespace) -> int:
+    source = open_source(config.load(), options.demo)
+    with closing(source.connection):
+        try:
             _export(source, options)
-    except (Mistake, ExportError, config.ConfigError, db.DatabaseError) as error:
-        return _fail(str(error))
-    except OSError as error:
-        return _fail(f"{options.out}: {error.strerror or error}")
-    except KeyboardInterrupt:
-        return 130
+        except OSError as error:
+            raise ExportError(f"{options.out}: {error.strerror or error}") from error
     return 0
 
 
-def _fail(words: str) -> int:
-    print(f"export: {' '.join(words.split())}", file=sys.stderr)
-    return 2
-
-
-def parse_options(argv: list[str] | None) -> argparse.Namespace:
-    """The command line's `kind`, `out`, `symbol`, `start`, `end`, `last` and switches; exits with 2."""
+def parse_options(argv: list[str] | None) -> tuple[Parser, argparse.Namespace]:
+    """The parser, and the command line's `kind`, `out`, `symbol`, `start`, `end`, `last` and switches; exits with 2."""
     common = Parser(add_help=False, allow_abbrev=False)
     common.add_argument("out", metavar="OUT", type=Path, help="the file, or with --partition the folder, to make")
     common.add_argument("--symbol", action="append", default=[], help="only this one; repeat it, or use commas")
@@ -100,7 +103,7 @@ def parse_options(argv: list[str] | None) -> argparse.Namespace:
         parser.error(
             f"the range from {iso(options.start)} to {iso(options.end)} is empty: --start must be before --end"
         )
-    return options
+    return parser, options
 
 
 def _format_name(options: argparse.Namespace) -> str:

@@ -10,19 +10,22 @@ than in the address. To copy anew, drop the tables prices, mirror_symbols and mi
 Exit code: 0 after it was stopped (or, with --once, when all was copied), 2 when only the operator can help.
 """
 
+if __name__ == "__main__":
+    from process import start
+
+    start.prepare()
+
 import argparse
 import logging
-import os
-import signal
 import sys
 import threading
 import time
-from contextlib import suppress
-from types import FrameType
 
 import config
 import db
+from process import command
 from process import log as console
+from process.command import Parser
 from process.retry import backoff_s, jittered
 from storage import follow as db_follow
 from storage.follow import Copied
@@ -172,24 +175,25 @@ def follow(follower: Follower, once: bool, stop_asked: threading.Event) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; see the module's text for the exit code."""
-    arguments = _parser().parse_args(argv)
-    log_writer = console.set_up("info")
-    try:
-        if arguments.sql:
-            print(mirror_sql.as_text(config.parse_symbols("--sql", arguments.sql)[0]))
-            return 0
-        settings = config.load()
-        settings = config.demo_of(settings) if arguments.demo else settings
-        return _mirror(Follower(settings, parse_target(arguments.to)), arguments.once, settings.mysql_database)
-    except (config.ConfigError, MirrorError, AwayError, db.DatabaseError) as error:
-        console.write_out(log_writer)
-        print(f"mirror.py: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    console.set_up("info")
+    known = (config.ConfigError, MirrorError, AwayError, db.DatabaseError)
+    return command.run(parser, lambda: _main(arguments), known)
+
+
+def _main(arguments: argparse.Namespace) -> int:
+    if arguments.sql:
+        print(mirror_sql.as_text(config.parse_symbols("--sql", arguments.sql)[0]))
+        return 0
+    settings = config.load()
+    settings = config.demo_of(settings) if arguments.demo else settings
+    return _mirror(Follower(settings, parse_target(arguments.to)), arguments.once, settings.mysql_database)
 
 
 def _mirror(follower: Follower, once: bool, database: str) -> int:
     stop_asked = threading.Event()
-    _obey_signals(stop_asked)
+    command.stop_on_signals(stop_asked)
     log.info("copying the trades of %s to PostgreSQL", database)
     try:
         follow(follower, once, stop_asked)
@@ -199,20 +203,8 @@ def _mirror(follower: Follower, once: bool, database: str) -> int:
     return 0
 
 
-def _obey_signals(stop_asked: threading.Event) -> None:
-    def on_signal(number: int, _frame: FrameType | None) -> None:
-        if stop_asked.is_set():
-            os._exit(128 + number)
-        stop_asked.set()
-
-    # Only the main thread may set a handler; elsewhere the caller ends it.
-    with suppress(ValueError):
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, on_signal)
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m tools.mirror", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     what = parser.add_mutually_exclusive_group(required=True)

@@ -4,7 +4,11 @@ A seeded schedule of faults of the streams, of REST, of the database and of the 
 then all faults end, and the tables must become what was traded. Exit code: 0 exact, 1 not, 2 it could not be tried.
 """
 
-import argparse
+if __name__ == "__main__":
+    from process import start
+
+    start.prepare()
+
 import os
 import random
 import re
@@ -23,6 +27,8 @@ from typing import Any, NamedTuple
 import mysql.connector
 
 from mysqld import program as mysql_server
+from process import command
+from process.command import Parser, number, whole
 from tools.lab.children import Capture, Exchange, Process, RigError, broken_identities, wait_for
 from tools.lab.servers import PrivateServer, find_server, short_folder
 from tools.lab.verdict import Comparison, compare, fetch_truth
@@ -285,16 +291,24 @@ def soak(options: Options, folder: Path) -> Result:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the soak; see the module's text for the exit code."""
-    options = _options(argv)
+    parser = _parser()
+    given = parser.parse_args(argv)
+    seed = given.seed if given.seed is not None else random.randrange(1_000_000)
+    options = Options(given.seconds, seed, given.family, given.rate, given.rest_off)
+    known = (mysql_server.ServerError, mysql.connector.Error, OSError)
+    return command.run(parser, lambda: _soak(parser, options), known)
+
+
+def _soak(parser: Parser, options: Options) -> int:
     print(f"soak of {options.seconds:g} s, seed {options.seed}, {options.family}", flush=True)
     # The user's settings are not meant for this: an empty value counts as not set and overrides `.env`.
     os.environ.update({name: "" for name in os.environ if re.match("MYSQL_|BINANCE_", name)})
     folder = Path(tempfile.mkdtemp(prefix="soak-"))
     try:
         result = soak(options, folder)
-    except (RigError, mysql_server.ServerError, mysql.connector.Error, OSError) as error:
-        print(f"soak: {error}\nthe logs are in {folder}", file=sys.stderr)
-        return 1 if isinstance(error, RigError) else 2
+    except RigError as error:
+        command.fail(parser, f"{error}\nthe logs are in {folder}")
+        return 1
     print(report(options, result))
     if not result.exact:
         print(f"the logs are in {folder}", file=sys.stderr)
@@ -303,18 +317,15 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _options(argv: list[str] | None) -> Options:
-    parser = argparse.ArgumentParser(prog="python -m tools.soak", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=60.0, help="how long faults strike (default %(default)g)")
-    parser.add_argument("--seed", type=int, help="of the trades and the faults (default: a new one, which is printed)")
-    parser.add_argument("--family", choices=("mariadb", "mysql"), default="mariadb", help="(default %(default)s)")
-    parser.add_argument("--rate", type=float, default=400.0, help="trades a second (default %(default)g)")
-    parser.add_argument("--rest-off", action="store_true", help="REST refuses all calls, until backfill.py at the end")
-    given = parser.parse_args(argv)
-    if not 0 < given.seconds <= SECONDS_MAX:
-        parser.error(f"--seconds={given.seconds}: above 0, {SECONDS_MAX} at most")
-    seed = given.seed if given.seed is not None else random.randrange(1_000_000)
-    return Options(given.seconds, seed, given.family, given.rate, given.rest_off)
+def _parser() -> Parser:
+    parser = Parser(prog="python -m tools.soak", description=(__doc__ or "").splitlines()[0])
+    add = parser.add_argument
+    add("--seconds", type=number(0, SECONDS_MAX, above=True), default=60.0, help="how long faults strike (default 60)")
+    add("--seed", type=whole(0), help="of the trades and the faults (default: a new one, which is printed)")
+    add("--family", choices=("mariadb", "mysql"), default="mariadb", help="(default %(default)s)")
+    add("--rate", type=number(0, above=True), default=400.0, help="trades a second (default %(default)g)")
+    add("--rest-off", action="store_true", help="REST refuses all calls, until backfill.py at the end")
+    return parser
 
 
 if __name__ == "__main__":

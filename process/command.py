@@ -1,0 +1,131 @@
+"""How every command reads its arguments and ends: one line about a mistake, an exit code, no traceback."""
+
+import argparse
+import io
+import math
+import os
+import re
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import NoReturn
+
+from process import log
+
+MISTAKE = 2
+"""The exit code when something must be fixed by the operator; the line on stderr says what."""
+INTERRUPTED = 128 + signal.SIGINT
+PORT_MAX = 65_535
+
+_UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(MISTAKE, f"{_name(self.prog)}: {one_line(message)} (see --help)\n")
+
+
+def run(parser: argparse.ArgumentParser, body: Callable[[], int], mistakes: tuple[type[Exception], ...]) -> int:
+    """The exit code: what `body` returns; 2 after one of `mistakes`, which is printed as one line; 130 after Ctrl-C."""
+    _show_any_character()
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.SIG_DFL and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        code = body()
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # The reader, such as `head`, has seen enough; what is left in the buffer must not fail again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except mistakes as error:
+        return fail(parser, error)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    finally:
+        if before is signal.SIG_DFL and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def fail(parser: argparse.ArgumentParser, why: object) -> int:
+    """Exit code 2, after one line on stderr, which comes after all that was logged."""
+    log.write_out()
+    print(f"{_name(parser.prog)}: {one_line(str(why))}", file=sys.stderr)
+    return MISTAKE
+
+
+def stop_on_signals(stop_asked: threading.Event) -> None:
+    """Ctrl-C and SIGTERM set `stop_asked`; a second one ends the process at once."""
+
+    def on_signal(number: int, _frame: FrameType | None) -> None:
+        if stop_asked.is_set():
+            os._exit(128 + number)
+        stop_asked.set()
+
+    # Only the main thread may set a handler; elsewhere the caller stops it.
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, on_signal)
+
+
+def one_line(text: str) -> str:
+    """`text` with every run of white space as one space."""
+    return " ".join(text.split())
+
+
+def _name(prog: str) -> str:
+    """What the lines of a command begin with: query_examples.py, tools.api."""
+    return prog.removeprefix("python -m ")
+
+
+def _show_any_character() -> None:
+    """Some symbols are not ASCII, and not every terminal or pipe can show them."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+# ---- Types of arguments. What argparse prints is their message, which names the value and what can be given.
+
+
+def duration_s(text: str) -> float:
+    """The seconds of a duration: 90, 0.5, 30s, 5m, 2h or 1d. Raises ArgumentTypeError."""
+    match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)([smhd]?)", text)
+    seconds = float(match[1]) * _UNITS_S[match[2] or "s"] if match else 0.0
+    if not seconds:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a duration above 0; give seconds, or 30s, 5m, 2h, 1d")
+    return seconds
+
+
+def whole(low: int, high: int | None = None) -> Callable[[str], int]:
+    """The type of a whole number from `low` to `high`, both included."""
+    bounds = f"of {low} or more" if high is None else f"from {low} to {high}"
+
+    def parse(text: str) -> int:
+        # int() raises for thousands of digits, and takes signs, spaces and other scripts.
+        if not re.fullmatch(r"[0-9]{1,18}", text) or not low <= int(text) <= (math.inf if high is None else high):
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number {bounds}")
+        return int(text)
+
+    return parse
+
+
+def number(low: float, high: float = math.inf, *, above: bool = False) -> Callable[[str], float]:
+    """The type of a number from `low` (`above`: without it) to `high`."""
+    bounds = (f"above {low:g}" if above else f"of {low:g} or more") + (f", at most {high:g}" if high < math.inf else "")
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not (low < value if above else low <= value) or not value <= high or value == math.inf:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number {bounds}")
+        return value
+
+    return parse
