@@ -95,7 +95,7 @@ def _show_any_character() -> None:
 
 def duration_s(text: str) -> float:
     """The seconds of a duration: 90, 0.5, 30s, 5m, 2h or 1d. Raises ArgumentTypeError."""
-    match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)([smhd]?)", text)
+    match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,9})?(?:e[0-9]{1,2})?)([smhd]?)", text)
     seconds = float(match[1]) * _UNITS_S[match[2] or "s"] if match else 0.0
     if not seconds:
         raise argparse.ArgumentTypeError(f"{text!r} is not a duration above 0; give seconds, or 30s, 5m, 2h, 1d")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from process.child import ROOT
-from tests.support.stand_in import wait_until
+from tests.support.child import wait_until
 
 WAIT_S_MAX = 60.0
 MOMENTS = 4
