@@ -4,7 +4,7 @@ A page goes on behind a place in the order of the key, (timestamp, trade_id), so
 it begins. There is no index on trade_id alone: an id is found through the candles, which know their first and last.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
@@ -51,21 +51,6 @@ def page(
         where, values = "timestamp >= %s", [start]
     sql = f"SELECT {_TRADE} FROM trades WHERE symbol = %s AND {where} AND timestamp < %s"
     return _trades(connection, f"{sql} ORDER BY timestamp, trade_id LIMIT %s", (symbol, *values, end, size))
-
-
-def pages(
-    connection: Connection, symbol: str, start: datetime, end: datetime, size: int = PAGE_TRADES
-) -> Iterator[list[Trade]]:
-    """The trades of [start, end), oldest first, in lists of at most `size`: constant memory, a statement each.
-
-    A trade that is stored behind the place that was reached is still seen, one that is stored before it is not.
-    """
-    after: Place | None = None
-    while trades := page(connection, symbol, after, (start, end), size):
-        yield trades
-        if len(trades) < size:
-            return
-        after = place_of(trades[-1])
 
 
 @guard
