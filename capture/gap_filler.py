@@ -7,7 +7,6 @@ What the exchange does not have stays an open gap, marked as such; it is asked f
 import logging
 import threading
 import time
-from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -18,6 +17,7 @@ from binance.limits import Cooldown
 from binance.rest import PAGE_TRADES_MAX, Rest, RestError
 from capture.rejects import Rejects
 from model import gaps as trade_ids
+from model import ids
 from model.gaps import Gap
 from model.trade import Trade
 from process.retry import backoff_s, jittered
@@ -66,7 +66,7 @@ class Filler:
             self._insert(connection, trades, refused)
         for trade_id in refused:
             self._give_up(connection, gap.symbol, (trade_id, trade_id), trade_ids.REFUSED)
-        settled = self._run_length(first, [trade.trade_id for trade in trades if trade.trade_id <= gap.last_trade_id])
+        settled = ids.run_length(first, (one.trade_id for one in trades if one.trade_id <= gap.last_trade_id))
         if settled or not (page.trades or page.refused):
             return settled
         # If rows came and none of them is a trade, at least the first id cannot be had.
@@ -79,15 +79,6 @@ class Filler:
             self._rejects.put(f"the database refuses it: {words}", repr(trade))
 
         self.filled += db.insert_acceptable(connection, trades, refuse)
-
-    @staticmethod
-    def _run_length(first: int, ids: Sequence[int]) -> int:
-        """How many of first, first + 1, … are in `ids`."""
-        present = set(ids)
-        length = 0
-        while first + length in present:
-            length += 1
-        return length
 
     def _pass_over(self, connection: db.Connection, gap: Gap, served: int, reason: str) -> int:
         """How many ids are given up after the exchange, asked for the start of the gap, answered from `served` on."""
@@ -104,9 +95,9 @@ class Filler:
         self._give_up(connection, gap.symbol, (gap.first_trade_id, last), reason)
         return last - gap.first_trade_id + 1
 
-    def _give_up(self, connection: db.Connection, symbol: str, ids: tuple[int, int], reason: str) -> None:
-        self.given_up += db.give_up(connection, symbol, *ids, reason)
-        log.warning("%s %d to %d stay missing: %s", symbol, *ids, reason)
+    def _give_up(self, connection: db.Connection, symbol: str, run: ids.Run, reason: str) -> None:
+        self.given_up += db.give_up(connection, symbol, *run, reason)
+        log.warning("%s %d to %d stay missing: %s", symbol, *run, reason)
 
 
 class Backfill(threading.Thread):
@@ -189,13 +180,8 @@ def of_symbol(symbol: str, gaps: Sequence[Gap]) -> list[Gap]:
 
 def _inside(gaps: Sequence[Gap], trades: Sequence[Trade]) -> list[Trade]:
     """Those of `trades` that lie in one of `gaps`, which are sorted by id."""
-    firsts = [gap.first_trade_id for gap in gaps]
-
-    def is_missing(trade_id: int) -> bool:
-        place = bisect_right(firsts, trade_id)
-        return place > 0 and trade_id <= gaps[place - 1].last_trade_id
-
-    return [trade for trade in trades if is_missing(trade.trade_id)]
+    runs = [(gap.first_trade_id, gap.last_trade_id) for gap in gaps]
+    return [trade for trade in trades if ids.inside(runs, trade.trade_id)]
 
 
 def is_due(gap: Gap, now: datetime) -> bool:

@@ -6,8 +6,10 @@ stored ones that is not stored itself is a missing trade. A point is a stored tr
 
 from collections.abc import Sequence
 from datetime import datetime
-from itertools import chain, pairwise
+from itertools import pairwise
 from typing import NamedTuple
+
+from model.ids import runs_of
 
 MISSED = "missing in the stream"
 AWAY = "capture was not running"
@@ -79,20 +81,14 @@ def fill(gap: Gap, points: Sequence[Point], now: datetime) -> tuple[list[Gap], l
     below = (gap.first_trade_id - 1, gap.timestamp_before)
     above = (gap.last_trade_id + 1, gap.timestamp_after)
     still_open = holes(gap.symbol, [below, *inside, above], gap.reason, gap.detected_at)
+    at = dict(inside)
     return still_open, [
         gap._replace(
-            first_trade_id=first[0],
-            last_trade_id=last[0],
+            first_trade_id=first,
+            last_trade_id=last,
             filled_at=now,
-            timestamp_before=first[1],
-            timestamp_after=last[1],
+            timestamp_before=at[first],
+            timestamp_after=at[last],
         )
-        for first, last in _runs(inside)
+        for first, last in runs_of(list(at))
     ]
-
-
-def _runs(points: Sequence[Point]) -> list[tuple[Point, Point]]:
-    """The first and last point of each run of consecutive ids."""
-    breaks = [(one, other) for one, other in pairwise(points) if other[0] - one[0] > 1]
-    ends = [*points[:1], *chain.from_iterable(breaks), *points[-1:]]
-    return list(zip(ends[::2], ends[1::2], strict=True))

@@ -9,6 +9,8 @@ import re
 from itertools import pairwise
 from urllib.parse import quote, unquote
 
+from model.ids import Run, without
+
 HOLES_MAX = 8
 """Runs remembered per symbol. Beyond that the two nearest become one, and what lies between them may be sent twice."""
 ID_MAX = 2**64 - 1
@@ -17,10 +19,6 @@ ID_MAX = 2**64 - 1
 _SYMBOL = rf"[A-Za-z0-9._~%-]{{1,300}}:[0-9]{{1,20}}(?:;[0-9]{{1,20}}-[0-9]{{1,20}}){{0,{HOLES_MAX}}}"
 PATTERN = rf"^{_SYMBOL}(?:,{_SYMBOL})*$"
 _PATTERN = re.compile(PATTERN)
-
-
-Run = tuple[int, int]
-"""First and last id, both included."""
 
 
 class Seen:
@@ -61,15 +59,6 @@ class Seen:
 
     def __str__(self) -> str:
         return ";".join([str(self.high), *(f"{low}-{high}" for low, high in self.holes)])
-
-
-def without(runs: list[Run], gone: Run) -> list[Run]:
-    """`runs` less the ids of `gone`."""
-    rest: list[Run] = []
-    for low, high in runs:
-        parts = (low, min(high, gone[0] - 1)), (max(low, gone[1] + 1), high)
-        rest += [part for part in parts if part[0] <= part[1]]
-    return rest
 
 
 def write(seen: dict[str, Seen]) -> str:

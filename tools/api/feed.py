@@ -17,11 +17,11 @@ import msgspec
 import db
 from db import Connection
 from model import candles as bars
+from model.ids import Run, without
 from storage import gaps as stored_gaps
 from storage import pages as db_pages
 from storage.gaps import OpenGaps
 from tools.api import shapes as answers
-from tools.api.cursor import Run, without
 from tools.api.hub import Beat, Begin, Hub, Listener, Trades, Word
 from tools.api.sessions import AwayError, Sessions
 from tools.api.settings import ApiSettings

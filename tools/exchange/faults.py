@@ -5,14 +5,15 @@ Everything is seeded and bounded. The faults themselves are in `stream_faults.py
 
 import asyncio
 import json
-import math
 import random
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
+import msgspec
 from aiohttp import web
+from msgspec import UNSET, Meta, UnsetType
 
 from tools.exchange import answer_faults as answers
 from tools.exchange import stream_faults as kinds
@@ -27,26 +28,38 @@ ACTIVE_MAX = 1000
 SECONDS_MAX = 86400.0
 COUNT_MAX = 1_000_000
 
-_RANGES: dict[str, tuple[float, float]] = {
-    "count": (1, COUNT_MAX),
-    "after": (0, COUNT_MAX),
-    "times": (1, COUNT_MAX),
-    "code": (1000, 4999),
-    "status": (400, 599),
-    "retry_after": (0, SECONDS_MAX),
-    "size": (1, 64 << 20),
-    "first": (0, 2**63 - 1),
-    "last": (0, 2**63 - 1),
-    "seed": (-(2**63), 2**63),
-    "seconds": (0, SECONDS_MAX),
-    "at": (0, SECONDS_MAX),
-    "every": (0.01, SECONDS_MAX),
-    "delay": (0, SECONDS_MAX),
-    "lag": (0, SECONDS_MAX),
-    "probability": (0, 1),
-}
-_FRACTIONS = {"seconds", "at", "every", "delay", "lag", "probability"}
-_TEXTS = {"fault", "variant", "symbol", "path", "reason"}
+Seconds = Annotated[float, Meta(ge=0, le=SECONDS_MAX)]
+Count = Annotated[int, Meta(ge=1, le=COUNT_MAX)]
+Id = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+
+
+class _Fields(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
+    """The fields of a fault that is asked for; UNSET where one was not given."""
+
+    fault: str
+    target: Literal["all", "current"] | int = "all"
+    variant: str | UnsetType = UNSET
+    symbol: str | UnsetType = UNSET
+    path: str | UnsetType = UNSET
+    reason: str | UnsetType = UNSET
+    count: Count | UnsetType = UNSET
+    after: Annotated[int, Meta(ge=0, le=COUNT_MAX)] | UnsetType = UNSET
+    times: Count | UnsetType = UNSET
+    code: Annotated[int, Meta(ge=1000, le=4999)] | UnsetType = UNSET
+    status: Annotated[int, Meta(ge=400, le=599)] | UnsetType = UNSET
+    retry_after: Annotated[int, Meta(ge=0, le=int(SECONDS_MAX))] | UnsetType = UNSET
+    size: Annotated[int, Meta(ge=1, le=64 << 20)] | UnsetType = UNSET
+    first: Id | UnsetType = UNSET
+    last: Id | UnsetType = UNSET
+    seed: int | UnsetType = UNSET
+    seconds: Seconds | UnsetType = UNSET
+    at: Seconds | UnsetType = UNSET
+    every: Annotated[float, Meta(ge=0.01, le=SECONDS_MAX)] | UnsetType = UNSET
+    delay: Seconds | UnsetType = UNSET
+    lag: Seconds | UnsetType = UNSET
+    probability: Annotated[float, Meta(ge=0, le=1)] | UnsetType = UNSET
+
+
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "freeze": {"delay": 0.0},
     "shutdown": {"delay": 0.0},
@@ -205,17 +218,17 @@ class Faults:
         self._hub.alter = self.alter if spoiling else None
 
     def _checked(self, body: object) -> Wish:
-        if not isinstance(body, dict) or not isinstance(body.get("fault"), str):
-            raise FaultError('a JSON object with a "fault" is wanted; GET /_faults lists them')
-        name = body["fault"]
+        try:
+            wanted = msgspec.convert(body, _Fields)
+        except msgspec.ValidationError as error:
+            raise FaultError(f"{error}; GET /_faults lists the faults") from None
+        fields: dict[str, Any] = msgspec.to_builtins(wanted)
+        name, target = fields.pop("fault"), wanted.target
+        fields.pop("target", None)
         if name not in self.names():
             raise FaultError(f"fault={name!r}: there is no such fault; GET /_faults lists them")
-        fields = {key: _field(key, value) for key, value in body.items() if key != "target"}
         if fields.get("variant") and fields["variant"] not in _VARIANTS.get(name, set()):
             raise FaultError(f"variant={fields['variant']!r}: {name} has {sorted(_VARIANTS.get(name, set()))}")
-        target = body.get("target", "all")
-        if target not in ("all", "current") and (isinstance(target, bool) or not isinstance(target, int)):
-            raise FaultError(f'target={target!r}: "all", "current" or a connection\'s index is wanted')
         given: dict[str, Any] = {key: value for key, value in fields.items() if key in kinds.Args._fields}
         if name in kinds.CONNECTIONS and "seconds" in fields:
             given.setdefault("delay", fields["seconds"])
@@ -299,24 +312,6 @@ class Faults:
         for ledger in chosen:
             ledger.holes.append((wish.args.first, wish.args.last or wish.args.first))
         return len(chosen)
-
-
-def _field(key: str, value: object) -> object:
-    """The value of one field of a wish, checked. Raises FaultError."""
-    if key in _TEXTS:
-        if not isinstance(value, str):
-            raise FaultError(f"{key}={value!r}: a text is wanted")
-        return value
-    if key not in _RANGES:
-        raise FaultError(f"{key}={value!r}: there is no such field; {sorted([*_RANGES, *_TEXTS, 'target'])}")
-    low, high = _RANGES[key]
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    if not (whole or (key in _FRACTIONS and isinstance(value, float) and math.isfinite(value))):
-        raise FaultError(f"{key}={value!r}: a {'number' if key in _FRACTIONS else 'whole number'} is wanted")
-    assert isinstance(value, int | float)
-    if not low <= value <= high:
-        raise FaultError(f"{key}={value!r}: {low} to {high} is wanted")
-    return value
 
 
 def parse_flag(text: str) -> dict[str, object]:

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from model.ids import Run
 from tools.api import cursor
-from tools.api.cursor import HOLES_MAX, Run, Seen
+from tools.api.cursor import HOLES_MAX, Seen
 
 IDS = st.integers(1, 60)
 
