@@ -3,7 +3,6 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 ARGS ?=
 FAMILY ?= mariadb
 SECONDS ?= 60
@@ -26,10 +25,11 @@ api: .venv/.demo server ## REST API and live dashboard of what was captured (ARG
 report: .venv/.run server ## latest price, price at a second, minimum and maximum
 	@exec $(BIN)/python query_examples.py $(ARGS)
 
-test: .venv/.dev server ## the tests, on MariaDB and on MySQL, or on the server that MYSQL_* names
+test: .venv/.dev server ## the tests, on MariaDB and on MySQL, or on the server that MYSQL_* names; ARGS="-m 'not slow'"
 	@test -n "$$MYSQL_HOST$$MYSQL_UNIX_SOCKET" || tests/fetch_mysql.sh
 	@tools/setup.sh postgres
 	@tools/setup.sh browser
+	@echo "Running the tests; all of them take about 8 minutes on two cores ..." >&2
 	@exec $(BIN)/python -m pytest -rs -n 2 --dist loadfile $(ARGS)
 
 soak: .venv/.demo server ## capture while everything fails, then compare every trade; SECONDS=600 SEED=7 FAMILY=mysql
@@ -57,13 +57,13 @@ $(BIN)/python:
 	@tools/setup.sh venv "$(PYTHON)"
 
 .venv/.run: requirements.txt $(BIN)/python
-	$(PIP) -r requirements.txt
+	@tools/setup.sh packages requirements.txt
 	@touch $@
 
-.venv/.demo: requirements-tools.txt .venv/.run
-	$(PIP) -r requirements-tools.txt
-	@touch $@
+.venv/.demo: requirements-demo.txt requirements.txt $(BIN)/python
+	@tools/setup.sh packages requirements-demo.txt
+	@touch .venv/.run $@
 
-.venv/.dev: requirements-dev.txt requirements-tools.txt requirements.txt $(BIN)/python
-	$(PIP) -r requirements-dev.txt
+.venv/.dev: requirements-dev.txt requirements-tools.txt requirements-demo.txt requirements.txt $(BIN)/python
+	@tools/setup.sh packages requirements-dev.txt
 	@touch .venv/.run .venv/.demo $@

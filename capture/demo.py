@@ -25,7 +25,7 @@ def start(settings: config.Settings) -> tuple[subprocess.Popen[str], config.Sett
     if len(words) != 3 or words[0] != "listening":
         end(exchange)
         raise CaptureError(
-            "the stand-in exchange did not start; `pip install -r requirements-tools.txt` (or `make demo`)"
+            "the stand-in exchange did not start; `pip install -r requirements-demo.txt`, or use `make demo`"
         )
     return exchange, settings._replace(ws_url=words[1], rest_url=words[2])
 

@@ -16,7 +16,7 @@ SCRIPTS = {"ws_client", "query_examples", "backfill", "audit", "private_mysql"}
 SHOWN = {*(f"{name}.py" for name in (*SCRIPTS, "db", "config")), "schema.sql"}
 FOLDERS = {"model", "binance", "capture", "storage", "mysqld", "process", "report", "tools", "docs", "tests"}
 PAPERS = {"CHANGELOG.md", "LICENSE", "Makefile", "README.md", "pyproject.toml", "schemathesis.toml"}
-REQUIREMENTS = {"requirements.txt", "requirements-dev.txt", "requirements-tools.txt"}
+REQUIREMENTS = {f"requirements{part}.txt" for part in ("", "-demo", "-dev", "-tools")}
 
 BELOW_SCRIPTS = "capture report db storage binance model mysqld process config"
 BELOW_TOOLS = "db storage report binance process model mysqld config"

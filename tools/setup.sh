@@ -1,9 +1,11 @@
 #!/bin/sh
-# What the Makefile sets up, each only if it is missing:
-#   tools/setup.sh venv [PYTHON]   the virtual environment .venv, with Python 3.11 or later
-#   tools/setup.sh browser         Chromium, for the tests of the dashboard, which are skipped if it cannot be had
-#   tools/setup.sh server          a database server's program, unless MYSQL_HOST or MYSQL_UNIX_SOCKET names a server
-#   tools/setup.sh postgres        PostgreSQL's programs, for the tests of the mirror; one line where they cannot be had
+# What the Makefile sets up, each only if it is missing. Each step says what it does and how long it usually takes; what
+# pip and apt print goes to .cache/setup.log, and its end is shown if they fail.
+#   tools/setup.sh venv [PYTHON]    the virtual environment .venv, with Python 3.11 or later
+#   tools/setup.sh packages FILE    the packages of requirements.txt and FILE
+#   tools/setup.sh browser          Chromium, for the tests of the dashboard, which are skipped if it cannot be had
+#   tools/setup.sh server           a database server's program, unless MYSQL_HOST or MYSQL_UNIX_SOCKET names a server
+#   tools/setup.sh postgres         PostgreSQL's programs, for the tests of the mirror; one line if they cannot be had
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -12,17 +14,33 @@ die() {
     exit 2
 }
 
+LOG=.cache/setup.log
+LOG_LINES_SHOWN=5
+
+# Runs a command with its output in the log; if it fails, shows the end of that.
+quietly() {
+    mkdir -p .cache
+    echo "\$ $*" >>"$LOG"
+    "$@" >>"$LOG" 2>&1 && return
+    tail -n "$LOG_LINES_SHOWN" "$LOG" >&2
+    echo "(all of it is in $LOG)" >&2
+    return 1
+}
+
 may_install() {
     command -v apt-get >/dev/null && { [ "$(id -u)" = 0 ] || command -v sudo >/dev/null; }
 }
 
-# Installs Debian or Ubuntu packages, as root or with sudo; the lists first, for a fresh machine may have none.
+# apt_install WORDS PACKAGE...: installs Debian or Ubuntu packages, as root or with sudo; the lists first, since a fresh
+# machine may have none.
 apt_install() {
     may_install || return 1
+    words=$1
+    shift
     [ "$(id -u)" = 0 ] && sudo= || sudo=sudo
-    echo "installing $* ..." >&2
-    $sudo apt-get -qq update >&2 || echo "apt-get update failed; going on with the lists that are there" >&2
-    $sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq -y -o Dpkg::Use-Pty=0 --no-install-recommends install "$@" >/dev/null
+    echo "Installing $words" >&2
+    quietly $sudo apt-get -qq update || echo "apt-get update failed; continuing with the lists that are there" >&2
+    quietly $sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq -y -o Dpkg::Use-Pty=0 --no-install-recommends install "$@"
 }
 
 new_enough() {
@@ -37,10 +55,23 @@ make_venv() {
     # Debian keeps a part of the module venv in a package of its own.
     if ! "$python" -c 'import ensurepip' 2>/dev/null; then
         version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
-        apt_install "python$version-venv" ||
+        apt_install "Python's venv module with apt (about 10 s) ..." "python$version-venv" ||
             die "$python cannot make a virtual environment: install its venv package (Debian, Ubuntu: apt-get install python$version-venv)"
     fi
-    "$python" -m venv --clear .venv
+    echo "Creating the virtual environment .venv (about 10 s) ..." >&2
+    quietly "$python" -m venv --clear .venv || die "$python could not create .venv"
+}
+
+install_packages() {
+    case "$1" in
+    requirements.txt) cost="about 10 s, 70 MB" ;;
+    requirements-demo.txt) cost="about 15 s, 100 MB" ;;
+    requirements-dev.txt) cost="about 60 s, 780 MB" ;;
+    *) cost="about 30 s" ;;
+    esac
+    echo "Installing the Python packages of $1 into .venv ($cost) ..." >&2
+    quietly .venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r "$1" ||
+        die "pip could not install the packages of $1: is there a network?"
 }
 
 has_server() {
@@ -57,8 +88,9 @@ get_server() {
     if other_server_is_named || has_server; then
         return
     fi
-    apt_install mariadb-server-core mariadb-client-core ||
-        apt_install mariadb-server-core-10.6 mariadb-client-core-10.6 ||
+    words="MariaDB's server, a program without a service, with apt (about 10 s, 8 MB to download) ..."
+    apt_install "$words" mariadb-server-core mariadb-client-core ||
+        apt_install "$words" mariadb-server-core-10.6 mariadb-client-core-10.6 ||
         { command -v brew >/dev/null && brew install mariadb; } ||
         die "no MariaDB or MySQL server was found, and none could be installed. Three ways out: install one" \
             "(Debian, Ubuntu: apt-get install mariadb-server-core mariadb-client-core; macOS: brew install mariadb);" \
@@ -87,7 +119,7 @@ without_cluster() {
 
 get_postgres() {
     has_postgres && return
-    may_install && without_cluster apt_install postgresql || true
+    may_install && without_cluster apt_install "PostgreSQL, for the tests of the mirror (about 20 s, 20 MB to download) ..." postgresql || true
     has_postgres || echo "no PostgreSQL could be installed: the tests of the mirror are skipped" >&2
 }
 
@@ -97,13 +129,15 @@ has_browser() {
 }
 
 get_browser() {
-    has_browser || apt_install chromium || echo "no Chromium: the tests of the dashboard are skipped" >&2
+    has_browser || apt_install "Chromium, for the tests of the dashboard (about 30 s, 80 MB to download) ..." chromium ||
+        echo "no Chromium: the tests of the dashboard are skipped" >&2
 }
 
 case "${1:-}" in
 venv) make_venv "${2:-python3}" ;;
+packages) install_packages "$2" ;;
 server) get_server ;;
 browser) get_browser ;;
 postgres) get_postgres ;;
-*) die "usage: tools/setup.sh venv [PYTHON] | server | postgres | browser" ;;
+*) die "usage: tools/setup.sh venv [PYTHON] | packages FILE | server | postgres | browser" ;;
 esac
