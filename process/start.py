@@ -1,5 +1,8 @@
 """What a script does before its other imports, which take a moment and may fail. Needs the standard library only."""
 
+# Or a Python that is too old would stumble over the annotations before it is told so.
+from __future__ import annotations
+
 import signal
 import sys
 from pathlib import Path
@@ -22,7 +25,10 @@ def prepare() -> None:
 
 
 def _explain(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """As Python does, except that a missing package is explained to a person."""
+    """As Python does, except that a missing package is explained to a person, and that Ctrl-C needs no words."""
+    if isinstance(error, KeyboardInterrupt):
+        # It came in the moment between two places that handle it.
+        raise SystemExit(128 + signal.SIGINT)
     if isinstance(error, ModuleNotFoundError) and error.name and not _is_ours(error.name):
         _end(f"the package {error.name.partition('.')[0]!r} is not installed for {sys.executable}")
     sys.__excepthook__(kind, error, trace)

@@ -77,6 +77,32 @@ def test_a_python_without_the_packages_is_one_line(arguments: list[str], tmp_pat
     assert f"is not installed for {sys.executable}; " in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("then", "code", "words"),
+    [
+        ("sys.version_info = (3, 10, 2)\nstart.prepare()", 2, "tools.api: this is Python "),
+        ("start.prepare()\nraise KeyboardInterrupt", 130, ""),
+        ("start.prepare()\nraise ValueError('x')", 1, "Traceback"),
+    ],
+    ids=["an old Python", "Ctrl-C between two handlers", "a defect"],
+)
+def test_what_ends_a_script_outside_of_its_work(then: str, code: int, words: str) -> None:
+    """An old Python is one line, a late Ctrl-C nothing, a defect its traceback."""
+    api = str(ROOT / "tools" / "api" / "__main__.py")
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys\nfrom process import start\nsys.argv = [{api!r}]\n{then}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=WAIT_S_MAX,
+    )
+
+    assert (done.returncode, done.stdout) == (code, "")
+    assert done.stderr.startswith(words)
+    assert done.stderr.count("\n") == 1 or code != 2
+    assert words or not done.stderr
+
+
 def _catches_ctrl_c(pid: int) -> bool:
     caught = Path(f"/proc/{pid}/status").read_text().partition("SigCgt:")[2].split()[0]
     return bool(int(caught, 16) >> (signal.SIGINT - 1) & 1)
