@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from process import log
 
@@ -23,7 +23,11 @@ _UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line."""
+    """An argument parser whose errors are one line, and whose help any terminal or pipe can show."""
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        _show_any_character()
+        super()._print_message(message, file)
 
     def error(self, message: str) -> NoReturn:
         self.exit(MISTAKE, f"{_name(self.prog)}: {one_line(message)} (see --help)\n")
@@ -32,10 +36,11 @@ class Parser(argparse.ArgumentParser):
 def run(parser: argparse.ArgumentParser, body: Callable[[], int], mistakes: tuple[type[Exception], ...]) -> int:
     """The exit code: what `body` returns; 2 after one of `mistakes`, which is printed as one line; 130 after Ctrl-C."""
     _show_any_character()
-    before = signal.getsignal(signal.SIGINT)
-    if before is signal.SIG_DFL and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    # As start.prepare() left it; no other thread could have set it.
+    prepared = signal.getsignal(signal.SIGINT) is signal.SIG_DFL
     try:
+        if prepared:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         code = body()
         sys.stdout.flush()
         return code
@@ -48,7 +53,8 @@ def run(parser: argparse.ArgumentParser, body: Callable[[], int], mistakes: tupl
     except KeyboardInterrupt:
         return INTERRUPTED
     finally:
-        if before is signal.SIG_DFL and threading.current_thread() is threading.main_thread():
+        # What remains at exit, such as stopping the private server, can be left to itself.
+        if prepared:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
