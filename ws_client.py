@@ -317,9 +317,9 @@ class Connection(threading.Thread):
         return str(error)[:300] if error else "the connection was cut"
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Runs the capture; 0 after it was stopped, 2 when only the operator can help."""
-    parser = _parser()
+def main(argv: list[str] | None = None, prog: str | None = None) -> int:
+    """Runs the capture; 0 after it was stopped, 2 when only the operator can help. `prog` is what the user ran."""
+    parser = parser_of(prog)
     arguments = parser.parse_args(argv)
     log_set_up(arguments.log_level)
     known = (config.ConfigError, CaptureError, db.DatabaseError, OSError)
@@ -372,8 +372,10 @@ def _claim(folder: Path) -> None:
         raise CaptureError(f"another capture uses DATA_DIR={folder}; stop it, or give this one another DATA_DIR")
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser_of(prog: str | None) -> Parser:
+    """The parser of the flags; its errors name `prog`, or else this script."""
     parser = Parser(
+        prog=prog,
         description=(__doc__ or "").splitlines()[0],
         epilog="Settings come from the environment or .env: see README.md, Configuration.",
     )

@@ -19,13 +19,15 @@ def main(argv: list[str] | None = None) -> int:
     """What `ws_client.py --demo` returns, with its flags; the API ends with it, however it ends."""
     parser = _parser()
     _, arguments = parser.parse_known_args(argv)
-    return command.run(parser, lambda: _main(arguments), (OSError,))
+    # A wrong flag ends it before anything is started.
+    ws_client.parser_of(parser.prog).parse_args(arguments)
+    return command.run(parser, lambda: _main(arguments, parser.prog), (OSError,))
 
 
-def _main(arguments: list[str]) -> int:
+def _main(arguments: list[str], prog: str) -> int:
     api = _start_api()
     try:
-        return ws_client.main(["--demo", *arguments])
+        return ws_client.main(["--demo", *arguments], prog)
     finally:
         child.end(api, "the API", STOP_S_MAX)
 
@@ -45,7 +47,7 @@ def _parser() -> Parser:
     return Parser(
         prog="python -m tools.demo",
         description=__doc__,
-        epilog="All flags of ws_client.py can be given, such as --duration SECONDS. The API's settings: tools.api.",
+        epilog="All flags of ws_client.py can be given, such as --duration 5m. The API's settings: tools.api.",
         allow_abbrev=False,
     )
 

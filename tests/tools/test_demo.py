@@ -103,6 +103,13 @@ def test_the_api_ends_with_a_demo_that_is_killed(demo: Demo) -> None:
     wait_until(lambda: not listens(demo), WAIT_S)
 
 
+def test_a_wrong_flag_is_refused_before_anything_is_started(any_server: Server, tmp_path: Path) -> None:
+    """One line, in the name of the command that was run."""
+    with Demo(any_server, tmp_path, "--duration", "soon") as demo:
+        assert demo.process.wait(WAIT_S) == 2
+    assert re.fullmatch(r"tools\.demo: argument --duration: 'soon' is not .*\n", demo.log())
+
+
 def test_duration(any_server: Server, tmp_path: Path) -> None:
     """The flags of the capture are handed on."""
     begun = time.monotonic()
