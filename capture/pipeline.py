@@ -83,9 +83,10 @@ class Capture:
             self._backfill.start()
             self._standby = Standby(self._connection, self._size, self._limits, time.monotonic())
             self._watch(end)
-            self._say_that_it_stops()
+        self._say_that_it_stops()
+        if self._standby is not None:
             self._standby.stop()
-            self._backfill.stop()
+        self._backfill.stop()
         self._finish()
 
     def _await_database(self) -> None:
@@ -97,8 +98,8 @@ class Capture:
         """Here and not in the handler of the signal, where logging could wait for a lock of its own thread."""
         if self.stop_asked.is_set():
             log.info(
-                "stopping: %d trades are still to be stored; a second Ctrl-C ends at once, and what is not stored"
-                " then becomes a gap, to be filled after the next start",
+                "stopping; trades still to be stored: %d. A second Ctrl-C exits at once: trades on the disk are then"
+                " stored by the next start, and those in memory become a gap that it fills",
                 self._writer.left_over,
             )
 

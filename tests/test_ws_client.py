@@ -128,10 +128,15 @@ def test_the_synthetic_tape(any_server: Server, tmp_path: Path, connections: int
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_under_load_ends_it_in_order(any_server: Server, tmp_path: Path, number: signal.Signals) -> None:
-    """What was read is stored before it ends with exit code 0, and the summary accounts for every trade."""
+    """What was read is stored before it ends with exit code 0, and the summary accounts for every trade; one line says
+    how many were still to be stored, and what a second signal does."""
     with Rig(any_server, tmp_path, ("--rate", "3000")) as rig, rig.capture(REAL) as capture:
         rig.stores()
         found = counters(capture.stop(number))
+        told = re.findall(
+            r"stopping; trades still to be stored: \d+\. A second Ctrl-C", capture.process.log.read_text()
+        )
+        assert len(told) == 1
         assert found["left over"] == 0
         assert rig.rows("SELECT COUNT(*) FROM {}.trades") == [(found["inserted"],)]
         assert all(one.exact for one in rig.compared())
