@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TextIO
 
 from process import child, command
-from process.command import PORT_MAX, Parser, number, whole
+from process.command import PORT_MAX, Parser, duration_s, number, whole
 from tools.exchange import tape
 from tools.exchange.faults import FaultError, parse_flag
 from tools.exchange.pace import Item, Pace
@@ -72,7 +72,7 @@ def _add_tape_flags(group: argparse._ArgumentGroup) -> None:
     )
     add("--history", type=whole(0), default=5000, help="older trades of each symbol, for REST (default %(default)s)")
     add("--trades", type=whole(0), default=0, help="end after so many trades (default: never)")
-    add("--duration", type=number(0), default=0.0, metavar="S", help="end after so many seconds (default: never)")
+    add("--duration", type=duration_s, default=0.0, metavar="TIME", help="end after 90 (seconds), 5m (default: never)")
     add("--clock", choices=("wall", "virtual"), default="wall", help="virtual: times depend on seed and rate alone")
     add("--replay", type=Path, metavar="FILE", help="recorded frames (.ndjson or .ndjson.gz) instead of synthetic ones")
     add("--speed", default="recorded", metavar="recorded|full|N", help="full: as fast as clients read; N: times faster")
