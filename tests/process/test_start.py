@@ -108,6 +108,7 @@ def _catches_ctrl_c(pid: int) -> bool:
     return bool(int(caught, 16) >> (signal.SIGINT - 1) & 1)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="which signals a process catches is read from /proc")
 @pytest.mark.parametrize("name", RUNNING)
 def test_ctrl_c_at_any_moment_of_a_start_leaves_no_traceback(name: str, tmp_path: Path) -> None:

@@ -33,6 +33,8 @@ from tools.export import __main__ as export
 from tools.export import files as export_files
 from tools.export import formats as export_writing
 
+pytestmark = pytest.mark.slow
+
 SUBPROCESS_S_MAX = 60
 MANY_ROWS = 300_000
 PEAK_KB_MAX = 150 * 1024
