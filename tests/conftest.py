@@ -18,13 +18,15 @@ from binance import rest
 from capture import gap_filler
 from mysqld import program as mysql_server
 from mysqld import shared
-from process import retry
+from process import lock, retry
+from process.child import ROOT
 from tests.support import private, servers
 from tests.support.child import wait_until
 from tests.support.history import HISTORY
 from tests.support.stand_in import StandIn
 
 FAMILIES = ("mariadb", "mysql")
+TEMPLATES = ROOT / ".cache" / "servers"
 _GIVEN = {name: os.environ.get(name, "") for name in servers.SETTING_NAMES}
 _ENVIRONMENT = bool(_GIVEN["MYSQL_HOST"] or _GIVEN["MYSQL_UNIX_SOCKET"])
 
@@ -42,7 +44,7 @@ def pytest_unconfigure() -> None:
 
 
 class _Farm:
-    """Initialises a data folder once per family, and starts servers from copies of it."""
+    """Starts servers from copies of a data folder, which is initialised once per family and version and kept."""
 
     def __init__(self, stack: ExitStack) -> None:
         self._stack = stack
@@ -62,10 +64,19 @@ class _Farm:
             binary = servers.find_server(family)
             if isinstance(binary, str):
                 pytest.skip(f"no {family}: {binary}")
-            template = self._stack.enter_context(servers.short_folder()) / "data"
-            mysql_server.initialise(binary, template)
-            self._templates[family] = binary, template
+            self._templates[family] = binary, _template_of(binary)
         return self._templates[family]
+
+
+def _template_of(binary: mysql_server.Binary) -> Path:
+    """A data folder that no server has touched yet: initialising one takes as long as dozens of tests."""
+    TEMPLATES.mkdir(parents=True, exist_ok=True)
+    template = TEMPLATES / f"{binary.family}-{binary.version}"
+    with lock.alone(TEMPLATES / "lock", mysql_server.INITIALISE_S_MAX) as ours:
+        assert ours, "another run of the tests does not end initialising a server"
+        if not template.exists():
+            mysql_server.initialise(binary, template)
+    return template
 
 
 @pytest.fixture(scope="session")

@@ -395,6 +395,7 @@ payloads = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(st.binary() | st.text() | json_values.map(json.dumps) | payloads.map(json.dumps))
 @example(b"\xef\xbb\xbf{}")
@@ -532,6 +533,7 @@ def _outcome(frame: bytes) -> Trade | None:
         return None
 
 
+@pytest.mark.slow
 def test_200_000_mutated_frames_are_read_as_an_independent_reader_reads_them() -> None:
     """Nothing but a Refusal is raised, and what is accepted is what the other reader found, field by field."""
     chance = random.Random(20240808)

@@ -171,6 +171,7 @@ def ids_of(runs: Sequence[Gap]) -> list[int]:
 BATCHES = st.lists(st.lists(st.integers(1, IDS_MAX), min_size=1, max_size=12), min_size=1, max_size=12)
 
 
+@pytest.mark.slow
 @settings(max_examples=500, deadline=None)
 @given(BATCHES)
 def test_stored_and_missing_are_every_id_whatever_comes(batches: list[list[int]]) -> None:

@@ -374,6 +374,7 @@ class Tables(RuleBasedStateMachine):
         assert all(complete[symbol] == 1 for symbol in self.symbols if self.stored[symbol])
 
 
+@pytest.mark.slow
 def test_nothing_is_ever_unaccounted_for(settings: config.Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """Any order, repetition and loss of ids, by writers that alternate, restart, fill and give up."""
     # Whether a gap is young must not depend on how quick the machine is.
