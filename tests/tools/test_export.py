@@ -252,7 +252,7 @@ def test_influx_is_the_whole_expected_text(run: Run, tmp_path: Path) -> None:
     outcome = run("influx", tmp_path / "x.lp", "--symbol", "BTCUSDT")
 
     assert (tmp_path / "x.lp").read_text() == POINTS
-    assert "1 amounts have more digits than a float keeps" in outcome.out
+    assert "1 amounts have more digits than a float can hold" in outcome.out
     assert manifest(tmp_path / "x.lp")["amounts_inexact_as_float"] == 1
 
 
@@ -370,7 +370,7 @@ def test_the_manifest_is_the_whole_expected_document(run: Run, tmp_path: Path, d
         "files": [{"name": "x.csv", "rows": 6, "bytes": len(text), "sha256": hashlib.sha256(text).hexdigest()}],
     }
     assert "6 trades" in outcome.out
-    assert "BTCUSDT: 2 of the ids 100 to 106 are not stored" in outcome.out
+    assert "BTCUSDT: 2 of ids 100 to 106 are not stored" in outcome.out
 
 
 @pytest.mark.usefixtures("tape")
@@ -472,7 +472,7 @@ def test_a_full_disk_is_one_line(run: Run, tmp_path: Path, monkeypatch: pytest.M
         (["csv", "{x}", "--end", "2020-01-01"], "no trade is stored in that range"),
         (["csv", "{x}", "--start", "2025-01-02", "--end", "2025-01-03"], "no trade is stored in that range"),
         (["csv", "{x}", "--format", "binance"], "one --symbol, or --partition"),
-        (["csv", "{x}/y/z.csv"], "no folder .*/y"),
+        (["csv", "{x}/y/z.csv"], "folder .*/y does not exist"),
         (["parquet", "{x}", "--format", "binance"], "unrecognized"),
     ],
 )

@@ -319,7 +319,7 @@ def test_trades_that_are_deleted_do_not_stop_it(
     level(follower)
 
     assert [record.message for record in caplog.records if "neither" in record.message] == [
-        "BTCUSDT 4 to 5 are neither stored nor in an open gap"
+        "BTCUSDT ids 4 to 5 are neither stored nor in an open gap"
     ]
     assert [row[2] for row in postgres_rows(copy)] == [number for number in range(1, 11) if number not in (4, 5)]
     db.insert_trades(connection, trades(4, 5))
@@ -551,7 +551,7 @@ def test_a_column_that_is_not_exact_is_refused(copy: str) -> None:
 
     with psycopg.connect(copy) as connection:
         connection.execute("ALTER TABLE prices ALTER price TYPE DOUBLE PRECISION")
-    with pytest.raises(mirror_postgres.MirrorError, match=r"prices\.price is of the type double precision"):
+    with pytest.raises(mirror_postgres.MirrorError, match=r"prices\.price has the type double precision"):
         mirror_postgres.Target(copy, "binance")
 
 
@@ -566,14 +566,14 @@ def test_real_and_made_up_trades_never_mix(
 
     assert once(trades_of, copy, monkeypatch) == 2
 
-    assert "--to holds the copy of 'binance_demo', not of" in capsys.readouterr().err
+    assert "--to holds a copy of 'binance_demo', not of" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("url", "words"),
     [
-        ("mysql://user:secret@host/db", "--to is not an address of PostgreSQL"),
-        ("postgresql://user:secret@host:port/db?nonsense", "--to is not an address of PostgreSQL"),
+        ("mysql://user:secret@host/db", "--to is not a PostgreSQL address"),
+        ("postgresql://user:secret@host:port/db?nonsense", "--to is not a PostgreSQL address"),
         ("postgresql://user:secret@127.0.0.1:1/db", "127.0.0.1"),
     ],
 )

@@ -5,27 +5,27 @@
     python -m tools.export parquet trades.parquet --last 1h
     python -m tools.export influx trades.lp --amounts text
 
-Times are ISO 8601, and UTC unless they have an offset; START is included and END is not; without them everything stored
-is exported. A file appears whole or not at all, with a manifest (counts, first and last id, SHA-256) beside it. Prices
-and quantities are the exact decimals that are stored.
+Times are ISO 8601, UTC unless they have an offset. The range includes START and excludes END; without them, everything
+stored is exported. A file appears complete or not at all, with a manifest (counts, first and last id, SHA-256) beside
+it. Prices and quantities are the exact decimals that are stored.
 
-csv: symbol,timestamp,trade_id,price,quantity,buyer_is_maker,received_at, under a header; received_at is empty for a
-trade that was back-filled.
+csv: a header, then symbol,timestamp,trade_id,price,quantity,buyer_is_maker,received_at; received_at is empty if the
+trade was back-filled.
 
-csv --format binance: the rows of the exchange's daily archive, without a header and without the symbol. Stored times
-are whole milliseconds, so from 2025-01-01 on, where the archive has microseconds, the last three digits are 000.
-quoteQty is price times qty, exactly; a product of more than 8 decimals is cut off after the eighth, as the exchange
-does. isBestMatch, which is not stored, is always True.
+csv --format binance: the rows of the exchange's daily archive, without a header or a symbol. Stored times are whole
+milliseconds, so from 2025-01-01 on, when the archive switched to microseconds, the last three digits are 000. quoteQty
+is exactly price times qty, truncated after the eighth decimal, as on the exchange. isBestMatch, which is not stored, is
+always True.
 
 parquet: decimal128(20, 8), timestamp[ms, UTC], received_at timestamp[us, UTC], zstd.
 
-influx: measurement trades, tag symbol. InfluxDB keeps a number as a 64-bit float, which has 15 to 17 digits: how many
-amounts do not survive that is counted and reported. With --amounts text they are exact strings, which InfluxDB cannot
-average. Points of one time stamp replace each other there, so the time is in nanoseconds and its last six digits are
+influx: measurement trades, tag symbol. InfluxDB stores numbers as 64-bit floats of 15 to 17 digits; the export reports
+how many amounts lose digits. With --amounts text they are exact strings, which InfluxDB cannot average. A point in
+InfluxDB replaces an earlier one with the same timestamp, so times are in nanoseconds and their last six digits are
 those of the trade id.
 
---partition makes a folder, with a file for each symbol and UTC day: BTCUSDT-trades-2025-11-20.csv, or for Parquet
-symbol=BTCUSDT/day=2025-11-20/trades.parquet, which readers take for two more columns.
+--partition creates a folder with one file per symbol and UTC day: BTCUSDT-trades-2025-11-20.csv, or for Parquet
+symbol=BTCUSDT/day=2025-11-20/trades.parquet, which readers show as two extra columns.
 """
 
 if __name__ == "__main__":
@@ -57,7 +57,7 @@ from tools.export.formats import FORMATS, Export, Span, Tally, write
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exports what the command line asks for; 0, or 2 after one line on stderr."""
+    """Exports what the command line asks for; returns 0, or 2 after one line on stderr."""
     parser, options = parse_options(argv)
     known = (Mistake, ExportError, config.ConfigError, db.DatabaseError)
     return command.run(parser, lambda: _main(options), known)
@@ -74,14 +74,17 @@ def _main(options: argparse.Namespace) -> int:
 
 
 def parse_options(argv: list[str] | None) -> tuple[Parser, argparse.Namespace]:
-    """The parser, and the command line's `kind`, `out`, `symbol`, `start`, `end`, `last` and switches; exits with 2."""
+    """The parser, and the command line's `kind`, `out`, `symbol`, `start`, `end`, `last` and switches.
+
+    Exits with 2 after one line if something is wrong.
+    """
     common = Parser(add_help=False, allow_abbrev=False)
-    common.add_argument("out", metavar="OUT", type=Path, help="the file, or with --partition the folder, to make")
-    common.add_argument("--symbol", action="append", default=[], help="only this one; repeat it, or use commas")
-    common.add_argument("--start", metavar="TIME", type=parse_time, help="the first millisecond")
-    common.add_argument("--end", metavar="TIME", type=parse_time, help="the first millisecond after the range")
-    common.add_argument("--last", metavar="DURATION", type=parse_duration, help="until the newest trade: 5m, 2h, 1d")
-    common.add_argument("--partition", action="store_true", help="a folder with a file for each symbol and UTC day")
+    common.add_argument("out", metavar="OUT", type=Path, help="the file to create, or with --partition the folder")
+    common.add_argument("--symbol", action="append", default=[], help="only this symbol; repeat it, or use commas")
+    common.add_argument("--start", metavar="TIME", type=parse_time, help="start of the range (inclusive)")
+    common.add_argument("--end", metavar="TIME", type=parse_time, help="end of the range (exclusive)")
+    common.add_argument("--last", metavar="DURATION", type=parse_duration, help="up to the newest trade: 5m, 2h, 1d")
+    common.add_argument("--partition", action="store_true", help="a folder with one file per symbol and UTC day")
     common.add_argument("--force", action="store_true", help="replace an earlier export")
     common.add_argument("--demo", action="store_true", help="export the made-up trades of the demo")
     parser = Parser(
@@ -92,10 +95,10 @@ def parse_options(argv: list[str] | None) -> tuple[Parser, argparse.Namespace]:
     )
     kinds = parser.add_subparsers(dest="kind", metavar="{csv,parquet,influx}", title="formats", required=True)
     csv = kinds.add_parser("csv", parents=[common], allow_abbrev=False, help="comma-separated text")
-    csv.add_argument("--format", choices=("plain", "binance"), default="plain", help="whose columns (plain)")
+    csv.add_argument("--format", choices=("plain", "binance"), default="plain", help="which columns (default: plain)")
     kinds.add_parser("parquet", parents=[common], allow_abbrev=False, help="columns for pandas, DuckDB, Spark …")
     influx = kinds.add_parser("influx", parents=[common], allow_abbrev=False, help="InfluxDB's line protocol")
-    influx.add_argument("--amounts", choices=("number", "text"), default="number", help="how decimals go in (number)")
+    influx.add_argument("--amounts", choices=("number", "text"), default="number", help="decimals as (default: number)")
     options = parser.parse_args(argv)
     if options.last is not None and (options.start or options.end):
         parser.error("give either --start and --end, or --last")
@@ -116,13 +119,13 @@ def _format_name(options: argparse.Namespace) -> str:
 
 def _export(source: Source, options: argparse.Namespace) -> None:
     if source.fallback:
-        raise Mistake(f"only {source.settings.mysql_database} has trades, and those are made up; --demo exports them")
+        raise Mistake(f"only {source.settings.mysql_database} has trades, and they are made up; --demo exports them")
     spans = [_span(source, symbol, options) for symbol in wanted_symbols(source, options.symbol)]
     export = Export(FORMATS[_format_name(options)], options.partition, [span for span in spans if span])
     if not export.spans:
         raise Mistake("no trade is stored in that range; `python query_examples.py` shows what is")
     if export.format.one_symbol and not options.partition and len(export.spans) > 1:
-        raise Mistake("rows of the exchange's archive do not name their symbol: give one --symbol, or --partition")
+        raise Mistake("rows in the exchange's format do not name their symbol: give one --symbol, or --partition")
     begun_s = time.monotonic()
     with staged(options.out, options.partition, options.force) as place:
         tally = _write(source, export, place)
@@ -131,7 +134,7 @@ def _export(source: Source, options: argparse.Namespace) -> None:
 
 
 def _span(source: Source, symbol: str, options: argparse.Namespace) -> Span | None:
-    """The part of what is stored of `symbol` that is asked for; None if there is none."""
+    """The requested part of the stored trades of `symbol`; None if there is none."""
     stored = db_export.stored_range(source.connection, symbol)
     if stored is None:
         return None
@@ -142,7 +145,7 @@ def _span(source: Source, symbol: str, options: argparse.Namespace) -> Span | No
 
 
 def _write(source: Source, export: Export, place: Place) -> Tally:
-    """Writes the files, with a progress bar on a terminal. Raises Mistake when there is nothing to write."""
+    """Writes the files, with a progress bar on a terminal. Raises Mistake if there is nothing to write."""
     total = _expected(source, export.spans) if sys.stderr.isatty() else None
     with tqdm(total=total, unit=" trades", unit_scale=True, disable=None, file=sys.stderr) as bar:
         tally = write(source.connection, export, place, bar.update)
@@ -152,7 +155,7 @@ def _write(source: Source, export: Export, place: Place) -> Tally:
 
 
 def _expected(source: Source, spans: list[Span]) -> int | None:
-    """How many trades the candles count; None where they are spoilt, which is no reason not to export."""
+    """How many trades the candles count; None if they are damaged, which must not prevent an export."""
     with suppress(db.DatabaseError):
         found = [db.min_max(source.connection, *span) for span in spans]
         return sum(one.trades for one in found if one)
@@ -181,9 +184,9 @@ def _report(place: Place, tally: Tally, seconds: float) -> None:
     for part in tally.symbols.values():
         if part.missing:
             ids = f"{part.first_trade_id} to {part.last_trade_id}"
-            print(f"{part.symbol}: {part.missing:,} of the ids {ids} are not stored; see `python backfill.py --list`")
+            print(f"{part.symbol}: {part.missing:,} of ids {ids} are not stored; see `python backfill.py --list`")
     if tally.inexact:
-        print(f"{tally.inexact:,} amounts have more digits than a float keeps; --amounts text keeps them all")
+        print(f"{tally.inexact:,} amounts have more digits than a float can hold; --amounts text keeps them all")
 
 
 def _stop(signal_number: int, frame: object) -> NoReturn:
@@ -191,6 +194,6 @@ def _stop(signal_number: int, frame: object) -> NoReturn:
 
 
 if __name__ == "__main__":
-    # What is half written is removed on the way out.
+    # As an exception it passes the code that removes half-written files.
     signal.signal(signal.SIGTERM, _stop)
     sys.exit(main())

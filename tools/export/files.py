@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all: written under another name, hashed on the way, renamed at the end."""
+"""Files that appear complete or not at all: written under another name, hashed while written, renamed at the end."""
 
 import hashlib
 import json
@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 FOLDER_MANIFEST = "_manifest.json"
-"""With an underscore, so that readers of a partitioned folder of Parquet pass over it."""
+"""It starts with an underscore so that readers of a partitioned Parquet folder skip it."""
 
 
 class ExportError(Exception):
-    """The export cannot be made; one line that says what to do."""
+    """The export failed; one line that says what to do."""
 
 
 class Place(NamedTuple):
-    """Where an export goes: `target` is its name at the end, `stage` until then."""
+    """Where an export goes: `target` is its final name, `stage` its name until then."""
 
     target: Path
     stage: Path
@@ -26,7 +26,7 @@ class Place(NamedTuple):
 
     @property
     def manifest(self) -> Path:
-        """Beside a file, inside a folder; by its name at the end."""
+        """The final name of the manifest: beside a file, inside a folder."""
         if self.folder:
             return self.target / FOLDER_MANIFEST
         return self.target.with_name(f"{self.target.name}.manifest.json")
@@ -34,9 +34,9 @@ class Place(NamedTuple):
 
 @contextmanager
 def staged(target: Path, folder: bool, force: bool) -> Iterator[Place]:
-    """A place to write to, which is removed if the block raises, and renamed by publish().
+    """A place to write to, removed if the block raises; publish() renames it.
 
-    Raises ExportError when something is there already, unless `force`, and OSError.
+    Raises OSError, and unless `force`, ExportError if something is already there.
     """
     stage = target.with_name(f".{target.name}.{os.getpid()}.part")
     place = Place(target, stage, folder)
@@ -52,20 +52,20 @@ def staged(target: Path, folder: bool, force: bool) -> Iterator[Place]:
 def _refuse(place: Place, force: bool) -> None:
     target = place.target
     if not target.parent.is_dir():
-        raise ExportError(f"there is no folder {target.parent}; create it, or give another name")
+        raise ExportError(f"the folder {target.parent} does not exist; create it, or give another name")
     if not os.path.lexists(target) and (place.folder or not place.manifest.exists()):
         return
     if not force:
-        raise ExportError(f"{target} exists already; give another name, or --force to replace it")
-    # Only what was exported before is replaced as a whole: a slip of the keyboard must not cost a home directory.
+        raise ExportError(f"{target} already exists; give another name, or --force to replace it")
+    # Only an earlier export is replaced as a whole: a typing mistake must not delete a home directory.
     if target.is_dir() and not (place.folder and place.manifest.exists()):
-        raise ExportError(f"{target} is a folder, and not one of an earlier export; give another name")
+        raise ExportError(f"{target} is a folder, but not an earlier export; give another name")
     if place.folder and target.exists() and not target.is_dir():
-        raise ExportError(f"{target} is a file, but --partition makes a folder; give another name")
+        raise ExportError(f"{target} is a file, but --partition creates a folder; give another name")
 
 
 def publish(place: Place, manifest: dict[str, Any]) -> None:
-    """The export and its manifest under their names. Raises OSError."""
+    """Gives the export and its manifest their final names. Raises OSError."""
     text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
     if place.folder:
         _write(place.stage / FOLDER_MANIFEST, text)
@@ -98,10 +98,10 @@ def _remove(path: Path) -> None:
 
 
 class Output:
-    """A new binary file that is written from begin to end and knows its size and its SHA-256.
+    """A new binary file, written from start to end, that knows its size and its SHA-256.
 
-    As a context manager it waits at the end until everything is on the disk. When the block has raised, what a format's
-    library still wants to write when it is thrown away goes nowhere.
+    As a context manager it ends by waiting until everything is on disk. After the block has raised, it discards
+    whatever a format's library still writes during its own clean-up.
     """
 
     def __init__(self, path: Path) -> None:
@@ -112,7 +112,7 @@ class Output:
         self._hash = hashlib.sha256()
 
     def write(self, data: bytes) -> int:
-        """The number of bytes, which are all written."""
+        """The number of bytes; all of them are written."""
         if self._abandoned:
             return memoryview(data).nbytes
         self._file.write(data)
@@ -126,7 +126,7 @@ class Output:
         return self.bytes
 
     def flush(self) -> None:
-        """Hands everything to the system."""
+        """Hands everything to the operating system."""
         self._file.flush()
 
     @property
@@ -135,7 +135,7 @@ class Output:
         return self._file.closed
 
     def close(self) -> None:
-        """Does nothing: the file ends with the block, since a format's library may close it sooner than that."""
+        """Does nothing: the block closes the file, because a format's library may call this too early."""
 
     def __enter__(self) -> Self:
         return self
@@ -149,5 +149,5 @@ class Output:
 
     @property
     def sha256(self) -> str:
-        """Of all that was written, in hexadecimal."""
+        """The hash of everything written, in hexadecimal."""
         return self._hash.hexdigest()

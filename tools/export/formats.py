@@ -1,4 +1,4 @@
-"""The formats of an export, and the way of the trades from the database into its files."""
+"""The formats of an export, and how trades get from the database into its files."""
 
 import os
 import re
@@ -27,13 +27,13 @@ class Writer(Protocol):
         """Adds the trades of `chunk`, which are all of `symbol`."""
 
     def close(self) -> None:
-        """Writes what is still to be written."""
+        """Writes whatever is still buffered."""
 
 
 class Format(NamedTuple):
-    """How a file is made: of which lines, by which writer, and its name in a partitioned folder.
+    """How a file is written: its lines, its writer, and its name in a partitioned folder.
 
-    `one_symbol`: nothing in a file says which symbol it is of.
+    `one_symbol`: the file does not name its symbol, so it can hold only one.
     """
 
     layout: str
@@ -51,7 +51,7 @@ class Span(NamedTuple):
 
 
 class Export(NamedTuple):
-    """What is exported, and whether into one file or into one for each symbol and UTC day."""
+    """What is exported, and whether into one file or into one per symbol and UTC day."""
 
     format: Format
     partition: bool
@@ -59,7 +59,7 @@ class Export(NamedTuple):
 
 
 class File(NamedTuple):
-    """What is known of a file; `name` is relative to the folder that it is in."""
+    """What the manifest says about a file; `name` is relative to its folder."""
 
     name: str
     rows: int
@@ -68,7 +68,7 @@ class File(NamedTuple):
 
 
 class Part:
-    """What was exported of a symbol."""
+    """What was exported for one symbol."""
 
     def __init__(self, symbol: str, first_trade_id: int) -> None:
         self.symbol = symbol
@@ -81,12 +81,12 @@ class Part:
         return max(0, self.last_trade_id - self.first_trade_id + 1 - self.rows)
 
     def as_json(self) -> dict[str, object]:
-        """For the manifest."""
+        """The manifest's entry."""
         return {**vars(self), "ids_missing": self.missing}
 
 
 class Tally:
-    """What was written: the files, the symbols, and how many amounts a float does not keep (None: no floats)."""
+    """What was written: the files, the symbols, and how many amounts a float cannot hold (None: no floats)."""
 
     def __init__(self, counts_inexact: bool) -> None:
         self.files: list[File] = []
@@ -103,7 +103,7 @@ class Tally:
 
 
 def write(connection: db.Connection, export: Export, place: Place, advance: Callable[[int], object]) -> Tally:
-    """Writes the files of `export` to the stage of `place`; `advance` is told how many trades each time."""
+    """Writes the files of `export` to the stage of `place`; calls `advance` with the number of trades in each chunk."""
     tally = Tally(export.format.layout == db_export.INFLUX)
     for name, spans in _files(export):
         path = place.stage / name if name else place.stage
@@ -114,7 +114,7 @@ def write(connection: db.Connection, export: Export, place: Place, advance: Call
 
 
 def _files(export: Export) -> Iterator[tuple[str, Sequence[Span]]]:
-    """The names of the files in the folder, or "" for the only one, and what goes into each, in order."""
+    """The names of the files in the folder, or "" for a single file, and what goes into each, in order."""
     if not export.partition:
         yield "", export.spans
         return
@@ -137,7 +137,7 @@ Counters = tuple[Tally, Callable[[int], object]]
 
 
 def _write_file(path: Path, export: Export, trades: Iterator[tuple[str, Chunk]], counters: Counters) -> File | None:
-    """The file at `path` with all of `trades`; None, and no file, when there are none."""
+    """The file at `path` with all of `trades`; None, and no file, if there are none."""
     first = next(trades, None)
     if first is None:
         return None
@@ -158,7 +158,7 @@ def _write_file(path: Path, export: Export, trades: Iterator[tuple[str, Chunk]],
 
 
 class TextWriter:
-    """Writes the server's lines, each after what names its symbol."""
+    """Writes the server's lines, each with a prefix that names its symbol."""
 
     def __init__(self, output: Output, prefix: Callable[[str], bytes], header: bytes = b"") -> None:
         self._output = output
@@ -173,7 +173,7 @@ class TextWriter:
         self._output.write(text)
 
     def close(self) -> None:
-        """Nothing is left to be written."""
+        """Does nothing: nothing is buffered."""
 
 
 def _csv(output: Output, with_symbol: bool) -> Writer:
@@ -201,7 +201,7 @@ def influx_prefix(symbol: str) -> bytes:
 
 
 def _parquet(output: Output, with_symbol: bool) -> Writer:
-    # Arrow reads this when it is imported. Its own allocator keeps what it once had, a tenth more than the system's.
+    # Arrow reads this when it is imported. Its own allocator does not return memory: a tenth more than the system's.
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     try:
         from tools.export.parquet import ParquetWriter
@@ -219,10 +219,10 @@ FORMATS = {
     "influx-text": Format(db_export.INFLUX_TEXT, _influx, f"{_DAILY}.lp"),
 }
 
-# A number of up to 15 digits always survives; with 8 decimals, all of them are counted from ten million on.
+# A float holds any number of up to 15 digits; with 8 decimals, only those of ten million or more need a look.
 _LONG_AMOUNT = re.compile(rb"(?:price|quantity)=([0-9]{8,}\.[0-9]{8})")
 
 
 def inexact(points: bytes) -> int:
-    """How many amounts of these points would come back changed from a 64-bit float."""
+    """How many amounts in these points a 64-bit float would change."""
     return sum(Decimal(repr(float(text))) != Decimal(text.decode()) for text in _LONG_AMOUNT.findall(points))

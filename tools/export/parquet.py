@@ -1,4 +1,4 @@
-"""Trades as Parquet: exact decimals, UTC times, zstd. The server's lines are taken apart by Arrow's own CSV reader."""
+"""Trades as Parquet: exact decimals, UTC times, zstd. Arrow's own CSV reader parses the server's lines."""
 
 import pyarrow as pa  # type: ignore[import-untyped]
 from pyarrow import csv, parquet
@@ -7,7 +7,7 @@ from storage.lines import Chunk
 from tools.export.files import Output
 
 ROW_GROUP_ROWS = 100_000
-"""Held in memory at a time, about 10 MB; large enough that readers can skip by time without many small reads."""
+"""Held in memory at once, about 10 MB; large enough that readers can skip by time without many small reads."""
 
 _AMOUNT = pa.decimal128(20, 8)
 _COLUMNS = {
@@ -24,7 +24,7 @@ _CONVERT = csv.ConvertOptions(column_types=_COLUMNS, strings_can_be_null=False)
 
 
 def schema(with_symbol: bool) -> pa.Schema:
-    """The columns; in a partitioned folder the symbol is in the path, and readers take it from there."""
+    """The columns; in a partitioned folder, readers take the symbol from the path."""
     return pa.schema([*([("symbol", _SYMBOL)] if with_symbol else []), *_COLUMNS.items()])
 
 
@@ -34,7 +34,7 @@ class ParquetWriter:
     def __init__(self, output: Output, with_symbol: bool) -> None:
         self._schema = schema(with_symbol)
         self._with_symbol = with_symbol
-        # Dictionaries help a symbol, which repeats, and only swell the rest.
+        # A dictionary shrinks the symbol, which repeats, but would enlarge the other columns.
         self._writer = parquet.ParquetWriter(
             pa.PythonFile(output, mode="w"), self._schema, compression="zstd", use_dictionary=["symbol"]
         )
@@ -53,7 +53,7 @@ class ParquetWriter:
             self._write_group()
 
     def close(self) -> None:
-        """Writes what waits, and the footer."""
+        """Writes the buffered rows and the footer."""
         self._write_group()
         self._writer.close()
 

@@ -3,11 +3,11 @@
     python -m tools.mirror --to postgresql://user@host:5432/database
     python -m tools.mirror --sql BTCUSDT
 
-The table `prices` there has each trade exactly once, late back-filled ones and older history included, however often
-and wherever this is stopped, killed or cut off from either side. A password is better given in PGPASSWORD or ~/.pgpass
-than in the address. To copy anew, drop the tables prices, mirror_symbols and mirror_holes.
+The table `prices` in PostgreSQL has each trade exactly once, including late back-filled trades and older history, no
+matter when the mirror is stopped, killed or cut off from either database. Give the password in PGPASSWORD or ~/.pgpass
+rather than in the address. To start the copy over, drop the tables prices, mirror_symbols and mirror_holes.
 
-Exit code: 0 after it was stopped (or, with --once, when all was copied), 2 when only the operator can help.
+Exit code: 0 if it was stopped (or, with --once, after everything was copied); 2 if you need to fix something.
 """
 
 if __name__ == "__main__":
@@ -35,23 +35,23 @@ from tools.mirror.postgres import AwayError, MirrorError, MovedError, Target, pa
 log = logging.getLogger("mirror")
 
 POLL_S = 0.25
-"""Between two looks at MySQL when there is nothing more to copy."""
+"""The time between two looks at MySQL while there is nothing to copy."""
 PAGE_TRADES_MAX = 10_000
-"""Trades of one read; a step has three at most, and so has a transaction."""
+"""Trades in one read; a step, and so a transaction, has at most three reads."""
 LINE_S = 10.0
 OUTAGE_S_MAX = 5.0
-"""The longest wait before the next attempt, not counting the jitter: both databases are close, so trying is cheap."""
+"""The longest wait before the next attempt, without the jitter: both databases are close, so trying is cheap."""
 READ_S_MAX = 30
 LOOK_AGAIN_S = 10.0
-"""Ids that are neither stored nor in an open gap should not be; they are looked for again so often."""
+"""How often to look again for ids that are neither stored nor in an open gap, which should not happen."""
 
 _RETRY = (db.GoneError, db.ContentionError, db.NotWritableError, AwayError)
 
 
 class Follower:
-    """Follows all symbols of one database, step by step. One thread runs it.
+    """Follows all symbols of one database, step by step; used by one thread.
 
-    Counters: `copied` trades, `late` ones among them, `outages` of either side.
+    Counters: `copied` trades, how many of them were `late`, and `outages` of either database.
     """
 
     def __init__(self, settings: config.Settings, target: str) -> None:
@@ -70,7 +70,7 @@ class Follower:
         self._lag_s_max = 0.0
 
     def round(self) -> bool:
-        """One step of each symbol; whether the copy had then all that MySQL had when it began.
+        """Makes one step for each symbol. Returns whether the copy then had all that MySQL had when the round began.
 
         Raises what `_RETRY` lists, MirrorError, db.DatabaseError.
         """
@@ -87,7 +87,7 @@ class Follower:
         return level
 
     def cut_off(self, error: Exception) -> float:
-        """Forgets both connections, and what was known of the copy; the seconds to wait before the next round."""
+        """Drops both connections and what was known of the copy. Returns the seconds to wait before the next round."""
         wait_s = jittered(min(OUTAGE_S_MAX, backoff_s(self._attempt)))
         if not self._attempt:
             self.outages += 1
@@ -106,7 +106,7 @@ class Follower:
         self._known.clear()
 
     def line(self) -> str:
-        """What the log line says; the lag is the age of what the copy has, and begins anew as the greatest."""
+        """The log line. The lag says how old the copy is; the greatest lag is that since the previous line."""
         lag_s = time.monotonic() - self._level_at
         greatest, self._lag_s_max = max(lag_s, self._lag_s_max), 0.0
         newest = [f"{symbol} {copied.span.last[0]}" for symbol, copied in self._known.items() if copied.span]
@@ -124,7 +124,10 @@ class Follower:
         return self._source, self._target
 
     def _step(self, source: db.Connection, target: Target, symbol: str, look_again: bool) -> bool:
-        """Copies what one look at MySQL shows; whether that was all. `look_again`: also for what was not there."""
+        """Copies what one look at MySQL shows. Returns whether that was all.
+
+        `look_again`: also look for ids that were not found before.
+        """
         if symbol not in self._known:
             self._known[symbol] = target.fetch_copied(symbol)
         before = self._known[symbol]
@@ -150,12 +153,12 @@ class Follower:
     def _note_absent(self, copied: Copied, found: db_follow.Beyond) -> None:
         absent = frozenset((run.first, run.last) for run in db_follow.in_no_gap(copied.holes, found.gaps))
         for first, last in sorted(absent - self._absent.get(copied.symbol, frozenset())):
-            log.warning("%s %d to %d are neither stored nor in an open gap", copied.symbol, first, last)
+            log.warning("%s ids %d to %d are neither stored nor in an open gap", copied.symbol, first, last)
         self._absent[copied.symbol] = absent
 
 
 def follow(follower: Follower, once: bool, stop_asked: threading.Event) -> None:
-    """Follows until asked to stop or, with `once`, until all is copied; then an outage is not waited for either."""
+    """Follows until asked to stop. With `once`, stops when everything is copied and raises at the first outage."""
     line_at = time.monotonic()
     while not stop_asked.is_set():
         try:
@@ -174,7 +177,7 @@ def follow(follower: Follower, once: bool, stop_asked: threading.Event) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the command; see the module's text for the exit code."""
+    """Runs the command; the module's docstring explains the exit code."""
     parser = _parser()
     arguments = parser.parse_args(argv)
     console.set_up("info")
@@ -209,9 +212,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--to", metavar="URL", help="the PostgreSQL database, such as postgresql://user@host:5432/trades")
-    what.add_argument("--sql", metavar="SYMBOL", help="print the three questions as SQL for PostgreSQL, and end")
+    what.add_argument("--sql", metavar="SYMBOL", help="print the three questions as SQL for PostgreSQL, then exit")
     parser.add_argument("--demo", action="store_true", help="copy the database of `make demo`")
-    parser.add_argument("--once", action="store_true", help="copy what is there now, and end")
+    parser.add_argument("--once", action="store_true", help="copy what is there now, then exit")
     return parser
 
 

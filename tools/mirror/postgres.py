@@ -1,7 +1,7 @@
-"""The PostgreSQL side of the mirror: the copy's tables, and the transaction that stores trades with what was copied.
+"""The PostgreSQL side of the mirror: the copy's tables, and the transaction that stores trades and progress together.
 
-`prices` is the copy. What was copied so far (first and last trade per symbol, and the holes between them) is stored in
-the transaction that copies, so that neither can be ahead of the other, however it ends.
+`prices` is the copy. The progress (first and last trade per symbol, and the holes between them) is stored in the same
+transaction as the trades, so neither can be ahead of the other, however the program ends.
 """
 
 import re
@@ -18,12 +18,12 @@ from storage.follow import Copied
 
 CONNECT_S_MAX = 5
 SILENT_S_MAX = 20
-"""A server from which nothing comes for so long while something is under way counts as gone."""
+"""A server that sends nothing for this long while a request is in progress counts as gone."""
 LOCK_S_MAX = 5
 ID_MAX = 2**63 - 1
-"""Of BIGINT."""
+"""The largest BIGINT."""
 _LOCK = 5_437_610_219
-"""Two mirrors that start at once create the tables one after the other; the number is arbitrary."""
+"""Makes two mirrors that start at once create the tables one after the other; the number is arbitrary."""
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS prices (
@@ -59,24 +59,24 @@ COMMENT ON TABLE mirror_holes IS 'ids between first and last that were not store
 """
 _COLUMNS = ", ".join(Trade._fields)
 _AWAY = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.InternalError)
-# The server's own words at a connection that may well succeed later; others with FATAL are the operator's mistake.
+# What the server says when a connection may succeed later; any other FATAL error is the operator's mistake.
 _LATER = re.compile("starting up|shutting down|recovery|not yet accepting|too many|slots are reserved|terminating")
 
 
 class MirrorError(Exception):
-    """What only the operator can mend; one line."""
+    """Something that only the operator can fix; one line."""
 
 
 class AwayError(Exception):
-    """PostgreSQL is away or cannot write now: connect again, read what was copied, and repeat."""
+    """PostgreSQL is away or cannot write now: reconnect, read what was copied, and repeat."""
 
 
 class MovedError(Exception):
-    """Another mirror has copied meanwhile: nothing was stored; read what was copied, and repeat."""
+    """Another mirror has copied in the meantime, so nothing was stored: read what was copied, and repeat."""
 
 
 class _Limit(NamedTuple):
-    """What a column can hold: numbers below `bound` that are multiples of `unit`. `type` is its type as SQL."""
+    """What a column can hold: numbers below `bound` that are multiples of `unit`. `type` is its SQL type."""
 
     type: str
     bound: Decimal
@@ -87,14 +87,14 @@ class _Limit(NamedTuple):
 
 
 def parse_target(text: str) -> str:
-    """The libpq connection string for an address, with time-outs where it has none. Raises MirrorError."""
+    """The libpq connection string for an address; time-outs are added if it has none. Raises MirrorError."""
     try:
         given = conninfo.conninfo_to_dict(text)
     except psycopg.ProgrammingError:
         given = {}
     # The address may hold a password, so the error must not repeat it.
     if not text.startswith(("postgresql://", "postgres://")) or not given:
-        raise MirrorError("--to is not an address of PostgreSQL; it looks like postgresql://user@host:5432/database")
+        raise MirrorError("--to is not a PostgreSQL address, which looks like postgresql://user@host:5432/database")
     patience: dict[str, Any] = {
         "connect_timeout": CONNECT_S_MAX,
         "keepalives_idle": SILENT_S_MAX // 2,
@@ -107,10 +107,10 @@ def parse_target(text: str) -> str:
 
 
 class Target:
-    """A connection to the copy of `source`, and the number of the last step of each symbol. One thread owns it."""
+    """A connection to the copy of `source`, and the number of each symbol's last step; used by one thread."""
 
     def __init__(self, target: str, source: str) -> None:
-        """Connects, and creates the tables where they are missing. Raises AwayError, MirrorError."""
+        """Connects, and creates the tables if missing. Raises AwayError, MirrorError."""
         self._source = source
         self._steps: dict[str, int] = {}
         try:
@@ -132,14 +132,14 @@ class Target:
         connection.execute("SET client_encoding = 'UTF8'")
         connection.execute("SET TIME ZONE 'UTC'")
         connection.execute(f"SET lock_timeout = '{LOCK_S_MAX}s'")
-        # Whoever may not create tables can still copy into those that somebody else has prepared.
+        # A user without the right to create tables can still copy into tables that somebody else has created.
         if connection.execute("SELECT to_regclass('mirror_holes')").fetchone() == (None,):
             with connection.transaction():
                 connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
                 connection.execute(_TABLES)
         others = connection.execute("SELECT DISTINCT source FROM mirror_symbols WHERE source <> %s", (self._source,))
         for (other,) in others:
-            raise MirrorError(f"--to holds the copy of {other!r}, not of {self._source!r}: give another database")
+            raise MirrorError(f"--to holds a copy of {other!r}, not of {self._source!r}: give another database")
         connection.execute(
             f"CREATE TEMP TABLE arriving ON COMMIT DELETE ROWS AS SELECT {_COLUMNS} FROM prices WITH NO DATA"
         )
@@ -150,18 +150,18 @@ class Target:
         self._limits = {name: _limit(name, type_) for name, type_ in types}
 
     def close(self) -> None:
-        """Closes the connection, which may be dead already."""
+        """Closes the connection, which may already be dead."""
         self._connection.close()
 
     def fetch_copied(self, symbol: str) -> Copied:
-        """What the copy has of `symbol`. Raises AwayError, MirrorError."""
+        """What was copied of `symbol`. Raises AwayError, MirrorError."""
         try:
             return self._fetch_copied(symbol)
         except psycopg.Error as error:
             raise _translated(error) from error
 
     def _fetch_copied(self, symbol: str) -> Copied:
-        # One statement for both tables would be one snapshot; two are enough, since a step in between is noticed.
+        # One statement for both tables would be one snapshot; two are enough, since store() notices a step in between.
         row = self._connection.execute(
             "SELECT step, first_trade_id, first_timestamp, last_trade_id, last_timestamp FROM mirror_symbols"
             " WHERE symbol = %s",
@@ -180,7 +180,7 @@ class Target:
         return Copied(symbol, Span((row[1], row[2]), (row[3], row[4])), tuple(found))
 
     def fitting(self, trades: Sequence[Trade]) -> Sequence[Trade]:
-        """The trades before the first that a column cannot hold exactly; MirrorError when that is the very first."""
+        """The trades before the first one that a column cannot hold exactly. Raises MirrorError if there is none."""
         price, quantity = self._limits["price"], self._limits["quantity"]
         for index, trade in enumerate(trades):
             if price.fits(trade.price) and quantity.fits(trade.quantity) and trade.trade_id <= ID_MAX:
@@ -191,7 +191,7 @@ class Target:
         return trades
 
     def _misfit(self, trade: Trade) -> str:
-        which = f"{trade.symbol} trade {trade.trade_id} of {trade.timestamp.isoformat(' ', 'milliseconds')}"
+        which = f"{trade.symbol} trade {trade.trade_id} at {trade.timestamp.isoformat(' ', 'milliseconds')}"
         for name, limit in self._limits.items():
             value = getattr(trade, name)
             if not limit.fits(value):
@@ -200,9 +200,9 @@ class Target:
         return f"{which}: its id does not fit prices.trade_id BIGINT"
 
     def store(self, before: Copied, after: Copied, trades: Sequence[Trade]) -> int:
-        """How many of `trades` were new to the copy; it has them all, and is known to be `after`, when this returns.
+        """How many of `trades` were new to the copy, which now has all of them and records its progress as `after`.
 
-        Raises MovedError when the copy was not as `before` any more, AwayError (all or nothing is stored), MirrorError.
+        Raises MovedError if the progress was no longer `before`, AwayError (all or nothing is stored), MirrorError.
         """
         try:
             with self._connection.transaction():
@@ -265,7 +265,7 @@ def _limit(name: str, type_: str) -> _Limit:
         return _Limit(type_.upper(), Decimal(10) ** (digits - decimals), Decimal(10) ** -decimals)
     if type_ == "numeric":
         return _Limit("NUMERIC", Decimal("Infinity"), Decimal("1e-8"))
-    raise MirrorError(f"prices.{name} is of the type {type_}, which is not exact; NUMERIC(18,8) is")
+    raise MirrorError(f"prices.{name} has the type {type_}, which is not exact; use NUMERIC(18,8)")
 
 
 def _translated(error: psycopg.Error) -> AwayError | MirrorError:

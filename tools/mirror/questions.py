@@ -1,7 +1,7 @@
-"""The three questions as SQL for the copy in PostgreSQL (tools/mirror.py), to paste into psql. Pure.
+"""The three questions as SQL for the copy in PostgreSQL, to paste into psql. Pure.
 
-The conventions are those of MySQL's table: times are UTC, a range includes its start and not its end, and among equal
-prices the earliest trade is the answer.
+The conventions are those of MySQL's table: times are UTC, a range includes its start but not its end, and the earliest
+trade wins among equal prices.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -19,7 +19,7 @@ def latest_sql(symbol: str) -> str:
 
 
 def second_sql(symbol: str, when: datetime) -> str:
-    """The trades of the second that `when` lies in, in their order."""
+    """The trades in the second of `when`, in order."""
     start = when.replace(microsecond=0)
     return _trades(_within(symbol, start, start + timedelta(seconds=1)))
 
@@ -31,8 +31,8 @@ def as_of_sql(symbol: str, when: datetime) -> str:
 
 
 def min_max_sql(symbol: str, start: datetime, end: datetime) -> str:
-    """Two rows, the earliest trades at the lowest and at the highest price in [start, end), each after its name and
-    how many trades the range has."""
+    """Two rows: the earliest trades at the lowest and at the highest price in [start, end), each preceded by its name
+    and by the number of trades in the range."""
     inside = f"SELECT {_COLUMNS} FROM prices\n  WHERE {_within(symbol, start, end)}"
     counted = "(SELECT COUNT(*) FROM inside) AS trades"
     return (
@@ -44,18 +44,18 @@ def min_max_sql(symbol: str, start: datetime, end: datetime) -> str:
 
 
 def as_text(symbol: str, now: datetime | None = None) -> str:
-    """The questions about `symbol`, each as a comment, with their SQL; the times are examples shortly before `now`.
+    """The questions about `symbol`, each as a comment above its SQL; the times are examples shortly before `now`.
 
-    psql would show the times in its own zone, so the first statement sets that.
+    psql would show times in its own time zone, so the first statement sets UTC.
     """
     now = (now or datetime.now(UTC)).replace(microsecond=0)
     when, start = now - _AGO, now - _RANGE
     questions = [
         (f"What is the latest price of {symbol}?", latest_sql(symbol)),
         (f"What was the price of {symbol} at {_said(when)} UTC? Every trade of that second:", second_sql(symbol, when)),
-        ("And the price as of then, in case nothing was traded in it:", as_of_sql(symbol, when)),
+        ("And the price at that time, in case nothing was traded in that second:", as_of_sql(symbol, when)),
         (
-            f"What were the lowest and the highest price of {symbol} from {_said(start)} to before {_said(now)} UTC?",
+            f"What were the lowest and the highest price of {symbol} from {_said(start)} until {_said(now)} UTC?",
             min_max_sql(symbol, start, now),
         ),
     ]
