@@ -1,9 +1,9 @@
-"""What a copy of the table `trades` does not have yet: new trades, late ones in what were gaps, and older history.
+"""The trades that a copy of the table `trades` does not have yet: new ones, late ones in former gaps, older history.
 
-The table has no sequence of insertions that one could read on from. But all ids from the first stored to the last are
-stored or in an open gap, so a copy that remembers its first and last trade and the ids that were missing when it passed
-them (its holes) knows what to look for: what lies above its last, what lies below its first, and what is in a hole of
-its own and in no open gap any more. One snapshot answers all three, so that nothing is committed in between.
+The table does not record the order of insertions. But every id from the first stored one to the last is either stored
+or in an open gap, so a copy that remembers its first and last trade, and the ids that were missing when it passed them
+(its holes), knows what to look for: ids above its last, ids below its first, and ids in a hole of its own that are no
+longer in an open gap. One snapshot answers all three, so that nothing is committed in between.
 """
 
 from bisect import bisect_left
@@ -22,16 +22,16 @@ from storage.values import naive, trade_of
 
 RUNS_PER_STATEMENT_MAX = 100
 ID_MAX = 2**64 - 1
-"""Of BIGINT UNSIGNED."""
+"""The largest BIGINT UNSIGNED."""
 _BEGIN = datetime(1000, 1, 2, tzinfo=UTC)
 _END = datetime(9999, 12, 30, tzinfo=UTC)
-"""Before and after all that DATETIME holds, with room for the margin."""
+"""Before and after every stored time, with room for the margin inside what DATETIME can hold."""
 _MARGIN = timedelta(seconds=SPAN_MARGIN_S)
 _TRADE = ", ".join(Trade._fields)
 
 
 class Copied(NamedTuple):
-    """What a copy has of a symbol: every trade of the span but those in the holes, which are in order of their ids."""
+    """What a copy has of a symbol: every trade of the span except those in the holes, which are ordered by id."""
 
     symbol: str
     span: Span | None = None
@@ -39,7 +39,7 @@ class Copied(NamedTuple):
 
 
 class Run(NamedTuple):
-    """Ids `first` to `last`, both included, whose time stamps are from `start` to `end`, give or take the margin."""
+    """Ids `first` to `last` (inclusive), with timestamps from `start` to `end`, plus or minus the margin."""
 
     first: int
     last: int
@@ -48,7 +48,7 @@ class Run(NamedTuple):
 
 
 class Beyond(NamedTuple):
-    """Trades that a copy does not have, the open gaps at that moment, and whether these are all such trades."""
+    """Trades that a copy does not have, the open gaps at that moment, and whether these are all the missing trades."""
 
     trades: list[Trade]
     gaps: list[Gap]
@@ -57,9 +57,9 @@ class Beyond(NamedTuple):
 
 @guard
 def beyond(connection: Connection, copied: Copied, skip: Set[tuple[int, int]], trades_max: int) -> Beyond:
-    """The trades that `copied` does not have, those above its last first and at most about three times `trades_max`.
+    """The trades that `copied` does not have: at most about three times `trades_max`, those above its last id first.
 
-    Runs of ids in `skip` are not looked for in the holes.
+    Runs of ids in `skip` are not looked up in the holes.
     """
     with snapshot(connection):
         gaps = open_gaps(connection, copied.symbol)
@@ -82,9 +82,9 @@ def beyond(connection: Connection, copied: Copied, skip: Set[tuple[int, int]], t
 
 
 def in_no_gap(holes: Sequence[Gap], gaps: Sequence[Gap]) -> Iterator[Run]:
-    """The ids of `holes` that are in none of `gaps`; both in order of their ids.
+    """The ids of `holes` that are in none of `gaps`; both are ordered by id.
 
-    A gap knows the time stamps of its neighbours, so that of a long hole only the part that was filled is read.
+    A gap knows the timestamps of its neighbours, so of a long hole only the part that was filled is read.
     """
     index = 0
     for hole in holes:
@@ -103,7 +103,7 @@ def in_no_gap(holes: Sequence[Gap], gaps: Sequence[Gap]) -> Iterator[Run]:
 
 
 def grown(copied: Copied, trades: Sequence[Trade]) -> Copied:
-    """`copied` once it has `trades` as well, of which there is at least one."""
+    """`copied` with `trades` added; there is at least one trade."""
     points = sorted({trade.trade_id: trade.timestamp for trade in trades}.items())
     span, stretches, late = trade_ids.account(copied.span, points)
     now = datetime.now(UTC)
@@ -127,7 +127,7 @@ def _id(point: Point) -> int:
 
 
 def _near(runs: Sequence[Run]) -> Iterator[list[Run]]:
-    """The runs in groups that one range of time can hold without much between them."""
+    """The runs in groups, each close enough together for one range of time."""
     group: list[Run] = []
     end = _BEGIN
     for run in sorted(runs, key=_start):

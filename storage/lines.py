@@ -1,8 +1,8 @@
 """Trades as text that the server itself writes: whole lines, in the order of the table's key, a chunk at a time.
 
-Making a line costs the server little more than sending its columns, and saves this side the work of taking six values
-apart and putting them together again. A range is read an hour at a time, so no statement keeps the server's view of the
-tables for long, and its rows are streamed, so the memory does not grow with the range.
+Building a line costs the server little more than sending the columns, and saves this side from parsing six values and
+formatting them again. A range is read an hour at a time, so no statement holds the server's view of the tables for
+long, and rows are streamed, so memory does not grow with the range.
 """
 
 import re
@@ -17,31 +17,31 @@ from storage.session import Connection, close, select
 from storage.values import aware, ceil_ms, naive
 
 CHUNK_ROWS = 2_000
-"""About 200 KB of text; ten times as much is a tenth slower, since it no longer fits into the caches."""
+"""About 200 KB of text; ten times as much is a tenth slower, since it no longer fits in the CPU caches."""
 MICROSECONDS_FROM = datetime(2025, 1, 1, tzinfo=UTC)
-"""From then on the exchange's archive has microseconds, before milliseconds."""
+"""From this time on the exchange's archive has microseconds; before it, milliseconds."""
 
 PLAIN, BINANCE, INFLUX, INFLUX_TEXT = "plain", "binance", "influx", "influx-text"
-"""The layouts of a line, none of which has the symbol in it.
+"""The layouts of a line; none of them includes the symbol.
 
-`plain`: timestamp, trade_id, price, quantity, buyer_is_maker, received_at; ISO 8601 times, true or false, nothing for
-a NULL. `binance`: as the exchange's archive. `influx` and `influx-text`: the fields and the time stamp of a point,
-amounts as numbers or as texts.
+`plain`: timestamp, trade_id, price, quantity, buyer_is_maker, received_at; ISO 8601 times, true or false, NULL as an
+empty field. `binance`: as in the exchange's archive. `influx` and `influx-text`: the fields and the timestamp of a
+point, with amounts as numbers or as text.
 """
 
 _EPOCH_US = "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', {})"
-# The database's text for a time has a space where ISO 8601 has a T; there is no other space in such a line.
+# The database writes a time with a space where ISO 8601 has a T; such a line has no other space.
 _PLAIN = (
     "CONCAT(timestamp, 'Z,', trade_id, ',', price, ',', quantity, IF(buyer_is_maker, ',true,', ',false,'),"
     " IFNULL(CONCAT(received_at, 'Z'), ''))"
 )
-# The exchange cuts what it does not print: 0.003127 times 4.708 is 0.014721916, and it says 0.01472191.
+# The exchange truncates: 0.003127 times 4.708 is 0.014721916, and its archive has 0.01472191.
 _BINANCE = (
     "CONCAT(trade_id, ',', price, ',', quantity, ',', TRUNCATE(price * quantity, 8), ',', {time},"
     " IF(buyer_is_maker, ',True,True', ',False,True'))"
 )
-# A point replaces another of the same tags and the same time stamp, and two trades of three share their millisecond:
-# the nanoseconds below it are those of the id, whatever else is stored.
+# A point replaces another with the same tags and timestamp, and two trades of three share their millisecond with
+# another: so the nanoseconds below the millisecond are always taken from the id.
 _INFLUX = (
     "CONCAT('price=', {price}, ',quantity=', {quantity}, IF(buyer_is_maker, ',buyer_is_maker=true',"
     " ',buyer_is_maker=false'), ',trade_id=', trade_id, 'i', IFNULL(CONCAT(',received_at=', {received}, 'i'), ''),"
@@ -53,7 +53,7 @@ _ID = {PLAIN: rb"[^,]*,(\d+)", BINANCE: rb"(\d+)", INFLUX: rb".*,trade_id=(\d+)i
 
 
 class Chunk(NamedTuple):
-    """Lines in the order of the table's key, each with a line feed at its end; how many, and the outermost ids."""
+    """Lines in the order of the table's key, each ending in a line feed; their number, and the first and last id."""
 
     text: bytes
     rows: int
@@ -62,7 +62,7 @@ class Chunk(NamedTuple):
 
 
 def line_sql(layout: str, hour: datetime) -> str:
-    """The expression that makes a line of `layout` of a trade in that hour."""
+    """The SQL expression for a line of `layout`, for trades in that hour."""
     time = _EPOCH_US.format("timestamp")
     if layout == BINANCE:
         return _BINANCE.format(time=time if hour >= MICROSECONDS_FROM else f"{time} DIV 1000")
@@ -79,8 +79,8 @@ def _in_quotes(column: str) -> str:
 def lines(connection: Connection, symbol: str, start: datetime, end: datetime, layout: str) -> Iterator[Chunk]:
     """The trades of `symbol` in [start, end) as lines of `layout`, oldest first, at most CHUNK_ROWS at a time.
 
-    Each hour is read as it is when its turn comes. When this is not read to its end, the connection is closed, since
-    rows are still under way on it. Raises the exceptions of storage/errors.py.
+    Each hour is read in its state at that moment. If the caller stops early, the connection is closed, because rows are
+    still arriving on it. Raises the exceptions of storage/errors.py.
     """
     start, end = ceil_ms(start), ceil_ms(end)
     while start < end:
@@ -112,7 +112,7 @@ def _chunk(made: list[bytes], layout: str) -> Chunk:
 
 @guard
 def _ask(connection: Connection, sql: str, parameters: tuple[Any, ...]) -> Any:
-    # Not taken apart into Python's types, and not waited for as a whole.
+    # `raw`: no conversion to Python types. Not buffered: rows are read while they arrive.
     cursor = connection.cursor(raw=True, buffered=False)
     cursor.execute(sql, tuple(naive(parameters)))
     if connection.asked is not None:
@@ -128,7 +128,7 @@ def _more(cursor: Any) -> list[tuple[bytes]]:
 
 @guard
 def stored_range(connection: Connection, symbol: str) -> tuple[datetime, datetime] | None:
-    """The half-open range of time of all trades of `symbol`; None when there is none."""
+    """The half-open time range of all trades of `symbol`; None if there are none."""
     sql = "SELECT timestamp FROM trades WHERE symbol = %s ORDER BY timestamp {way} LIMIT 1"
     oldest, newest = (select(connection, sql.format(way=way), (symbol,)) for way in ("ASC", "DESC"))
     if not oldest or not newest:

@@ -1,7 +1,7 @@
-"""Trades in pages, for whoever reads more of them than memory should hold, or follows them as they come.
+"""Trades in pages, for reading more of them than memory should hold, or for following them as they arrive.
 
-A page goes on behind a place in the order of the key, (timestamp, trade_id), so its cost is that of its rows, wherever
-it begins. There is no index on trade_id alone: an id is found through the candles, which know their first and last.
+A page continues after a place in the order of the key, (timestamp, trade_id), so its cost depends only on its rows, not
+on where it starts. There is no index on trade_id alone: ids are found through candles, which know their first and last.
 """
 
 from collections.abc import Sequence
@@ -17,17 +17,17 @@ from storage.values import aware, ceil_ms, naive, trade_of
 PAGE_TRADES = 5_000
 """About 2 MB of Python objects."""
 MARGIN = timedelta(seconds=1)
-"""The exchange's time stamps rise with the ids, give or take so much."""
+"""The exchange's timestamps rise with the ids, except for deviations below this."""
 EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 LATEST = datetime(2200, 1, 1, tzinfo=UTC)
-"""Every stored time lies between the two, far from what DATETIME or Python cannot hold."""
+"""Every stored time is between the two, which DATETIME and Python can hold with room to spare."""
 
 _TRADE = ", ".join(Trade._fields)
 _CANDLE = ", ".join(Candle._fields)
 
 
 class Place(NamedTuple):
-    """Where a trade is in the order of its symbol's trades."""
+    """The position of a trade in the order of its symbol's trades."""
 
     timestamp: datetime
     trade_id: int
@@ -42,10 +42,10 @@ def place_of(trade: Trade) -> Place:
 def page(
     connection: Connection, symbol: str, after: Place | None, times: tuple[datetime, datetime], size: int
 ) -> list[Trade]:
-    """The first `size` trades of [start, end), or those behind `after`; in order of (timestamp, trade_id)."""
+    """The first `size` trades of [start, end), or the first after `after`; in order of (timestamp, trade_id)."""
     start, end = _within(times)
     if after is not None and after.timestamp >= start:
-        # The row constructor (timestamp, trade_id) > (…) would say the same, but neither engine takes it to the index.
+        # The row constructor (timestamp, trade_id) > (…) means the same, but neither engine uses the index for it.
         where, values = "timestamp >= %s AND (timestamp > %s OR trade_id > %s)", [after.timestamp, *after]
     else:
         where, values = "timestamp >= %s", [start]
@@ -62,9 +62,9 @@ def newest(connection: Connection, symbol: str, size: int) -> list[Trade]:
 
 @guard
 def newer(connection: Connection, symbol: str, place: Place, size: int) -> list[Trade]:
-    """At most `size` trades with a higher id than that of `place`, a trade of the last seconds, in order of their time.
+    """At most `size` trades with a higher id than `place`, which is a trade of the last seconds; in order of time.
 
-    Unlike `page` it finds one whose time is a little before its predecessor's, which does occur.
+    Unlike `page`, it finds a trade whose time is slightly before its predecessor's, which does happen.
     """
     sql = f"SELECT {_TRADE} FROM trades WHERE symbol = %s AND timestamp >= %s AND trade_id > %s"
     values = (symbol, place.timestamp - MARGIN, place.trade_id, size)
@@ -73,9 +73,9 @@ def newer(connection: Connection, symbol: str, place: Place, size: int) -> list[
 
 @guard
 def find(connection: Connection, symbol: str, trade_id: int) -> Place | None:
-    """The place of the trade with that id or, if it is not stored, with the next lower one; None: there is none.
+    """The place of the trade with that id or, if it is not stored, with the next lower stored id; None if none is.
 
-    From the day to the hour to the minute that has it, then a look at that minute's trades.
+    The search goes from the day to the hour to the minute that has the id, and then looks at that minute's trades.
     """
     start, end = EARLIEST, LATEST
     resolution = DAY
@@ -101,7 +101,7 @@ def find(connection: Connection, symbol: str, trade_id: int) -> Place | None:
 
 @guard
 def with_ids(connection: Connection, symbol: str, first: int, last: int, size: int) -> list[Trade]:
-    """At most `size` of the trades whose ids are `first` to `last` (inclusive), lowest id first."""
+    """At most `size` of the trades with ids `first` to `last` (inclusive), lowest id first."""
     low, high = find(connection, symbol, first), find(connection, symbol, last)
     if high is None:
         return []
@@ -113,7 +113,7 @@ def with_ids(connection: Connection, symbol: str, first: int, last: int, size: i
 
 @guard
 def ends(connection: Connection, symbol: str) -> tuple[datetime, datetime] | None:
-    """The times of the first and the last trade of `symbol`; None when it has none."""
+    """The times of the first and the last trade of `symbol`; None if it has no trades."""
     sql = "SELECT timestamp FROM trades WHERE symbol = %s ORDER BY timestamp {way} LIMIT 1"
     first = select(connection, sql.format(way="ASC"), (symbol,))
     last = select(connection, sql.format(way="DESC"), (symbol,))
@@ -122,7 +122,7 @@ def ends(connection: Connection, symbol: str) -> tuple[datetime, datetime] | Non
 
 @guard
 def last_candles(connection: Connection, symbol: str, resolution: int, end: datetime, size: int) -> list[Candle]:
-    """The last `size` candles of `resolution` seconds that begin before `end`, oldest first."""
+    """The last `size` candles of `resolution` seconds that start before `end`, oldest first."""
     sql = f"SELECT {_CANDLE} FROM candles WHERE symbol = %s AND resolution = %s AND timestamp < %s"
     values = naive((symbol, resolution, ceil_ms(end), size))
     rows = select(connection, f"{sql} ORDER BY timestamp DESC LIMIT %s", values)

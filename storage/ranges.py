@@ -1,6 +1,6 @@
-"""Answers about ranges of time whose cost does not grow with the range: whole candles, and ticks for the ragged edges.
+"""Answers about time ranges whose cost does not grow with the range: whole candles, and trades for the ragged edges.
 
-A range is cut into at most seven pieces: ticks, minutes, hours, days, hours, minutes, ticks (candles.pieces).
+A range is cut into at most seven pieces: trades, minutes, hours, days, hours, minutes, trades (candles.pieces).
 """
 
 from collections.abc import Sequence
@@ -18,12 +18,12 @@ from storage.values import aware, ceil_ms, naive, number_sql, trade_of
 
 _TRADE = ", ".join(Trade._fields)
 _CANDLE = ", ".join(Candle._fields)
-_DISAGREE = "the candles do not agree with the trades, as if some were deleted; db.rebuild_candles makes them anew"
+_DISAGREE = "the candles do not agree with the trades, as if some were deleted; db.rebuild_candles rebuilds them"
 _WITHIN = "symbol = %s AND timestamp >= %s AND timestamp < %s"
 
 
 class MinMax(NamedTuple):
-    """What traded in [start, end): how many trades, the first and the last, and the earliest at the lowest and highest
+    """The trades of [start, end): how many, the first and the last, and the earliest at the lowest and at the highest
     price."""
 
     symbol: str
@@ -52,13 +52,13 @@ class _Wanted(NamedTuple):
 
 @guard
 def min_max(connection: Connection, symbol: str, start: datetime, end: datetime) -> MinMax | None:
-    """The extremes of the price in [start, end), with the trade of each; None when nothing traded.
+    """The lowest and highest price in [start, end), each with its trade; None if nothing traded.
 
-    The count is that of the exchange's ids between the first and the last trade, less those in open gaps: exact where
-    the time stamps rise with the ids, as the exchange's do.
+    The count is the number of ids from the first trade to the last, minus those in open gaps: exact if timestamps rise
+    with the ids, as the exchange's do.
     """
     start, end = ceil_ms(start), ceil_ms(end)
-    # Its statements build on each other, and a bar that still grows would change between them.
+    # The statements build on each other, and a candle that is still growing would change between them.
     with snapshot(connection):
         return _min_max(connection, symbol, start, end)
 
@@ -81,7 +81,7 @@ def _min_max(connection: Connection, symbol: str, start: datetime, end: datetime
 
 @guard
 def min_max_by_scan(connection: Connection, symbol: str, start: datetime, end: datetime) -> MinMax | None:
-    """The same answer from the trades alone, in time that grows with the range: what `min_max` is checked against."""
+    """The same answer from trades alone, in time that grows with the range: the reference to test `min_max` with."""
     start, end = ceil_ms(start), ceil_ms(end)
     with snapshot(connection):
         return _scan(connection, symbol, start, end)
@@ -107,9 +107,9 @@ def _scan(connection: Connection, symbol: str, start: datetime, end: datetime) -
 
 @guard
 def candles(connection: Connection, symbol: str, resolution: int, start: datetime, end: datetime) -> list[Candle]:
-    """The candles of `resolution` (60, 3600 or 86400 seconds) that begin in [start, end), oldest first.
+    """The candles of `resolution` (60, 3600 or 86400 seconds) that start in [start, end), oldest first.
 
-    A bar in which nothing traded has no candle. Its number of trades (Candle.trades) is exact where no gap is open.
+    A period without trades has no candle. The number of trades (Candle.trades) is exact unless a gap is open in it.
     """
     sql = f"SELECT {_CANDLE} FROM candles WHERE symbol = %s AND resolution = %s AND timestamp >= %s AND timestamp < %s"
     rows = select(connection, f"{sql} ORDER BY timestamp", naive((symbol, resolution, ceil_ms(start), ceil_ms(end))))
@@ -181,7 +181,7 @@ def _ends_and_extremes(
 
 
 def _missing(connection: Connection, symbol: str, first: int, last: int) -> int:
-    """How many ids between two stored ones are in open gaps, which then lie between them as a whole."""
+    """How many ids between two stored ones are in open gaps; such a gap is always completely between them."""
     sql = (
         "SELECT SUM(last_trade_id - first_trade_id + 1) FROM gaps"
         " WHERE filled_at IS NULL AND symbol = %s AND first_trade_id > %s AND first_trade_id < %s"
@@ -199,9 +199,9 @@ def _one(connection: Connection, where: str, parameters: Sequence[object]) -> Tr
 
 @guard
 def rebuild_candles(connection: Connection, symbol: str) -> int:
-    """Makes the candles of `symbol` anew from its trades; how many there are now.
+    """Rebuilds the candles of `symbol` from its trades. Returns how many there are now.
 
-    For a table that something else has filled. Safe beside a capture: what is captured meanwhile is merged as ever.
+    For a table that something else has filled. Safe during a capture: trades captured meanwhile are merged as usual.
     """
     with transaction(connection, [symbol]):
         ends = "(SELECT timestamp FROM trades WHERE symbol = %s ORDER BY timestamp {way} LIMIT 1)"
@@ -221,7 +221,8 @@ def rebuild_candles(connection: Connection, symbol: str) -> int:
 
 
 def _rebuild_day(connection: Connection, symbol: str, day: datetime) -> int:
-    """The minutes from the trades, an hour and transaction at a time, so that nobody waits long; then the rest."""
+    """Rebuilds the minutes from trades, one hour and one transaction at a time, so that nobody waits long; then hours
+    and days. Returns how many candles there are."""
     minutes = (MINUTE, "'%Y-%m-%d %H:%i:00'", ("price",) * 4 + ("trade_id",) * 2, f"trades WHERE {_WITHIN}")
     hours = (HOUR, "'%Y-%m-%d %H:00:00'", Candle._fields[3:], f"candles WHERE {_WITHIN} AND resolution = {MINUTE}")
     days = (DAY, "'%Y-%m-%d 00:00:00'", Candle._fields[3:], f"candles WHERE {_WITHIN} AND resolution = {HOUR}")
@@ -242,8 +243,8 @@ def _rebuild(
 
 
 def _rebuild_sql(resolution: int, form: str, columns: Sequence[str], source: str) -> str:
-    """The bars of `resolution` from finer rows. The first and the last price are found in the same pass as the rest:
-    they are written behind their id, in as many digits as make the order of the texts that of the ids."""
+    """The SQL that builds candles of `resolution` from finer rows. The first and last price come from the same pass:
+    each follows its id, which is padded so that texts sort like numbers."""
     first_price, high, low, last_price, first_id, last_id = columns
     begin = f"CAST(DATE_FORMAT(timestamp, {form}) AS DATETIME(3))"
     first = f"CAST(SUBSTR(MIN(CONCAT(LPAD({first_id}, 20, '0'), {first_price})), 21) AS DECIMAL(20,8))"

@@ -1,7 +1,7 @@
-"""What a chart needs of a range of time, in a bounded number of points: price, trades and lag, step by step.
+"""The data of a chart of a time range, in a bounded number of points: price, trades and lag, step by step.
 
-Up to SCAN_TRADES_MAX trades are read one by one, by the server. Beyond that the candles give price and trades, and the
-lag is that of the first SAMPLE_TRADES trades of each step, so that a month is drawn as fast as an hour.
+If the range has up to SCAN_TRADES_MAX trades, the server reads every one. Otherwise price and trades come from candles,
+and the lag is that of the first SAMPLE_TRADES trades of each stretch, so a month is drawn as fast as an hour.
 """
 
 from collections.abc import Sequence
@@ -18,18 +18,18 @@ from storage.session import Connection, select
 from storage.values import ceil_ms, naive
 
 STEPS_MAX = 600
-"""More would be less than two pixels each."""
+"""With more, a step would be less than two pixels wide."""
 SCAN_TRADES_MAX = 2_000_000
 SAMPLE_STEPS_MAX = 120
 SAMPLE_TRADES = 1_000
 WIDTHS_S = (60, 120, 300, 600, 900, 1_800, 3_600, 7_200, 14_400, 21_600, 43_200, 86_400)
-"""Steps of candles: each is a whole number of minutes, hours or days."""
+"""The widths of steps made from candles: each is a whole number of minutes, hours or days."""
 
 _LAG_US = "TIMESTAMPDIFF(MICROSECOND, timestamp, received_at)"
 
 
 class Lag(NamedTuple):
-    """How long after the exchange's stamp the trades of a step arrived, in milliseconds; the clocks may differ."""
+    """How long after the exchange's timestamp the trades of a step arrived, in milliseconds; the clocks may differ."""
 
     start: datetime
     least: float
@@ -38,7 +38,7 @@ class Lag(NamedTuple):
 
 
 class Step(NamedTuple):
-    """The trades of a stretch of time: how many, and the lowest, the highest and the last price."""
+    """The trades of a short stretch of time: how many, and the lowest, highest and last price."""
 
     start: datetime
     trades: int
@@ -48,9 +48,9 @@ class Step(NamedTuple):
 
 
 class Series(NamedTuple):
-    """The steps with trades in [start, end), each `width` long, and the lags of those that came live.
+    """The steps with trades in [start, end), each `width` long, and the lags of the trades that arrived live.
 
-    `sampled`: the steps are made of candles, and the lags of the first trades of each stretch.
+    `sampled`: the steps come from candles, and the lags from the first trades of each stretch.
     """
 
     start: datetime
@@ -63,7 +63,7 @@ class Series(NamedTuple):
 
 @guard
 def series(connection: Connection, symbol: str, start: datetime, end: datetime, trades: int) -> Series:
-    """The steps of [start, end), in which there are about so many `trades`."""
+    """The steps of [start, end), which holds about `trades` trades."""
     start, end = ceil_ms(start), ceil_ms(end)
     if trades > SCAN_TRADES_MAX:
         return _from_candles(connection, symbol, start, end)
@@ -73,7 +73,7 @@ def series(connection: Connection, symbol: str, start: datetime, end: datetime, 
 
 def _from_trades(connection: Connection, bounds: tuple[str, datetime, datetime], width: timedelta) -> Series:
     _, start, end = bounds
-    # The last price is found in the same pass: it stands behind its id, in as many digits as make texts sort like ids.
+    # The last price comes from the same pass: it follows its id, which is padded so that texts sort like numbers.
     sql = (
         f"SELECT TIMESTAMPDIFF(MICROSECOND, %s, timestamp) DIV {width // timedelta(microseconds=1)} AS step, COUNT(*),"
         " MIN(price), MAX(price), CAST(SUBSTR(MAX(CONCAT(LPAD(trade_id, 20, '0'), price)), 21) AS DECIMAL(20,8)),"
@@ -89,7 +89,7 @@ def _from_trades(connection: Connection, bounds: tuple[str, datetime, datetime],
 
 
 def _lag(begin: datetime, lag_us: Sequence[Decimal | int | None]) -> list[Lag]:
-    """None of the trades of a step has a lag when all were back-filled."""
+    """The lag of a step, in a list that is empty if all its trades were back-filled."""
     least, mean, most = (None if value is None else float(value) / 1000 for value in lag_us)
     return [] if least is None or mean is None or most is None else [Lag(begin, least, mean, most)]
 
