@@ -1,6 +1,6 @@
-"""The stand-in exchange: Binance's streams and REST calls on this machine, from a seeded tape or a recorded one.
+"""The stand-in exchange: Binance's streams and REST calls on this machine, from a seeded or a recorded tape.
 
-It knows the truth, so that a capture can be compared with what was traded. Its own controls live under /_…
+It knows the truth, so a capture can be compared with what was really traded. Its own controls are under /_…
 """
 
 if __name__ == "__main__":
@@ -45,10 +45,12 @@ class UsageError(Exception):
 def _parser() -> Parser:
     parser = Parser(prog="python -m tools.exchange", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default %(default)s)")
-    parser.add_argument("--port", type=whole(0, PORT_MAX), default=8765, help="0: any free one (default %(default)s)")
-    parser.add_argument("--truth", type=Path, metavar="FILE", help="write every emitted trade there, one JSON a line")
-    parser.add_argument("--until-stdin-closes", action="store_true", help="end when the parent process does")
-    parser.add_argument("--after-end", choices=("stay", "exit"), default="stay", help="when the tape has ended")
+    parser.add_argument("--port", type=whole(0, PORT_MAX), default=8765, help="0: any free port (default %(default)s)")
+    parser.add_argument(
+        "--truth", type=Path, metavar="FILE", help="write each emitted trade to FILE, one JSON object per line"
+    )
+    parser.add_argument("--until-stdin-closes", action="store_true", help="exit when the parent process exits")
+    parser.add_argument("--after-end", choices=("stay", "exit"), default="stay", help="what to do when the tape ends")
     _add_tape_flags(parser.add_argument_group("the tape"))
     _add_rule_flags(parser.add_argument_group("the exchange's limits"))
     return parser
@@ -62,21 +64,26 @@ def _add_tape_flags(group: argparse._ArgumentGroup) -> None:
         "--rate",
         type=number(0, _RATE_MAX, above=True),
         default=50.0,
-        help="trades a second over all symbols (default %(default)s)",
+        help="trades per second over all symbols (default %(default)s)",
     )
     add(
         "--start-id",
         default=str(START_ID),
         metavar="ID|SYMBOL=ID,…",
-        help="first streamed id of each symbol, or of some (the others: default %(default)s)",
+        help="first streamed id of all symbols, or of those named (default %(default)s)",
     )
-    add("--history", type=whole(0), default=5000, help="older trades of each symbol, for REST (default %(default)s)")
-    add("--trades", type=whole(0), default=0, help="end after so many trades (default: never)")
+    add("--history", type=whole(0), default=5000, help="older trades per symbol, for REST (default %(default)s)")
+    add("--trades", type=whole(0), default=0, help="end the tape after this many trades (default: never)")
     add("--duration", type=duration_s, default=0.0, metavar="TIME", help="end after 90 (seconds), 5m (default: never)")
-    add("--clock", choices=("wall", "virtual"), default="wall", help="virtual: times depend on seed and rate alone")
+    add("--clock", choices=("wall", "virtual"), default="wall", help="virtual: times depend only on seed and rate")
     add("--replay", type=Path, metavar="FILE", help="recorded frames (.ndjson or .ndjson.gz) instead of synthetic ones")
-    add("--speed", default="recorded", metavar="recorded|full|N", help="full: as fast as clients read; N: times faster")
-    add("--wait-clients", type=whole(0), metavar="N", help="begin when N clients listen (default: 0, with --replay 1)")
+    add(
+        "--speed",
+        default="recorded",
+        metavar="recorded|full|N",
+        help="full: as fast as clients read; N: N times faster",
+    )
+    add("--wait-clients", type=whole(0), metavar="N", help="start when N clients listen (default 0; 1 with --replay)")
 
 
 def _add_rule_flags(group: argparse._ArgumentGroup) -> None:
@@ -88,13 +95,13 @@ def _add_rule_flags(group: argparse._ArgumentGroup) -> None:
         type=_SECONDS,
         default=rules.max_age_s,
         metavar="S",
-        help="life of a connection (default %(default)s)",
+        help="lifetime of a connection (default %(default)s)",
     )
     add(
         "--connect-limit",
         type=whole(0),
         default=rules.connects_max,
-        help="attempts in 5 minutes, 0: any (default %(default)s)",
+        help="connection attempts in 5 minutes, 0: no limit (default %(default)s)",
     )
     add(
         "--client-buffer",
@@ -103,25 +110,29 @@ def _add_rule_flags(group: argparse._ArgumentGroup) -> None:
         metavar="BYTES",
         help="(default %(default)s)",
     )
-    add("--nested-errors", action="store_true", help="command errors as observed, not as documented")
-    add("--fault", action="append", default=[], metavar="NAME[=ARG]", help="switch a fault on, see GET /_faults")
+    add("--nested-errors", action="store_true", help="errors of commands as observed, not as documented")
+    add("--fault", action="append", default=[], metavar="NAME[=ARG]", help="switch on a fault; GET /_faults lists them")
     add(
         "--rest-lag",
         type=number(0),
         default=rest.lag_s,
         metavar="S",
-        help="REST behind the stream (default %(default)s)",
+        help="how far REST is behind the stream (default %(default)s)",
     )
     add(
-        "--rest-oldest-id", type=whole(0), default=0, metavar="ID", help="REST silently starts there (default: has all)"
+        "--rest-oldest-id",
+        type=whole(0),
+        default=0,
+        metavar="ID",
+        help="REST silently omits older ids (default: has all)",
     )
-    add("--weight-limit", type=whole(0), default=rest.weight_limit, help="REST weight a minute (default %(default)s)")
+    add("--weight-limit", type=whole(0), default=rest.weight_limit, help="REST weight per minute (default %(default)s)")
 
 
 def _symbols(text: str) -> list[str]:
     names = list(dict.fromkeys(part.strip().upper() for part in text.split(",") if part.strip()))
     if not 1 <= len(names) <= SYMBOLS_MAX or not all(name.isalnum() for name in names):
-        raise UsageError(f"--symbols={text!r}: 1 to {SYMBOLS_MAX} symbols are wanted, such as BTCUSDT,ETHUSDT")
+        raise UsageError(f"--symbols={text!r}: give 1 to {SYMBOLS_MAX} symbols, such as BTCUSDT,ETHUSDT")
     return names
 
 
@@ -130,7 +141,7 @@ def _start_ids(text: str, symbols: list[str]) -> list[int]:
     given = dict(part.partition("=")[::2] for part in text.split(",")) if "=" in text else dict.fromkeys(symbols, text)
     ids = [given.get(symbol, str(START_ID)) for symbol in symbols]
     if not set(given) <= set(symbols) or not all(one.isascii() and one.isdigit() and int(one) > 0 for one in ids):
-        raise UsageError(f"--start-id={text!r}: an id from 1 on is wanted, or SYMBOL=ID,… of symbols in --symbols")
+        raise UsageError(f"--start-id={text!r}: give an id of 1 or more, or SYMBOL=ID,… for symbols in --symbols")
     return [int(one) for one in ids]
 
 
@@ -141,7 +152,7 @@ def _factor(text: str) -> float | None:
     with contextlib.suppress(ValueError):
         if 0 < float(text) < float("inf"):
             return float(text)
-    raise UsageError(f"--speed={text!r}: recorded, full or a number above 0 is wanted")
+    raise UsageError(f"--speed={text!r}: give recorded, full or a number above 0")
 
 
 def setup_of(args: argparse.Namespace) -> Setup:
@@ -185,12 +196,12 @@ def setup_of(args: argparse.Namespace) -> Setup:
 
 
 async def _run(setup: Setup, truth_file: TextIO | None) -> list[dict[str, object]]:
-    """Runs the exchange until a signal, or the tape's end if that was asked for; the summaries of the truth."""
+    """Runs the exchange until a signal, or until the tape ends if so asked. Returns the summaries of the truth."""
     exchange = Exchange(setup, truth_file)
     stopped, loop = asyncio.Event(), asyncio.get_running_loop()
 
     def stop_soon(_number: int, _frame: object) -> None:
-        # A handler of the loop would go with it, and a late signal would then kill the process before its summary.
+        # A handler of the event loop would end with it, and a late signal would kill the process before its summary.
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(stopped.set)
 
@@ -221,7 +232,7 @@ def _print_summary(summaries: list[dict[str, object]]) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Serves until it is stopped; the exit code."""
+    """Serves until it is stopped. Returns the exit code."""
     parser = _parser()
     args = parser.parse_args(argv)
     return command.run(parser, lambda: _main(args), (UsageError, FaultError, tape.ReplayError, OSError))

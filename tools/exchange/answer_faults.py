@@ -1,6 +1,6 @@
-"""What can go wrong with a handshake or a REST call of the stand-in exchange: one small function for each fault.
+"""What can go wrong with a handshake or a REST call of the stand-in exchange: one small function per fault.
 
-Each gives the answer that comes instead of the exchange's; None lets the exchange answer.
+Each returns the answer to send instead of the exchange's; None lets the exchange answer.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ Answer = Callable[[web.Request, Args, World], Awaitable[web.StreamResponse | Non
 
 
 async def status(request: web.Request, args: Args, world: World) -> web.StreamResponse:
-    """HTTP `status`, with Retry-After where the exchange sends it, and the body that it gives."""
+    """HTTP `status`, with the exchange's body for it, and Retry-After if the exchange sends one."""
     if args.status in (418, 429):
         return refusal(args.status, args.retry_after, world.rest.weight)
     if args.status == 451:
@@ -34,20 +34,20 @@ async def status(request: web.Request, args: Args, world: World) -> web.StreamRe
 
 
 async def drop(request: web.Request, args: Args, world: World) -> web.StreamResponse:
-    """The connection is reset instead of an answer."""
+    """The connection is reset instead of answered."""
     if isinstance(request.transport, asyncio.Transport):
         reset(request.transport)
     return web.Response()
 
 
 async def hang(request: web.Request, args: Args, world: World) -> web.StreamResponse:
-    """Nothing comes for `delay` seconds, then the connection is reset."""
+    """Nothing is sent for `delay` seconds, then the connection is reset."""
     await _wait(request, args.delay)
     return await drop(request, args, world)
 
 
 async def slow(request: web.Request, args: Args, world: World) -> None:
-    """The answer comes `delay` seconds late."""
+    """The answer is `delay` seconds late."""
     await _wait(request, args.delay)
 
 
@@ -58,7 +58,7 @@ async def _wait(request: web.Request, seconds: float) -> None:
 
 
 async def truncated(request: web.Request, args: Args, world: World) -> web.StreamResponse:
-    """Half of the body comes, then the connection ends."""
+    """Half of the body is sent, then the connection is closed."""
     answer = world.rest.serve(request)
     body = bytes(answer.body) if isinstance(answer.body, bytes) else b""
     response = web.StreamResponse(status=answer.status, headers=answer.headers)
@@ -77,19 +77,19 @@ async def not_json(request: web.Request, args: Args, world: World) -> web.Stream
 
 
 async def empty(request: web.Request, args: Args, world: World) -> web.StreamResponse:
-    """HTTP 200 with an empty list, as a database that is far behind gives."""
+    """HTTP 200 with an empty list, as from a database that is far behind."""
     return web.json_response([], headers=_weight(world))
 
 
 async def error(request: web.Request, args: Args, world: World) -> web.StreamResponse:
-    """HTTP 200 with an error object where a list belongs."""
+    """HTTP 200 with an error object instead of a list."""
     return compact(
         {"code": -1000, "msg": "An unknown error occurred while processing the request."}, 200, _weight(world)
     )
 
 
 async def bad_row(request: web.Request, args: Args, world: World) -> web.StreamResponse:
-    """One row of the answer has a price that is none."""
+    """One row of the answer has a price that is not a number."""
     answer = world.rest.serve(request)
     rows: Any = json.loads(answer.text or "null")
     if isinstance(rows, list) and rows:

@@ -10,7 +10,7 @@ STREAMS_MAX = 1024
 """Streams on one connection."""
 
 COMMAND_BYTES_MAX = 4096
-"""A longer command, its frame header included, gets no answer at all (reported, not documented)."""
+"""A longer command, including its frame header, gets no answer at all (reported by users, not documented)."""
 
 _ID_CHARACTERS_MAX = 36
 _METHODS = ("SUBSCRIBE", "UNSUBSCRIBE", "SET_PROPERTY", "GET_PROPERTY", "LIST_SUBSCRIPTIONS")
@@ -34,7 +34,7 @@ class TooManyStreams(Refused):
 
 
 class Subscriptions:
-    """What one connection listens to (names as given, in their order) and whether its frames are wrapped."""
+    """The streams of one connection (names as given, in order) and whether its frames are wrapped."""
 
     def __init__(self, streams: list[str], combined: bool) -> None:
         self.streams = dict.fromkeys(streams)
@@ -42,9 +42,9 @@ class Subscriptions:
 
 
 def answer(subscriptions: Subscriptions, text: str) -> Answer:
-    """The answer to one command, which is carried out.
+    """Carries out one command. Returns the answer.
 
-    Raises Refused for one that is not understood; its `args` hold the text, and the caller adds the id by `id_of`.
+    Raises Refused if the command is invalid; error_of() turns that into the answer.
     """
     command = _parsed(text)
     method = command.get("method")
@@ -66,7 +66,7 @@ def answer(subscriptions: Subscriptions, text: str) -> Answer:
 
 
 def error_of(refused: Refused, text: str, nested: bool) -> Answer:
-    """The error object, flat as documented or nested as observed; with the command's id where it has a usable one."""
+    """The error object, flat as documented or nested as observed; with the command's id if it has a usable one."""
     body: Answer = {"code": refused.code, "msg": str(refused)}
     try:
         command = json.loads(text)
@@ -106,7 +106,7 @@ def _stream_names(params: list[object]) -> list[str]:
 
 
 def _subscribe(subscriptions: Subscriptions, params: list[object]) -> object:
-    # A well-formed name of nothing (wrong case, unknown symbol) is acknowledged too, and stays silent.
+    # A well-formed name without a stream (wrong case, unknown symbol) is acknowledged too, and stays silent.
     wanted = subscriptions.streams | dict.fromkeys(_stream_names(params))
     if len(wanted) > STREAMS_MAX:
         raise TooManyStreams

@@ -1,6 +1,7 @@
-"""Fault injection of the stand-in exchange: which faults are on, for whom and how long; asked for by JSON or by a flag.
+"""Fault injection in the stand-in exchange: which faults are on, for which connections, for how long.
 
-Everything is seeded and bounded. The faults themselves are in `stream_faults.py` and `answer_faults.py`.
+Faults are switched on by JSON or by a flag; everything is seeded and bounded. The faults themselves are in
+`stream_faults.py` and `answer_faults.py`.
 """
 
 import asyncio
@@ -23,7 +24,7 @@ from tools.exchange.streams import Client, Hub
 from tools.exchange.tape import Frame
 
 ACTIVE_MAX = 1000
-"""Faults that are switched on or scheduled at the same time."""
+"""How many faults may be switched on or scheduled at once."""
 
 SECONDS_MAX = 86400.0
 COUNT_MAX = 1_000_000
@@ -77,15 +78,15 @@ _MAIN = {
     "rest_status": "status",
     "handshake_status": "status",
 }
-"""What a bare argument on the command line means; for every other fault it is the count."""
+"""The field that a bare argument on the command line sets; for every other fault it is the count."""
 
 
 class FaultError(Exception):
-    """A fault that was asked for wrongly; the message names the field and the value."""
+    """An invalid request for a fault; the message names the field and the value."""
 
 
 class Wish(NamedTuple):
-    """A fault as it was asked for, checked."""
+    """A request for a fault, checked."""
 
     name: str
     args: kinds.Args
@@ -94,14 +95,14 @@ class Wish(NamedTuple):
 
 
 class Gate(NamedTuple):
-    """The port, as far as the faults know it."""
+    """What faults can do to the port."""
 
     refuse: Callable[[], None]
     listen: Callable[[], Any]
 
 
 class Faults:
-    """The faults that are on. The exchange asks it before it sends or answers anything."""
+    """The faults that are on. The exchange consults this before it sends or answers anything."""
 
     def __init__(self, hub: Hub, rest: Rest, gate: Gate, seed: int) -> None:
         self.counts: Counter[str] = Counter()
@@ -119,7 +120,7 @@ class Faults:
         }
 
     def names(self) -> dict[str, str]:
-        """Every fault with what it does."""
+        """All faults, each with a description."""
         tables: list[dict[str, Any]] = [
             kinds.FRAMES,
             {"shuffle": kinds.shuffle},
@@ -131,10 +132,11 @@ class Faults:
         return {name: (do.__doc__ or "").strip() for table in tables for name, do in table.items()}
 
     def apply(self, body: object) -> dict[str, object]:
-        """Switches a fault on, now or as `at` and `every` say; how many connections it struck already. FaultError."""
+        """Switches on a fault, now or as `at` and `every` say. Returns how many connections it struck, or that it is
+        scheduled. Raises FaultError."""
         wish = self._checked(body)
         if len(self._on) + self._scheduled >= ACTIVE_MAX:
-            raise FaultError(f"{ACTIVE_MAX} faults are on already; DELETE /_faults switches them off")
+            raise FaultError(f"{ACTIVE_MAX} faults are already on; DELETE /_faults switches them off")
         if "at" in wish.fields or "every" in wish.fields:
             every_s, times = wish.fields.get("every", 0.0), wish.fields.get("times", COUNT_MAX)
             self._schedule(wish, wish.fields.get("at", every_s), every_s, times if every_s else 1)
@@ -142,7 +144,7 @@ class Faults:
         return {"fault": wish.name, "applied": self._do(wish)}
 
     def clear(self) -> None:
-        """Switches everything off: nothing strikes any more, frozen connections go on, REST has everything again."""
+        """Switches everything off: no fault strikes any more, frozen connections continue, REST has every trade."""
         for timer in self._timers:
             timer.cancel()
         self._timers.clear()
@@ -163,7 +165,7 @@ class Faults:
         return {"struck": dict(self.counts), "on": on, "scheduled": self._scheduled}
 
     def alter(self, frames: list[Frame], index: int | None) -> list[Frame]:
-        """The frames as the faults leave them, on their way to everybody (None) or to one connection."""
+        """The frames after the faults, on their way to all connections (None) or to one."""
         now_s = time.monotonic()
         for active in self._on:
             if active.target != index:
@@ -191,11 +193,11 @@ class Faults:
         return out
 
     async def handshake(self, request: web.Request) -> web.StreamResponse | None:
-        """What a handshake gets instead of the exchange's answer; None: the exchange's."""
+        """The answer to a handshake instead of the exchange's; None: let the exchange answer."""
         return await self._answer(answers.HANDSHAKES, request)
 
     async def call(self, request: web.Request) -> web.StreamResponse | None:
-        """What a REST call gets instead of the exchange's answer; None: the exchange's."""
+        """The answer to a REST call instead of the exchange's; None: let the exchange answer."""
         return await self._answer(answers.CALLS, request)
 
     async def _answer(self, table: dict[str, answers.Answer], request: web.Request) -> web.StreamResponse | None:
@@ -283,12 +285,12 @@ class Faults:
         active.probability = wish.fields.get("probability", 1.0)
         if "seconds" in wish.fields:
             active.until_s = time.monotonic() + wish.fields["seconds"]
-        # Without an end it strikes once.
+        # Without a limit of time or number it strikes once.
         active.left = wish.fields.get("count", None if "seconds" in wish.fields else 1)
         return active
 
     def _refuse(self, wish: Wish) -> int:
-        """Nobody listens on the port for `seconds` (1): streams, REST and these controls refuse connections."""
+        """The port is closed for `seconds` (default 1): streams, REST and these controls refuse connections."""
         self._gate.refuse()
         self._later(wish.fields.get("seconds", 1.0), self._listen)
         return 1
@@ -299,14 +301,14 @@ class Faults:
         task.add_done_callback(self._tasks.discard)
 
     def _rest_lag(self, wish: Wish) -> int:
-        """REST is `lag` seconds behind the stream, for `seconds` (default: from now on)."""
+        """REST is `lag` seconds behind the stream, for `seconds` (default: until switched off)."""
         self._rest.lag_s = wish.args.lag
         if "seconds" in wish.fields:
             self._later(wish.fields["seconds"], lambda: setattr(self._rest, "lag_s", self._rest.rules.lag_s))
         return 1
 
     def _rest_hole(self, wish: Wish) -> int:
-        """REST does not have ids `first` to `last` of `symbol` (default: all): it jumps over them silently."""
+        """REST lacks ids `first` to `last` of `symbol` (default: of all symbols) and silently skips them."""
         ledgers = self._rest.truth.ledgers
         chosen = [ledger for name, ledger in ledgers.items() if wish.args.symbol in ("", name)]
         for ledger in chosen:
@@ -315,7 +317,7 @@ class Faults:
 
 
 def parse_flag(text: str) -> dict[str, object]:
-    """A fault of the command line: NAME, NAME=ARGUMENT, NAME=field:value,field:value or NAME={JSON}. FaultError."""
+    """The request in a --fault: NAME, NAME=ARGUMENT, NAME=field:value,field:value or NAME={JSON}. Raises FaultError."""
     name, _, rest = text.partition("=")
     if not rest:
         return {"fault": name}

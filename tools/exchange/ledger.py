@@ -1,6 +1,6 @@
-"""What the stand-in exchange has traded: the truth that a capture is compared with, and the store behind REST.
+"""The trades of the stand-in exchange: the truth that a capture is compared with, and the store behind REST.
 
-Thirty-three bytes a trade, so that an hour at 5,000 trades/s fits. Pure but for the truth file.
+A trade takes 33 bytes, so an hour at 5,000 trades/s fits in memory. Pure except for the truth file.
 """
 
 import hashlib
@@ -13,10 +13,10 @@ from typing import NamedTuple, TextIO
 from tools.exchange.tape import Trade, truth_line
 
 TRADES_MAX = 20_000_000
-"""Trades kept of one symbol (660 MB); beyond it the oldest tenth is forgotten, as REST forgets."""
+"""Trades kept per symbol (660 MB); above it the oldest tenth is forgotten, and REST no longer has it."""
 
 _LAG_STEP_S = 0.01
-"""Marks of what REST may show already are at least this far apart, so that their number stays small."""
+"""Marks of what REST may already show are at least this far apart, so that there are few of them."""
 
 
 class Aggregate(NamedTuple):
@@ -29,7 +29,7 @@ class Aggregate(NamedTuple):
 
 
 class Ledger:
-    """The trades of one symbol in the order of their ids: history that was never streamed, then what was emitted."""
+    """The trades of one symbol, ordered by id: the history, which was never streamed, then the emitted trades."""
 
     def __init__(self, symbol: str) -> None:
         self.symbol = symbol
@@ -49,12 +49,12 @@ class Ledger:
         self._shown_to = -1
 
     def add_history(self, trade: Trade) -> None:
-        """Stores a trade that is older than the stream; REST shows it at once."""
+        """Stores a trade from before the stream; REST shows it at once."""
         self._append(trade)
         self._shown_to = trade.trade_id
 
     def add(self, trade: Trade, at_s: float) -> bool:
-        """Stores an emitted trade (monotonic seconds `at_s`); False for an id that is there already."""
+        """Stores a trade emitted at `at_s` (monotonic seconds). Returns False if its id is already stored."""
         if self.first_streamed_id is None:
             self.first_streamed_id = self._hashed_to = trade.trade_id
         if not self.ids or trade.trade_id > self.ids[-1]:
@@ -79,7 +79,8 @@ class Ledger:
             self._forget(TRADES_MAX // 10)
 
     def _insert(self, trade: Trade) -> bool:
-        """A recorded tape may be out of order, which is rare: so it may be slow."""
+        """Stores a trade whose id is not the highest, which only recorded tapes have: rare, so it may be slow. Returns
+        False if its id is already stored."""
         index = bisect_left(self.ids, trade.trade_id)
         if self.ids[index] == trade.trade_id:
             return False
@@ -105,7 +106,7 @@ class Ledger:
         self._forgotten += count
 
     def trade(self, index: int) -> Trade:
-        """The trade at a position of the store."""
+        """The trade at position `index`."""
         return Trade(
             self.symbol,
             self.ids[index],
@@ -116,7 +117,7 @@ class Ledger:
         )
 
     def shown(self, now_s: float, lag_s: float) -> int:
-        """How many trades REST's database side shows at `now_s`, being `lag_s` behind the stream."""
+        """How many trades REST shows at `now_s` if its database is `lag_s` behind the stream."""
         while self._marks and self._marks[0][0] <= now_s - lag_s:
             self._shown_to = max(self._shown_to, self._marks.popleft()[1])
         return bisect_right(self.ids, self._shown_to)
@@ -125,7 +126,7 @@ class Ledger:
         return next((hole for hole in self.holes if hole[0] <= trade_id <= hole[1]), None)
 
     def from_id(self, from_id: int, limit: int, end: int) -> list[Trade]:
-        """The first `limit` trades from `from_id` on that REST has, of the first `end`; jumps over holes silently."""
+        """The first `limit` trades from `from_id` on, among the first `end`; silently skips REST's holes."""
         found: list[Trade] = []
         index = bisect_left(self.ids, from_id)
         while index < end and len(found) < limit:
@@ -138,7 +139,7 @@ class Ledger:
         return found
 
     def newest(self, limit: int, end: int) -> list[Trade]:
-        """The last `limit` trades of the first `end`, oldest first."""
+        """The last `limit` trades among the first `end`, oldest first."""
         wanted = range(max(0, end - limit), end)
         return [self.trade(index) for index in wanted if self._hole(self.ids[index]) is None]
 
@@ -157,7 +158,7 @@ class Ledger:
         )
 
     def aggregates(self, limit: int, from_id: int | None, times_us: tuple[int | None, int | None]) -> list[Aggregate]:
-        """Up to `limit` aggregates: from an aggregate id, in a range of times (both inclusive), or the newest."""
+        """Up to `limit` aggregates: from an aggregate id on, in a time range (both ends inclusive), or the newest."""
         self._aggregate()
         starts, (start_us, end_us) = self._aggregates, times_us
         low, high = 0, len(starts)
@@ -179,7 +180,7 @@ class Ledger:
         return Aggregate(number, self.trade(first), self.trade(end - 1), sum(self._quantities[first:end]))
 
     def emitted(self, from_id: int, limit: int) -> Iterator[Trade]:
-        """The emitted trades from an id on, holes or not: the truth."""
+        """The emitted trades from an id on, including those in REST's holes: the truth."""
         start = max(from_id, self.first_streamed_id) if self.first_streamed_id is not None else from_id
         begin = bisect_left(self.ids, start) if self.first_streamed_id is not None else len(self.ids)
         return (self.trade(index) for index in range(begin, min(len(self.ids), begin + limit)))
@@ -192,7 +193,7 @@ class Ledger:
         self._hashed_to = max(self._hashed_to, end_id)
 
     def summary(self) -> dict[str, object]:
-        """Count, first and last id and sha256 of the lines of what was emitted; the history apart from it."""
+        """Count, first and last id and sha256 of the lines of the emitted trades; the history is counted separately."""
         if self.ids:
             self._hash_to(self.ids[-1] + 1)
         history = len(self.ids) + self._forgotten - self._emitted
@@ -216,12 +217,12 @@ class Truth:
         self.file = file
 
     def add_history(self, trades: list[Trade]) -> None:
-        """Stores trades that are older than the stream."""
+        """Stores trades from before the stream."""
         for trade in trades:
             self.ledgers[trade.symbol].add_history(trade)
 
     def add(self, trade: Trade, at_s: float) -> None:
-        """Stores an emitted trade and writes its line. A symbol that was not announced gets its ledger now."""
+        """Stores an emitted trade and writes its line; an unannounced symbol gets a new ledger."""
         ledger = self.ledgers.get(trade.symbol)
         if ledger is None:
             ledger = self.ledgers[trade.symbol] = Ledger(trade.symbol)
@@ -234,5 +235,5 @@ class Truth:
             self.file.flush()
 
     def summaries(self) -> list[dict[str, object]]:
-        """One summary for each symbol."""
+        """One summary per symbol."""
         return [ledger.summary() for ledger in self.ledgers.values()]

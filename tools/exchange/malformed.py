@@ -1,4 +1,4 @@
-"""Frames that a capture must survive: variants of a trade's JSON text that are no trade, and some that still are one.
+"""Frames that a capture must survive: variants of a trade's JSON that are not trades, and some that still are.
 
 Each variant takes the text of a good frame (bare or wrapped) and returns the bytes of a text message.
 """
@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable
 
 NESTING = 100_000
-"""Levels of the deeply nested frame: enough to exhaust a recursive parser's stack."""
+"""Levels in the deeply nested frame: enough to exhaust a recursive parser's stack."""
 
 Variant = Callable[[bytes], bytes]
 
@@ -17,7 +17,7 @@ def _dumped(message: object) -> bytes:
 
 
 def _edit(change: Callable[[dict[str, object]], object]) -> Variant:
-    """A variant whose payload is changed in place by `change`; the wrapper, if there is one, stays."""
+    """A variant whose payload `change` edits in place; the wrapper, if any, stays."""
 
     def vary(text: bytes) -> bytes:
         message = json.loads(text)
@@ -36,7 +36,7 @@ def _without(name: str) -> Variant:
 
 
 def _payload(make: Callable[[dict[str, object]], object]) -> Variant:
-    """A variant whose payload is replaced by what `make` makes of it."""
+    """A variant whose payload is replaced by what `make` returns for it."""
 
     def vary(text: bytes) -> bytes:
         message = json.loads(text)
@@ -52,7 +52,7 @@ def _always(message: object) -> Variant:
 
 
 def _price(literal: bytes) -> Variant:
-    """The price as a bare JSON token, which json.dumps would not write."""
+    """A variant with the price as a bare JSON token, which json.dumps would not write."""
 
     def vary(text: bytes) -> bytes:
         before, _, after = text.partition(b'"p":"')
@@ -178,7 +178,7 @@ MALFORMED: dict[str, Variant] = {
     "answer_list": _always({"result": ["btcusdt@trade"], "id": 3}),
     "answer_bool": _always({"result": True, "id": 2}),
 }
-"""What is no trade, by name. None of them may change a table or end a process."""
+"""Variants that are not trades, by name. None of them may change a table or end a process."""
 
 
 def _reordered(payload: dict[str, object]) -> dict[str, object]:
@@ -195,7 +195,7 @@ HARMLESS: dict[str, Variant] = {
     "without_best_match": _without("M"),
     "without_zeros": _edit(lambda payload: payload.update(p=_short(payload["p"]), q=_short(payload["q"]))),
 }
-"""The same trade, written differently: it must be stored all the same."""
+"""The same trade, written differently: it must still be stored."""
 
 
 def _short(decimal: object) -> str:
@@ -204,7 +204,7 @@ def _short(decimal: object) -> str:
 
 
 def big(kind: str, size: int, text: bytes) -> bytes:
-    """A message of about `size` bytes: no JSON, one endless string, a symbol of that length, or a list."""
+    """A message of about `size` bytes: not JSON, one long string, a trade with a symbol of that length, or a list."""
     return {
         "garbage": lambda: b"a" * size,
         "string": lambda: b'"' + b"a" * size + b'"',

@@ -12,27 +12,27 @@ from tools.exchange.streams import Hub
 from tools.exchange.tape import Frame
 
 BATCH_FRAMES_MAX = 1024
-"""Frames that are published at once; a larger order still goes out whole."""
+"""Frames that are published at once; a larger order is still sent whole."""
 
 SLEEP_S_MAX = 0.25
-"""The longest single wait for the next trade, so that a stop is noticed."""
+"""The longest single wait for the next trade, so that a stop is noticed soon."""
 
 BEHIND_S_MAX = 1.0
-"""When the process was held up for longer than this, the tape goes on from now instead of catching up."""
+"""If the process was held up for longer than this, the tape continues from now instead of catching up."""
 
 AHEAD_ITEMS_MAX = 100_000
-"""Items that are made ready while a tape at full speed waits for its clients (40 MB)."""
+"""Items prepared while a tape at full speed waits for its clients (40 MB)."""
 
 _AHEAD_STEP = 500
 _FLUSH_S = 1.0
 
 
 class Item(Protocol):
-    """What a tape consists of: an order, or a recorded line."""
+    """One item of a tape: an order or a recorded line."""
 
     @property
     def offset_us(self) -> int:
-        """When it happens, microseconds since the tape began."""
+        """When it happens, in microseconds since the start of the tape."""
 
     def frames(self, time_us: int, event_us: int) -> list[Frame]:
         """Its messages at that time."""
@@ -42,9 +42,9 @@ class Item(Protocol):
 
 
 class Pace(NamedTuple):
-    """How the tape runs. `factor` None: as fast as the clients read. `virtual_us` not None: times count from there.
+    """How the tape runs. `factor` None: as fast as the clients read. `virtual_us`: where times start, if not None.
 
-    `trades_max` and `duration_s` (0: without end) say when it ends; `wait_clients` when it begins.
+    `trades_max` and `duration_s` (0: no limit) say when it ends, `wait_clients` when it starts.
     """
 
     factor: float | None = 1.0
@@ -55,7 +55,7 @@ class Pace(NamedTuple):
 
 
 class Emission:
-    """Publishes a tape; every trade goes into the truth before it goes to anybody."""
+    """Publishes a tape; every trade is added to the truth before any client gets it."""
 
     def __init__(self, items: Iterator[Item], pace: Pace, truth: Truth, hub: Hub) -> None:
         self.items = items
@@ -73,7 +73,7 @@ class Emission:
         """Waits for its clients, then publishes until the tape, its count or its duration ends."""
         while self.hub.subscribed() < self.pace.wait_clients:
             if self.pace.factor is None and len(self._ahead) < AHEAD_ITEMS_MAX:
-                # What is made now does not take processor time from the client under test later.
+                # Preparing items now saves the client under test processor time later.
                 self._ahead.extend(itertools.islice(self.items, _AHEAD_STEP))
             await asyncio.sleep(0.005)
         self.state = "running"
@@ -99,11 +99,11 @@ class Emission:
         return self._ahead[0] if self._ahead else None
 
     def _due_s(self, item: Item) -> float:
-        """When it is due, on the monotonic clock; at full speed always already."""
+        """When it is due, on the monotonic clock; at full speed always in the past."""
         return self._began_s + item.offset_us / 1e6 / self.pace.factor if self.pace.factor else 0.0
 
     def _due(self) -> list[Frame]:
-        """The messages whose time has come, at most BATCH_FRAMES_MAX and one order more."""
+        """The messages that are due, at most BATCH_FRAMES_MAX plus one order."""
         now_s, frames = time.monotonic(), list[Frame]()
         left = self.pace.trades_max - self.emitted if self.pace.trades_max else BATCH_FRAMES_MAX
         while len(frames) < min(left, BATCH_FRAMES_MAX):
@@ -117,12 +117,12 @@ class Emission:
         return frames
 
     def _times_us(self, item: Item) -> tuple[int, int]:
-        """Trade time and event time: on the machine's clock, or counted from the virtual beginning."""
+        """Trade time and event time: by the machine's clock, or counted from the virtual start."""
         if self.pace.virtual_us is not None:
             time_us = self.pace.virtual_us + item.offset_us
             return time_us, time_us + 1000
         if self.pace.factor is None:
-            # At full speed the tape's own pace means nothing: a trade happens when it is sent; time never goes back.
+            # At full speed the tape's own pace does not matter: a trade happens when it is sent. Time never goes back.
             self._base_us = max(self._base_us, time.time_ns() // 1000)
             return self._base_us, self._base_us
         time_us = self._base_us + int(item.offset_us / self.pace.factor)
@@ -141,7 +141,7 @@ class Emission:
         self.hub.publish(frames)
 
     async def _wait(self) -> bool:
-        """Waits for the clients (full speed) or for the next item; False when there is none."""
+        """Waits for the clients (full speed) or for the next item. Returns whether there is one."""
         item = self._next()
         if item is None:
             return False
@@ -156,7 +156,7 @@ class Emission:
         return True
 
     def _follow_clock(self, now_s: float) -> None:
-        """After a suspend the machine's clock is ahead of the tape's; an exchange's time never goes back."""
+        """Moves the tape's clock forward if the machine's is ahead, as after a suspend; time never goes back."""
         ahead_us = time.time_ns() // 1000 - self._base_us - int((now_s - self._began_s) * 1e6)
         if self.pace.factor is not None and ahead_us > BEHIND_S_MAX * 1e6:
             self._base_us += ahead_us

@@ -15,7 +15,7 @@ LIMIT_DEFAULT = 500
 LIMIT_MAX = 1000
 
 WINDOW_S = 60
-"""The weight counter starts anew on the minute of the clock."""
+"""The weight counter restarts at each full minute of the clock."""
 
 BAN_AFTER = 5
 """Calls that a client may still make in the minute after its first 429; the next one bans its address."""
@@ -46,7 +46,7 @@ WEIGHTS = {
 
 
 class ApiError(Exception):
-    """A call that is refused: Binance's code, its text and the HTTP status."""
+    """A refused call: Binance's code, its text and the HTTP status."""
 
     def __init__(self, code: int, message: str, status: int = 400) -> None:
         super().__init__(message)
@@ -55,7 +55,7 @@ class ApiError(Exception):
 
 
 class RestRules(NamedTuple):
-    """What the command line can change. `oldest_id`: older trades are not served, whoever asks."""
+    """What the command line can change. `oldest_id`: older trades are never served."""
 
     lag_s: float = 0.2
     weight_limit: int = 6000
@@ -63,7 +63,7 @@ class RestRules(NamedTuple):
 
 
 class Weight:
-    """The weight that was used in the current minute, and the ban of a client that did not stop."""
+    """The weight used in the current minute, and the ban of a client that did not stop."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -74,7 +74,7 @@ class Weight:
         self._bans = 0
 
     def take(self, weight: int, now_s: float) -> tuple[int, int] | None:
-        """Counts a call at wall-clock second `now_s`; None if it may go on, else (429 or 418, Retry-After seconds)."""
+        """Counts a call at wall-clock second `now_s`. Returns (429 or 418, Retry-After seconds) if it is refused."""
         window = int(now_s // WINDOW_S)
         if window != self._window:
             self._window, self.used, self.refused = window, 0, 0
@@ -150,7 +150,7 @@ class Rest:
         return [rest_row(trade, micro) for trade in found if trade.trade_id >= self.rules.oldest_id]
 
     def _trades(self, request: web.Request, micro: bool) -> object:
-        # This call is served from memory, which does not lag behind the stream as the database does.
+        # Served from memory, which does not lag behind the stream as the database does.
         ledger, limit = self._ledger(request), _limit(request)
         return [rest_row(trade, micro) for trade in ledger.newest(limit, len(ledger.ids))]
 
@@ -263,7 +263,7 @@ def _limit(request: web.Request) -> int:
 
 
 def _time_us(request: web.Request, name: str, rest_us: int) -> int | None:
-    """The time in microseconds; one in milliseconds stands for its millisecond's first or last (`rest_us`) one."""
+    """The time in microseconds. One given in milliseconds stands for `rest_us` microseconds into that millisecond."""
     given = _integer(request, name)
     if given is None:
         return None

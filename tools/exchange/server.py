@@ -1,4 +1,4 @@
-"""The stand-in exchange as a server: the port, the routes of streams, REST and controls, and the joined parts."""
+"""The stand-in exchange as a server: the port, the routes for streams, REST and controls, and the connected parts."""
 
 import asyncio
 import socket
@@ -17,14 +17,14 @@ from tools.exchange.rest import Rest, RestRules
 from tools.exchange.streams import Hub, Rules
 
 TRUTH_ROWS_MAX = 100_000
-"""Rows of one answer of /_truth/trades."""
+"""Rows in one answer of /_truth/trades."""
 
 _STOP_S_MAX = 2.0
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Setup(NamedTuple):
-    """Everything that an exchange is made of."""
+    """Everything that defines an exchange."""
 
     host: str
     port: int
@@ -41,10 +41,10 @@ class Setup(NamedTuple):
 
 
 class Listener:
-    """The port: it can stop listening for a while and come back on the same number."""
+    """The port: it can stop listening for a while and then reopen on the same number."""
 
     def __init__(self, host: str, port: int) -> None:
-        # A second socket that is bound and never listens keeps the number ours while nobody listens on it.
+        # A second socket, bound but never listening, reserves the number while nothing listens on it.
         self._family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._reserved = self._bound((host, port))
         self.address: tuple[str, int] = self._reserved.getsockname()[:2]
@@ -63,7 +63,7 @@ class Listener:
         return sock
 
     async def listen(self, factory: web.Server | None = None) -> None:
-        """Accepts connections from now on; when it does so already, nothing changes."""
+        """Starts accepting connections; does nothing if it already does."""
         self._factory = factory or self._factory
         if self._listening or self._factory is None:
             return
@@ -72,20 +72,20 @@ class Listener:
         self._server = await loop.create_server(self._factory, sock=self._bound(self.address), backlog=1024)
 
     def refuse(self) -> None:
-        """Refuses connections; the open ones stay."""
+        """Starts refusing connections; the open ones stay."""
         if self._server is not None:
             self._server.close()
             self._server = None
             self._listening = False
 
     def close(self) -> None:
-        """Gives the port back."""
+        """Releases the port."""
         self.refuse()
         self._reserved.close()
 
 
 class Exchange:
-    """The parts, joined: tape → truth → streams, truth → REST, and the controls."""
+    """The parts, connected: tape → truth → streams, truth → REST, and the controls."""
 
     def __init__(self, setup: Setup, truth_file: TextIO | None = None) -> None:
         self.setup = setup
@@ -104,7 +104,7 @@ class Exchange:
 
     @property
     def addresses(self) -> str:
-        """The two base addresses, as the first line of the output gives them."""
+        """The two base addresses, as printed in the first line of output."""
         host, port = self.listener.address
         host = f"[{host}]" if ":" in host else host
         return f"ws://{host}:{port} http://{host}:{port}"
@@ -125,7 +125,7 @@ class Exchange:
         return app
 
     async def start(self) -> None:
-        """Listens, and starts the tape."""
+        """Starts listening, and starts the tape."""
         self._runner = web.AppRunner(self.application(), handle_signals=False, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
         await self.listener.listen(self._runner.server)
@@ -134,7 +134,7 @@ class Exchange:
         self._tasks = [asyncio.create_task(self.emission.run()), asyncio.create_task(self.hub.watch())]
 
     async def ended(self) -> None:
-        """Waits until the tape has ended and its clients have read it. Raises ReplayError."""
+        """Waits until the tape has ended and the clients have read it. Raises ReplayError."""
         await asyncio.shield(self._tasks[0])
         await self.hub.drained()
 
@@ -155,7 +155,7 @@ class Exchange:
 
     @web.middleware
     async def _spoiled(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
-        """The faults come before the exchange; its own controls, below /_, are never spoiled."""
+        """Faults act before the exchange answers; its own controls, under /_, are never affected."""
         if request.path.startswith("/_"):
             return await handler(request)
         rest = request.path.startswith("/api/")
@@ -182,13 +182,13 @@ class Exchange:
         return web.json_response(self.truth.ledgers[symbol].summary())
 
     async def _show_trades(self, request: web.Request) -> web.Response:
-        """The lines of the truth file, so that their sha256 is the one that /_truth gives."""
+        """Lines as in the truth file, so their sha256 is the one in /_truth."""
         try:
             ledger = self.truth.ledgers[request.query["symbol"]]
             from_id = int(request.query.get("from_id", "0"))
             limit = min(TRUTH_ROWS_MAX, int(request.query.get("limit", str(TRUTH_ROWS_MAX))))
         except (KeyError, ValueError) as error:
-            return web.json_response({"error": f"symbol=, from_id= and limit= are wanted: {error}"}, status=400)
+            return web.json_response({"error": f"give symbol=, from_id= and limit=: {error}"}, status=400)
         lines = "".join(map(tape.truth_line, ledger.emitted(from_id, limit)))
         return web.Response(text=lines, content_type="application/x-ndjson")
 
@@ -214,7 +214,7 @@ class Exchange:
         return web.json_response(self.state())
 
     def state(self) -> dict[str, object]:
-        """What has happened so far, in numbers."""
+        """The counters and the open connections, for GET /_state."""
         clients = self.hub.clients.values()
         return {
             "tape": self.emission.state,
@@ -236,7 +236,7 @@ class Exchange:
             "frames_sent": self.hub.frames_sent,
             "rest_calls": dict(self.rest.calls),
             "rest_weight_used": self.rest.weight.used,
-            # Calls and handshakes that came before the Retry-After of a 429 or 418 was over.
+            # Calls and handshakes that arrived before the Retry-After of a 429 or 418 had passed.
             "too_early": dict(self.too_early),
             "faults": self.faults.state(),
         }

@@ -1,7 +1,7 @@
-"""What can go wrong on a stream of the stand-in exchange: one small function for each fault, in two tables.
+"""What can go wrong on a stream of the stand-in exchange: one small function per fault, in two tables.
 
-FRAMES spoils trades on their way, CONNECTIONS does something to an open connection. `faults.py` decides when and for
-whom; what can go wrong with a handshake or a REST call is in `answer_faults.py`.
+FRAMES spoils trades on their way; CONNECTIONS does something to an open connection. `faults.py` decides when and for
+which connections; what can go wrong with a handshake or a REST call is in `answer_faults.py`.
 """
 
 import random
@@ -15,17 +15,17 @@ from tools.exchange.streams import INTERLEAVED, Client, Hub
 from tools.exchange.tape import BINARY, CONTINUATION, PING, TEXT, Form, Frame, Trade, TradeFrame, wrap
 
 FOREVER_S = 10 * 365 * 86400.0
-"""What a freeze without an end lasts, seconds."""
+"""How long a freeze without an end lasts."""
 
 POISON_ID_OFFSET = 1_000_000
-"""An injected frame's id is so far above the last real one that a client that takes it shows it."""
+"""How far an injected frame's id is above the last real one, so that a client that accepts it is noticed."""
 
 HOLD_S_MAX = 1.0
-"""A frame that waits for its successor, to be swapped with it, waits no longer than this, seconds."""
+"""The longest time that a frame waits for its successor to be swapped with it."""
 
 
 class World(NamedTuple):
-    """What the faults can reach of the exchange."""
+    """The parts of the exchange that faults can reach."""
 
     hub: Hub
     rest: Rest
@@ -33,7 +33,7 @@ class World(NamedTuple):
 
 
 class Args(NamedTuple):
-    """The arguments of a fault, in one shape for all of them. Ids and counts are numbers, times seconds."""
+    """The arguments of any fault. Times are in seconds."""
 
     code: int = 1001
     reason: str = ""
@@ -50,7 +50,7 @@ class Args(NamedTuple):
 
 
 class Active:
-    """A fault that is switched on: whom it strikes (a connection's index, or None for all), how often, how long."""
+    """A fault that is switched on: its target (a connection's index, or None for all), how often and how long."""
 
     def __init__(self, name: str, args: Args, target: int | None, rng: random.Random) -> None:
         self.name = name
@@ -82,7 +82,7 @@ class Active:
 
 
 class Spoiled(Frame):
-    """A frame whose bytes on the wire are made from its text by `make`."""
+    """A frame whose bytes on the wire are what `make` turns its text into."""
 
     __slots__ = ("base", "make")
 
@@ -92,7 +92,7 @@ class Spoiled(Frame):
         self.make = make
 
     def text(self, form: Form) -> bytes:
-        """The text that it was made from."""
+        """The original text."""
         return self.base.text(form)
 
     def wire(self, form: Form) -> bytes:
@@ -104,11 +104,11 @@ FrameFault = Callable[[Active, Frame, World], list[Frame]]
 ConnectionFault = Callable[[Client, Args, World], None]
 
 
-# Frames: what goes to the clients instead of this one frame.
+# Frames: the frames that are sent instead of this one.
 
 
 def skip(active: Active, frame: Frame, world: World) -> list[Frame]:
-    """The frame is never sent; the trade is in the truth and REST has it."""
+    """The frame is never sent; the trade is in the truth, and REST has it."""
     return []
 
 
@@ -118,7 +118,7 @@ def double(active: Active, frame: Frame, world: World) -> list[Frame]:
 
 
 def swap(active: Active, frame: Frame, world: World) -> list[Frame]:
-    """The frame and the next one of its stream change places."""
+    """The frame and the next one of its stream swap places."""
     held = active.held.pop(frame.stream, None)
     if held is not None:
         return [frame, held]
@@ -146,13 +146,13 @@ def delay(active: Active, frame: Frame, world: World) -> list[Frame]:
 
 
 def truncate(active: Active, frame: Frame, world: World) -> list[Frame]:
-    """The frame's JSON ends early, at a seeded place."""
+    """The frame's JSON is cut off at a seeded place."""
     part = active.rng.uniform(0.05, 0.99)
     return [Spoiled(frame, lambda text: wrap(text[: max(1, int(len(text) * part))]))]
 
 
 def fragment(active: Active, frame: Frame, world: World) -> list[Frame]:
-    """The message comes whole, but as a frame and continuations, with a ping between them."""
+    """The message is complete, but is sent as a frame and continuations, with a ping between them."""
     parts = active.rng.randint(2, 5)
     return [Spoiled(frame, lambda text: _fragments(text, parts))]
 
@@ -163,23 +163,23 @@ def _fragments(text: bytes, parts: int) -> bytes:
     wires = [
         wrap(piece, TEXT if n == 0 else CONTINUATION, final=n == len(pieces) - 1) for n, piece in enumerate(pieces)
     ]
-    # Control frames may come between the fragments of a message (RFC 6455, 5.4), and some readers forget it.
+    # Control frames may come between the fragments of a message (RFC 6455, 5.4), which some readers do not handle.
     return wires[0] + wrap(INTERLEAVED, PING) + b"".join(wires[1:])
 
 
 def binary(active: Active, frame: Frame, world: World) -> list[Frame]:
-    """The JSON comes in a binary frame."""
+    """The JSON is sent in a binary frame."""
     return [Spoiled(frame, lambda text: wrap(text, BINARY))]
 
 
 def replace(active: Active, frame: Frame, world: World) -> list[Frame]:
-    """A malformed variant comes instead of the frame (a seeded one, or `variant`)."""
+    """A malformed variant is sent instead of the frame (a seeded one, or `variant`)."""
     vary = malformed.MALFORMED[active.args.variant or active.rng.choice(list(malformed.MALFORMED))]
     return [Spoiled(frame, lambda text: wrap(vary(text)))]
 
 
 def restyle(active: Active, frame: Frame, world: World) -> list[Frame]:
-    """The same trade comes as other JSON: more keys, another order, spaces (a seeded one, or `variant`)."""
+    """The same trade is sent as different JSON: more keys, another order, spaces (a seeded one, or `variant`)."""
     vary = malformed.HARMLESS[active.args.variant or active.rng.choice(list(malformed.HARMLESS))]
     return [Spoiled(frame, lambda text: wrap(vary(text)))]
 
@@ -198,7 +198,7 @@ FRAMES: dict[str, FrameFault] = {
 
 
 def shuffle(active: Active, frames: list[Frame], now_s: float) -> list[Frame]:
-    """Trades of one symbol and one millisecond come in a seeded order."""
+    """Trades of one symbol and one millisecond are sent in a seeded order."""
     groups: dict[tuple[str, int], list[int]] = {}
     for place, frame in enumerate(frames):
         if frame.trade is not None:
@@ -225,22 +225,22 @@ def close(client: Client, args: Args, world: World) -> None:
 
 
 def abrupt(client: Client, args: Args, world: World) -> None:
-    """The socket is closed without a close frame (1006)."""
+    """The socket is closed without a close frame (the client sees 1006)."""
     client.abort()
 
 
 def freeze(client: Client, args: Args, world: World) -> None:
-    """Half-open for `delay` seconds, 0 for ever: the socket stays, nothing comes, not even pings or answers."""
+    """Half-open for `delay` seconds, 0: for ever. The socket stays open, nothing is sent, not even pings or answers."""
     client.frozen_until_s = time.monotonic() + (args.delay or FOREVER_S)
 
 
 def thaw(client: Client, args: Args, world: World) -> None:
-    """A frozen connection goes on; what was traded meanwhile is not sent."""
+    """A frozen connection continues; trades made meanwhile are not sent."""
     client.frozen_until_s = 0.0
 
 
 def shutdown(client: Client, args: Args, world: World) -> None:
-    """The serverShutdown event; `delay` seconds later the connection is closed (0: it is not)."""
+    """The serverShutdown event; the connection is closed `delay` seconds later (0: never)."""
     event = {"e": "serverShutdown", "E": time.time_ns() // 1_000_000}
     client.say({"stream": "!serverShutdown", "data": event} if client.form.combined else event)
     if args.delay:
@@ -248,12 +248,12 @@ def shutdown(client: Client, args: Args, world: World) -> None:
 
 
 def age(client: Client, args: Args, world: World) -> None:
-    """The connection has reached its 24 hours."""
+    """The connection has reached its maximum age, 24 hours."""
     client.opened_s = time.monotonic() - world.hub.rules.max_age_s - 1
 
 
 def inject(client: Client, args: Args, world: World) -> None:
-    """An extra malformed frame (`variant`, default: every one of them)."""
+    """An extra malformed frame (`variant`; default: one of each)."""
     text = poison(client, world).text(client.form)
     for name in [args.variant] if args.variant else malformed.MALFORMED:
         client.write(wrap(malformed.MALFORMED[name](text)), 1)
@@ -266,12 +266,12 @@ def big(client: Client, args: Args, world: World) -> None:
 
 
 def raw(client: Client, args: Args, world: World) -> None:
-    """An extra text frame that holds `reason`, whatever it is."""
+    """An extra text frame with the text of `reason`."""
     client.write(wrap(args.reason.encode()), 1)
 
 
 def poison(client: Client, world: World) -> TradeFrame:
-    """A trade that nobody made, of a symbol that the client listens to, with an id that no real one has."""
+    """A trade that never happened, of a symbol that the client listens to, with an id that no real trade has."""
     ledgers = world.rest.truth.ledgers
     symbol = next((name for name in ledgers if client.wants(f"{name.lower()}@trade")), next(iter(ledgers)))
     ids = ledgers[symbol].ids

@@ -1,6 +1,6 @@
 """The stream half of the stand-in exchange: connections, their keepalive and limits, and the fan-out of frames.
 
-aiohttp does the handshake and reads; what is sent goes into the transport as finished frames, many in one write.
+aiohttp does the handshake and the reading; frames are written to the transport ready-made, many in one write.
 """
 
 import asyncio
@@ -21,19 +21,19 @@ INCOMING_PER_S_MAX = 5
 """Messages that a client may send in any second: pings, unsolicited pongs and commands."""
 
 CONNECTS_WINDOW_S = 300.0
-"""The span in which one address may make a limited number of connection attempts."""
+"""The period in which an address may make a limited number of connection attempts."""
 
 CLOSE_S_MAX = 1.0
-"""How long a client may take to answer a close frame, seconds."""
+"""How long a client may take to answer a close frame."""
 
 HIGH_WATER_BYTES = 1 << 20
-"""At full speed the tape waits while a client has more than this to read."""
+"""At full speed, the tape waits while a client has more than this left to read."""
 
 STALL_S_MAX = 60.0
-"""At full speed, how long a client may read nothing before the tape goes on without waiting for it, seconds."""
+"""At full speed, how long a client may read nothing before the tape stops waiting for it."""
 
 INTERLEAVED = b"between"
-"""Payload of the ping that a fault puts between two fragments; its answers are not held against the client."""
+"""Payload of the ping that a fault puts between two fragments; answers to it do not count against the client."""
 
 _WATCH_S_MAX = 0.25
 _WATCH_S_MIN = 0.005
@@ -53,7 +53,7 @@ class Rules(NamedTuple):
 
 
 Alter = Callable[[list[Frame], int | None], list[Frame]]
-"""Spoils frames on their way to one connection (its index) or to all of them (None)."""
+"""Alters frames on their way to one connection (its index) or to all of them (None)."""
 
 
 class Client:
@@ -74,31 +74,31 @@ class Client:
 
     @property
     def form(self) -> Form:
-        """How it wants its frames now (SET_PROPERTY changes it)."""
+        """The current form of its frames (SET_PROPERTY changes it)."""
         return Form(self.subscriptions.combined, self._micro)
 
     @property
     def frozen(self) -> bool:
-        """Whether it is half-open: the socket stays, nothing is sent, nothing that arrives is looked at."""
+        """Whether it is half-open: the socket stays open, nothing is sent, and whatever arrives is ignored."""
         return time.monotonic() < self.frozen_until_s
 
     def wants(self, stream: str) -> bool:
-        """Whether frames of the stream go to it; a nameless one and the exchange's own (`!…`) go to everybody."""
+        """Whether it gets frames of the stream; nameless ones and the exchange's own (`!…`) go to every client."""
         return stream in self.subscriptions.streams or not stream or stream[0] == "!"
 
     def backlog(self) -> int:
-        """Bytes that wait in this process because the client does not read."""
+        """How many bytes wait in this process because the client has not read them."""
         return self._transport.get_write_buffer_size()
 
     def write(self, data: bytes, frames: int = 0) -> None:
-        """Queues finished frames; a client that is closing or frozen gets nothing."""
+        """Queues ready-made frames; a client that is closing or frozen gets nothing."""
         if self.closing or self.frozen or self._transport.is_closing():
             return
         self.frames_sent += frames
         self._transport.write(data)
 
     def say(self, message: object) -> None:
-        """Sends an object as a text frame of its own."""
+        """Sends an object as JSON in a text frame."""
         self.write(wrap(json.dumps(message, separators=(",", ":"), ensure_ascii=False).encode()))
 
     def close(self, code: int, reason: str = "") -> None:
@@ -120,12 +120,12 @@ class Client:
         reset(self._transport)
 
     def end(self) -> None:
-        """Closes the socket once what was queued is sent."""
+        """Closes the socket after everything queued was sent."""
         self.closing = True
         self._transport.close()
 
     def keep(self, rules: Rules, now_s: float) -> None:
-        """Pings when it is time, and cuts a connection that did not answer or is too old."""
+        """Sends a ping if it is time; closes the connection if a pong is overdue or it is too old."""
         if self.closing or self.frozen:
             return
         if self._pings and now_s - self._pings[0][1] > rules.pong_timeout_s:
@@ -139,7 +139,7 @@ class Client:
             self.write(wrap(payload, PING))
 
     def ponged(self, payload: bytes) -> bool:
-        """Whether the pong echoes one of our pings; that and the ones before it are then answered."""
+        """Whether the pong echoes one of our pings; that ping and all before it then count as answered."""
         if payload == INTERLEAVED:
             return True
         if all(payload != sent for sent, _ in self._pings):
@@ -149,7 +149,7 @@ class Client:
         return True
 
     def too_many(self, now_s: float) -> bool:
-        """Counts one incoming message; True when that makes more than the limit within a second."""
+        """Counts one incoming message. Returns whether there were more than the limit within a second."""
         self._incoming.append(now_s)
         return len(self._incoming) > INCOMING_PER_S_MAX and now_s - self._incoming[0] < 1.0
 
@@ -168,15 +168,15 @@ class Hub:
         self._attempts: deque[float] = deque()
 
     def subscribed(self) -> int:
-        """Connections that listen to at least one stream."""
+        """How many connections listen to at least one stream."""
         return sum(1 for client in self.clients.values() if client.subscriptions.streams)
 
     def publish(self, frames: list[Frame]) -> None:
-        """Sends frames that were just traded to everyone who listens."""
+        """Sends frames of new trades to every client that listens."""
         self.fan_out(frames if self.alter is None else self.alter(frames, None), self.clients.values())
 
     def fan_out(self, frames: list[Frame], clients: Iterable[Client]) -> None:
-        """Sends each client those of the frames that it listens to, in one write."""
+        """Sends each client the frames that it listens to, in one write."""
         wires: dict[Form, list[bytes]] = {}
         streams = {frame.stream for frame in frames}
         for client in list(clients):
@@ -204,12 +204,12 @@ class Hub:
         client.write(b"".join(wires), len(wires))
         self.frames_sent += len(wires)
         if client.backlog() > self.rules.client_buffer_bytes:
-            # It does not read, and memory is bounded: it goes, as a slow consumer does.
+            # It does not read, and memory is bounded: it is disconnected, as the exchange does with slow consumers.
             self.slow_dropped += 1
             client.abort()
 
     async def drained(self) -> None:
-        """Waits until every client that reads at all has caught up to HIGH_WATER_BYTES."""
+        """Waits until every client that reads at all has at most HIGH_WATER_BYTES left to read."""
         await asyncio.sleep(0)
         least: dict[int, tuple[int, float]] = {}
         while True:
@@ -227,7 +227,7 @@ class Hub:
             await asyncio.sleep(0.001)
 
     def too_many_connects(self, now_s: float) -> bool:
-        """Counts a connection attempt; True when the address has made more of them than it may."""
+        """Counts a connection attempt. Returns whether there were too many."""
         while self._attempts and now_s - self._attempts[0] > CONNECTS_WINDOW_S:
             self._attempts.popleft()
         if self.rules.connects_max and len(self._attempts) >= self.rules.connects_max:
@@ -236,7 +236,7 @@ class Hub:
         return False
 
     async def watch(self) -> None:
-        """Keeps every connection alive or cuts it, until it is cancelled."""
+        """Pings and closes connections as the rules say, until cancelled."""
         step_s = min(_WATCH_S_MAX, max(_WATCH_S_MIN, self.rules.ping_interval_s / 10, self.rules.pong_timeout_s / 20))
         while True:
             await asyncio.sleep(step_s)
@@ -245,7 +245,7 @@ class Hub:
                 client.keep(self.rules, now_s)
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
-        """One connection, from its handshake to its end."""
+        """Serves one connection, from its handshake to its end."""
         wanted = _wanted(request)
         if isinstance(wanted, web.Response):
             return wanted
@@ -280,7 +280,7 @@ class Hub:
             if message.type in (WSMsgType.CLOSED, WSMsgType.ERROR):
                 return
             while client.frozen and not transport.is_closing():
-                # Half-open: what the client sends, a close frame too, is never answered.
+                # Half-open: whatever the client sends, even a close frame, is never answered.
                 await asyncio.sleep(_WATCH_S_MAX / 5)
             if message.type in (WSMsgType.CLOSE, WSMsgType.CLOSING):
                 if not client.closing:
@@ -289,7 +289,7 @@ class Hub:
             self._incoming(client, message.type, message.data)
 
     def _incoming(self, client: Client, kind: WSMsgType, data: bytes | str) -> None:
-        # The answer to a ping is not counted, so that a short --ping-interval does not use up the client's allowance.
+        # Answers to pings are not counted, so that a short --ping-interval does not use up the client's allowance.
         if kind is WSMsgType.PONG and client.ponged(bytes(data) if not isinstance(data, str) else data.encode()):
             return
         if client.too_many(time.monotonic()):
@@ -311,7 +311,7 @@ class Hub:
 
 
 def reset(transport: asyncio.Transport) -> None:
-    """Ends a connection with a TCP reset: lingering is switched off, so closing discards and sends RST."""
+    """Ends a connection with a TCP reset: without lingering, closing discards the buffer and sends RST."""
     sock = transport.get_extra_info("socket")
     if sock is not None and not transport.is_closing():
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -322,9 +322,9 @@ _UNITS = {"MILLISECOND": False, "millisecond": False, "MICROSECOND": True, "micr
 
 
 def _wanted(request: web.Request) -> tuple[Form, list[str]] | web.Response:
-    """The form and the streams that the address asks for, or the refusal."""
+    """The form and the streams in the address, or the answer that refuses them."""
     if request.headers.get("Upgrade", "").lower() != "websocket":
-        return web.Response(status=400, text="this address wants a WebSocket handshake")
+        return web.Response(status=400, text="this address needs a WebSocket handshake")
     unit = request.query.get("timeUnit", "MILLISECOND")
     if unit not in _UNITS:
         return web.json_response({"code": -1152, "msg": "Invalid time unit."}, status=400)

@@ -1,4 +1,4 @@
-"""The tape of the stand-in exchange: what one trade is, how it is written, and where trades come from.
+"""The tape of the stand-in exchange: what a trade is, how it is written, and where trades come from.
 
 Pure: no network, no clock, no thread. Money is an integer count of 1e-8 (the exchange's own exponent), time an integer
 count of microseconds since 1970 (UTC), so nothing on the tape was ever a float.
@@ -16,16 +16,16 @@ import msgspec
 E8 = 100_000_000
 """One unit of money on the tape is 1 / E8."""
 
-# A taker order has one fill with the first probability, a sweep of the book with the second, otherwise two or more.
-# The numbers give two trades in three that share their millisecond with another, as measured on a recorded tape.
+# A taker order has one fill with the first probability, sweeps the book with the second, and otherwise has two or more.
+# With these numbers two trades in three share their millisecond with another, as measured on a recorded tape.
 _SINGLE_P = 0.70
 _SWEEP_P = 0.002
 _SWEEP_FILLS = (40, 200)
 _MORE_LAMBDA = 0.4244
 ORDER_FILLS_MEAN = 2.1
-"""Mean number of trades that one taker order makes: what turns a rate of trades into a rate of orders."""
+"""Mean number of trades per taker order, which converts a rate of trades into a rate of orders."""
 
-# One second in ten is a burst; the two weights have a mean of one, so the rate that was asked for holds on average.
+# One second in ten is a burst; the weights have a mean of one, so the average rate is the requested one.
 _BURST_P = 0.1
 _BURST_WEIGHT = 2.8
 _CALM_WEIGHT = 0.8
@@ -34,7 +34,7 @@ TEXT, BINARY, CONTINUATION, CLOSE, PING, PONG = 1, 2, 0, 8, 9, 10
 """The opcodes of RFC 6455."""
 
 _MICRO_FROM = 10**14
-"""A time stamp from here on has microseconds: 13 digits are milliseconds, 16 are microseconds."""
+"""Timestamps from here on are in microseconds: 13 digits are milliseconds, 16 are microseconds."""
 
 
 class ReplayError(Exception):
@@ -42,7 +42,7 @@ class ReplayError(Exception):
 
 
 class Spec(NamedTuple):
-    """What the exchange says of a symbol. Prices, tick and step in 1e-8."""
+    """What the exchange says about a symbol. Price, tick and step are in 1e-8."""
 
     symbol: str
     base: str
@@ -79,14 +79,14 @@ class Trade(NamedTuple):
 
 
 class Form(NamedTuple):
-    """How a connection wants its frames: wrapped with the stream's name or bare, in microseconds or milliseconds."""
+    """The form of a connection's frames: wrapped with the stream's name or bare, in microseconds or milliseconds."""
 
     combined: bool
     micro: bool
 
 
 class Frame:
-    """One message of a stream. `trade` is None for what is on a recorded tape but is no trade."""
+    """One message of a stream. `trade` is None for a recorded message that is not a trade."""
 
     __slots__ = ("stream", "trade")
 
@@ -99,12 +99,12 @@ class Frame:
         raise NotImplementedError
 
     def wire(self, form: Form) -> bytes:
-        """The bytes that go into the socket."""
+        """The bytes that are written to the socket."""
         return wrap(self.text(form))
 
 
 class TradeFrame(Frame):
-    """A trade of the synthetic tape, written as Binance writes it: the keys and their order are the real ones."""
+    """A trade of the synthetic tape, written as Binance writes it, with the real keys in the real order."""
 
     __slots__ = ("event_us",)
 
@@ -126,7 +126,7 @@ class TradeFrame(Frame):
 
 
 class RecordedFrame(Frame):
-    """A recorded message, whose bytes are sent as they were recorded, whatever unit the connection asked for."""
+    """A recorded message, sent exactly as recorded, whatever unit the connection asked for."""
 
     __slots__ = ("bare", "wrapped")
 
@@ -136,12 +136,12 @@ class RecordedFrame(Frame):
         self.bare = bare
 
     def text(self, form: Form) -> bytes:
-        """The recorded bytes, or the part of them that a raw stream carries."""
+        """The recorded bytes, or the part that a raw stream carries."""
         return self.wrapped if form.combined else self.bare
 
 
 class Order(NamedTuple):
-    """One taker order of the synthetic tape: all its fills share one time. `offset_us`: since the tape began."""
+    """One taker order of the synthetic tape: all its fills share one time. `offset_us`: since the start of the tape."""
 
     offset_us: int
     spec: Spec
@@ -150,12 +150,12 @@ class Order(NamedTuple):
     buyer_is_maker: bool
 
     def trades(self, time_us: int) -> list[Trade]:
-        """Its trades, at that time."""
+        """Its trades, with that time."""
         symbol, maker, first = self.spec.symbol, self.buyer_is_maker, self.first_id
         return [Trade(symbol, first + n, price, size, time_us, maker) for n, (price, size) in enumerate(self.fills)]
 
     def frames(self, time_us: int, event_us: int) -> list[Frame]:
-        """Its messages, the trade time and the event time being given."""
+        """Its messages, with that trade time and event time."""
         stream = self.spec.stream
         return [TradeFrame(stream, trade, event_us) for trade in self.trades(time_us)]
 
@@ -165,25 +165,25 @@ class Order(NamedTuple):
 
 
 class Recorded(NamedTuple):
-    """One line of a replay file. `offset_us`: when it arrived, since the first line."""
+    """One line of a replay file. `offset_us`: its arrival, since the first line."""
 
     offset_us: int
     frame: RecordedFrame
 
     def frames(self, time_us: int, event_us: int) -> list[Frame]:
-        """Its one message; its own times hold, so the two arguments are not looked at."""
+        """Its one message, which keeps its own times: the two arguments are ignored."""
         return [self.frame]
 
     def first(self, count: int) -> "Recorded":
-        """Itself: a line is not divisible."""
+        """The line itself, which cannot be divided."""
         return self
 
 
 class Synthetic:
     """A seeded market: a random walk on the tick for each symbol, taker orders as a Poisson process with bursts.
 
-    What is traded (ids, prices, quantities, sides) depends on the seed and the symbols alone; when, also on the rate
-    (trades a second over all symbols).
+    Ids, prices, quantities and sides depend only on the seed and the symbols; times also on the rate (trades per second
+    over all symbols).
     """
 
     def __init__(self, specs: list[Spec], seed: int, rate: float, start_ids: list[int]) -> None:
@@ -197,7 +197,7 @@ class Synthetic:
         self._busiest_p = 1.0 if len(specs) == 1 else max(0.55, 1 / len(specs))
 
     def history(self, count: int, end_us: int) -> list[Trade]:
-        """The `count` trades of each symbol before its first streamed one, older than `end_us`, by symbol and id."""
+        """For each symbol the `count` trades before its first streamed one, older than `end_us`; by symbol and id."""
         trades: list[Trade] = []
         for index in range(len(self.specs)):
             first_streamed = self._next_id[index]
@@ -219,7 +219,7 @@ class Synthetic:
         return [trade for n, order in enumerate(orders) for trade in order.trades(begin_us + span_us * n // count)]
 
     def orders(self) -> Iterator[Order]:
-        """The tape's orders without end, by their time."""
+        """The tape's orders by time, without end."""
         offset_s, second, weight = 0.0, -1, 1.0
         per_s = self._rate / ORDER_FILLS_MEAN
         while True:
@@ -242,7 +242,7 @@ class Synthetic:
         fills = []
         for _ in range(self._size()):
             fills.append((price, self._quantity(spec)))
-            # A sweep walks down (or up) the book; most fills are at the price of the one before.
+            # A sweep walks down (or up) the book; most fills have the price of the one before.
             if random_() < 0.25:
                 price = max(tick, price + worse)
         self._price[index] = price
@@ -266,7 +266,7 @@ class Synthetic:
         return min(high, max(low, price + ticks * spec.tick_e8))
 
     def _quantity(self, spec: Spec) -> int:
-        # About 100 units of the quote currency each, with the long tail that trades have; at least one step.
+        # About 100 units of the quote currency each, with a long tail, as real trades have; at least one step.
         worth_e8 = 100 * E8 * self._content.expovariate(1.0) ** 2
         steps = int(worth_e8 * E8 / spec.price_e8 / spec.step_e8)
         return (1 + steps) * spec.step_e8
@@ -292,14 +292,14 @@ _decode_payload = msgspec.json.Decoder(_Payload).decode
 
 
 def spec_of(symbol: str) -> Spec:
-    """What the exchange says of `symbol`; one that is not known gets a plausible price, tick and step."""
+    """What the exchange says about `symbol`; an unknown one gets a plausible price, tick and step."""
     price, tick, step = _KNOWN.get(symbol, ("100", "0.01", "0.001"))
     quote = next((name for name in _QUOTES if symbol.endswith(name) and symbol != name), symbol[-3:])
     return Spec(symbol, symbol.removesuffix(quote), quote, to_e8(price), to_e8(tick), to_e8(step))
 
 
 def to_e8(text: str) -> int:
-    """The decimal text as a count of 1e-8. ValueError: not a plain decimal, or finer than that."""
+    """The decimal text as a count of 1e-8. Raises ValueError if it is not a plain decimal, or is finer than that."""
     whole, _, fraction = text.partition(".")
     digits = whole + fraction
     if not (digits.isascii() and digits.isdigit()) or len(fraction.rstrip("0")) > 8:
@@ -308,7 +308,7 @@ def to_e8(text: str) -> int:
 
 
 def from_e8(value: int) -> str:
-    """The count of 1e-8 as decimal text with 8 places, as Binance prints it."""
+    """The count of 1e-8 as a decimal text with 8 places, as Binance prints it."""
     return f"{value // E8}.{value % E8:08d}"
 
 
@@ -328,7 +328,7 @@ def rest_row(trade: Trade, micro: bool) -> dict[str, object]:
         "id": trade.trade_id,
         "price": from_e8(trade.price_e8),
         "qty": from_e8(trade.quantity_e8),
-        # The quote quantity has the price's exponent, so what is finer than 1e-8 is cut off.
+        # The quote quantity has 8 decimals like the price: the rest is cut off.
         "quoteQty": from_e8(trade.price_e8 * trade.quantity_e8 // E8),
         "time": trade.time_us if micro else trade.time_us // 1000,
         "isBuyerMaker": trade.buyer_is_maker,
@@ -337,7 +337,7 @@ def rest_row(trade: Trade, micro: bool) -> dict[str, object]:
 
 
 def truth_line(trade: Trade) -> str:
-    """The trade as one line of the truth: JSON, exact decimals, microseconds, with its line end."""
+    """The trade as one line of the truth: JSON, exact decimals, microseconds, with a line feed."""
     symbol, trade_id, price, quantity, time_us, maker = trade
     return (
         f'{{"symbol":"{symbol}","id":{trade_id},"price":"{from_e8(price)}","quantity":"{from_e8(quantity)}",'
@@ -348,8 +348,8 @@ def truth_line(trade: Trade) -> str:
 def replay(path: Path) -> Iterator[Recorded]:
     """The lines of a replay file (`<receive time ns> <frame JSON>`, plain or .gz), read as they are needed.
 
-    Raises ReplayError for a file that cannot be read and for a line that is not of that shape. A frame that is no trade
-    is on the tape too, and is sent; it is only not part of the truth.
+    Raises ReplayError if the file cannot be read or a line does not have that shape. A frame that is not a trade is
+    sent too, but is not part of the truth.
     """
     first_ns: int | None = None
     done = 0
@@ -366,7 +366,7 @@ def replay(path: Path) -> Iterator[Recorded]:
 
 
 def recorded_frame(frame: bytes) -> RecordedFrame:
-    """The recorded bytes as a message of the tape; recorded raw or combined, it can be sent in both forms."""
+    """The recorded bytes as a message of the tape; whether recorded raw or combined, it can be sent in both forms."""
     try:
         wrapper = _decode_wrapper(frame)
     except msgspec.DecodeError:
