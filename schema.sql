@@ -1,6 +1,6 @@
 -- The data model. The program runs this file itself, statement by statement; each statement can be run repeatedly.
 --
--- Conventions: every time is UTC (db.py sets time_zone = '+00:00' on each connection; the mysql CLI shows what is stored),
+-- Conventions: every time is UTC (each connection sets time_zone = '+00:00'; the mysql CLI shows the stored values),
 -- every range is half-open (>= start AND < end), prices and quantities are exact decimals, never floats.
 -- Two clocks: `timestamp` is the exchange's, received_at is this machine's; neither replaces the other.
 -- Symbols are utf8mb4 because some of Binance's are not ASCII, and _bin because names are compared exactly.

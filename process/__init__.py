@@ -1,1 +1,1 @@
-"""What every program needs around its work: its log, its lock, its waits between tries, and its children."""
+"""What every program needs around its work: log, locks, waits between retries, child processes."""

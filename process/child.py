@@ -1,4 +1,4 @@
-"""A child process that ends with this one, however this one ends, and that a Ctrl-C in the terminal does not reach."""
+"""A child process that ends when this one ends, however it ends, and that Ctrl-C in the terminal does not reach."""
 
 import logging
 import os
@@ -11,15 +11,15 @@ from pathlib import Path
 log = logging.getLogger("child")
 
 ROOT = Path(__file__).resolve().parents[1]
-"""The project's folder, from which `python -m tools.x` works."""
+"""The project's folder, where `python -m tools.x` works."""
 LINE_BYTES_MAX = 4_096
 
 
 def start(arguments: Sequence[str]) -> subprocess.Popen[str]:
-    """`python ARGUMENTS`, whose standard input and output are pipes of ours; its errors go where ours go.
+    """`python ARGUMENTS`, with pipes to us as its standard input and output; its errors go where ours go.
 
-    The pipe to its input closes with this process, which a child that calls when_stdin_closes() takes as its end. A
-    session of its own keeps the terminal's Ctrl-C from it, so that it can be ended in order.
+    The pipe to its input closes when this process ends; a child that calls when_stdin_closes() then ends too. In a
+    session of its own the child does not get the terminal's Ctrl-C, so it can be ended in order.
     """
     return subprocess.Popen(
         [sys.executable, *arguments],
@@ -32,27 +32,27 @@ def start(arguments: Sequence[str]) -> subprocess.Popen[str]:
 
 
 def first_line(child: subprocess.Popen[str]) -> str:
-    """The first line that `child` prints, without its line feed; empty when it ends without one."""
+    """The first line that `child` prints, without its line feed; empty if it ends without one."""
     assert child.stdout is not None
     return child.stdout.readline().rstrip("\n")
 
 
 def end(child: subprocess.Popen[str], name: str, seconds: float) -> None:
-    """Asks `child` to end, and kills it when it has not within `seconds`."""
+    """Asks `child` to end, and kills it if it has not ended within `seconds`."""
     child.terminate()
     try:
         child.wait(seconds)
     except subprocess.TimeoutExpired:
-        log.warning("%s did not end within %.0f s and is killed", name, seconds)
+        log.warning("%s did not end within %.0f s; killing it", name, seconds)
         child.kill()
         child.wait()
 
 
 def when_stdin_closes(then: Callable[[], object]) -> None:
-    """Calls `then` in a thread of its own once nobody can write to our standard input any more."""
+    """Calls `then`, in a thread of its own, once nobody can write to our standard input any more."""
 
     def wait() -> None:
-        # Not through sys.stdin, whose lock a thread that waits would hold when the interpreter ends.
+        # Not through sys.stdin: the waiting thread would hold its lock when the interpreter exits.
         while os.read(0, LINE_BYTES_MAX):
             pass
         then()

@@ -1,4 +1,4 @@
-"""How every command reads its arguments and ends: one line about a mistake, an exit code, no traceback."""
+"""How every command reads its arguments and ends: one line for a mistake, an exit code, no traceback."""
 
 import argparse
 import io
@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 from process import log
 
 MISTAKE = 2
-"""The exit code when something must be fixed by the operator; the line on stderr says what."""
+"""The exit code if the operator must fix something; the line on stderr says what."""
 INTERRUPTED = 128 + signal.SIGINT
 PORT_MAX = 65_535
 
@@ -45,7 +45,7 @@ def run(parser: argparse.ArgumentParser, body: Callable[[], int], mistakes: tupl
         sys.stdout.flush()
         return code
     except BrokenPipeError:
-        # The reader, such as `head`, has seen enough; what is left in the buffer must not fail again at exit.
+        # The reader, such as `head`, has ended; the rest of the buffer must not fail again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except mistakes as error:
@@ -59,21 +59,21 @@ def run(parser: argparse.ArgumentParser, body: Callable[[], int], mistakes: tupl
 
 
 def fail(parser: argparse.ArgumentParser, why: object) -> int:
-    """Exit code 2, after one line on stderr, which comes after all that was logged."""
+    """Exit code 2, after printing one line on stderr, below everything that was logged."""
     log.write_out()
     print(f"{_name(parser.prog)}: {one_line(str(why))}", file=sys.stderr)
     return MISTAKE
 
 
 def stop_on_signals(stop_asked: threading.Event) -> None:
-    """Ctrl-C and SIGTERM set `stop_asked`; a second one ends the process at once."""
+    """Makes Ctrl-C and SIGTERM set `stop_asked`; a second one ends the process at once."""
 
     def on_signal(number: int, _frame: FrameType | None) -> None:
         if stop_asked.is_set():
             os._exit(128 + number)
         stop_asked.set()
 
-    # Only the main thread may set a handler; elsewhere the caller stops it.
+    # Only the main thread may set a handler; in another thread the caller must stop it.
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, on_signal)
@@ -85,18 +85,18 @@ def one_line(text: str) -> str:
 
 
 def _name(prog: str) -> str:
-    """What the lines of a command begin with: query_examples.py, tools.api."""
+    """The name at the start of a command's lines: query_examples.py, tools.api."""
     return prog.removeprefix("python -m ")
 
 
 def _show_any_character() -> None:
-    """Some symbols are not ASCII, and not every terminal or pipe can show them."""
+    """Escapes characters that the terminal or pipe cannot show; some symbols are not ASCII."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
-# ---- Types of arguments. What argparse prints is their message, which names the value and what can be given.
+# ---- Types of arguments. argparse prints their messages, which name the value and what can be given.
 
 
 def duration_s(text: str) -> float:

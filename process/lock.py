@@ -1,6 +1,6 @@
-"""A lock between processes of one machine: a flock, which the kernel drops with the process that holds it.
+"""A lock between processes on one machine: a flock, which the kernel releases when the process that holds it ends.
 
-It belongs to the open file, so a child that inherits the descriptor holds it too, and closing the last one gives it up.
+It belongs to the open file, so a child that inherits the descriptor holds it too; closing the last one releases it.
 """
 
 import contextlib
@@ -20,22 +20,22 @@ POLL_S = 0.02
 
 
 def open_lock(path: Path) -> int:
-    """A descriptor of the lock file `path`, which is created if it is missing; it is not locked yet."""
+    """A descriptor of the lock file `path`, which is created if missing; it is not locked yet."""
     return os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
 
 
 def try_shared(descriptor: int) -> bool:
-    """Whether the lock could be had together with other holders, at once."""
+    """Whether the lock could be taken at once, shared with other holders."""
     return _try(descriptor, fcntl.LOCK_SH)
 
 
 def try_alone(descriptor: int) -> bool:
-    """Whether the lock could be had alone, at once; a shared lock on `descriptor` is given up in either case."""
+    """Whether the lock could be taken at once, exclusively; a shared lock on `descriptor` is released either way."""
     return _try(descriptor, fcntl.LOCK_EX)
 
 
 def wait_alone(descriptor: int, s_max: float) -> bool:
-    """Whether the lock could be had alone within `s_max` seconds."""
+    """Whether the lock could be taken exclusively within `s_max` seconds."""
     deadline = time.monotonic() + s_max
     while not try_alone(descriptor):
         if time.monotonic() > deadline:
@@ -46,7 +46,7 @@ def wait_alone(descriptor: int, s_max: float) -> bool:
 
 @contextlib.contextmanager
 def alone(path: Path, s_max: float) -> Iterator[bool]:
-    """Hold the lock file `path` alone during the block; False if it could not be had within `s_max` seconds."""
+    """Holds the lock file `path` exclusively during the block; yields whether it got it within `s_max` seconds."""
     descriptor = open_lock(path)
     try:
         yield wait_alone(descriptor, s_max)
@@ -55,7 +55,7 @@ def alone(path: Path, s_max: float) -> Iterator[bool]:
 
 
 def is_held_alone(path: Path) -> bool:
-    """Whether some process holds the lock file `path` alone."""
+    """Whether some process holds the lock file `path` exclusively."""
     try:
         descriptor = os.open(path, os.O_RDWR)
     except FileNotFoundError:
@@ -67,7 +67,7 @@ def is_held_alone(path: Path) -> bool:
 
 
 def find_holders(path: Path) -> list[int]:
-    """The pids of the processes that share the lock file `path`; empty where the system does not tell, as macOS."""
+    """The pids of the processes that share the lock file `path`; empty if the system does not tell, as on macOS."""
     try:
         inode = path.stat().st_ino
         locks = Path("/proc/locks").read_text()

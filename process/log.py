@@ -1,4 +1,4 @@
-"""The log on stderr: coloured on a terminal, plain in a pipe, written by a thread of its own."""
+"""The log on stderr: coloured on a terminal, plain in a pipe; a thread of its own writes it."""
 
 import atexit
 import contextlib
@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import TextIO
 
 RECORDS_MAX = 10_000
-"""Log records that wait for a terminal that takes none."""
+"""Log records that may wait while the terminal accepts none."""
 
 _COLOURS = {logging.WARNING: "\x1b[33m", logging.ERROR: "\x1b[31m", logging.CRITICAL: "\x1b[31;1m"}
 _DIM, _RESET = "\x1b[2m", "\x1b[0m"
@@ -19,7 +19,7 @@ _listeners: list[logging.handlers.QueueListener] = []
 
 
 class _Formatter(logging.Formatter):
-    """UTC time, level if it is not ordinary, message; a traceback only for a defect."""
+    """UTC time, level unless it is INFO, message; a traceback only for a defect."""
 
     def __init__(self, colour: bool) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class _Formatter(logging.Formatter):
 
 
 class _NeverWaiting(logging.handlers.QueueHandler):
-    """Hands a record to the thread that writes; a record for which there is no room is lost, not waited for."""
+    """Hands a record to the writing thread; without room for it, the record is dropped instead of waiting."""
 
     def enqueue(self, record: logging.LogRecord) -> None:
         with contextlib.suppress(queue.Full):
@@ -48,8 +48,7 @@ class _NeverWaiting(logging.handlers.QueueHandler):
 def set_up(level: str, stream: TextIO | None = None) -> logging.handlers.QueueListener:
     """Sends the log to `stream` (default: stderr), through a thread of its own, which is returned.
 
-    A terminal that was stopped (Ctrl-S) or a full pipe would otherwise stop whoever has something to say, and so the
-    capture.
+    Otherwise a stopped terminal (Ctrl-S) or a full pipe would block every thread that logs, and so the capture.
     """
     stream = stream or sys.stderr
     handler = logging.StreamHandler(stream)
@@ -62,13 +61,14 @@ def set_up(level: str, stream: TextIO | None = None) -> logging.handlers.QueueLi
     listener.start()
     _listeners[:] = [listener]
     atexit.register(write_out, listener)
-    # The library says at ERROR what this program says itself, and better.
+    # The library logs at ERROR what this program already reports in better words.
     logging.getLogger("websocket").setLevel(logging.CRITICAL + 1)
     return listener
 
 
 def write_out(listener: logging.handlers.QueueListener | None = None) -> None:
-    """Writes what waits and ends the thread, so that what is printed next comes last; a second call does nothing.
+    """Writes the waiting records and ends the thread, so that what is printed next comes last. A second call does
+    nothing.
 
     `listener`: that of the last set_up() if None.
     """

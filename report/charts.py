@@ -1,6 +1,6 @@
-"""Charts of ranges of time: the price with its lowest and highest trade, trades per second, lag, and gaps shaded.
+"""Charts of time ranges: the price with its lowest and highest trade, trades per second, lag, and shaded gaps.
 
-What is drawn comes from db_charts.py, in so few points that any range is drawn in about a second. Only here do prices
+The data come from storage/series.py, in few enough points to draw any range in about a second. Only here do prices
 become floats: a pixel has no eighth decimal. The texts in a chart have all digits.
 """
 
@@ -24,13 +24,13 @@ from storage.ranges import MinMax
 from storage.series import Series
 
 CHARTS_MAX = 8
-"""In one picture, below each other."""
+"""Charts in one picture, one below the other."""
 GAPS_MAX = 1_000
-"""Open gaps that are shaded; of more the picture only gives the number."""
+"""Open gaps that are shaded; if there are more, the picture only gives their number."""
 GAP_SHARE_MIN = 1 / 400
-"""Of the width, so that a gap of a millisecond can be seen in a day."""
+"""The least part of the width that a gap takes, so that a gap of a millisecond is visible in a chart of a day."""
 DOTS_STEPS_MAX = 120
-"""Up to so many steps each has a dot, so that a few lonely trades can be seen."""
+"""Up to this many steps, each has a dot, so that a few isolated trades are visible."""
 RATE_BARS_MIN = 20
 WIDTH_INCHES, HEIGHT_INCHES, DPI = 11.0, 6.4, 130
 
@@ -43,13 +43,13 @@ _STYLE: Any = {
     "axes.spines.right": False,
     "axes.grid": True,
     "grid.alpha": 0.25,
-    # A dollar in a name is no formula.
+    # A dollar sign in a name does not start a formula.
     "text.parse_math": False,
 }
 
 
 class Chart(NamedTuple):
-    """What is drawn of a symbol in [start, end): the extremes, the series, and the open gaps that reach into it."""
+    """The data of a symbol's chart of [start, end): lowest and highest price, the series, and the open gaps in it."""
 
     found: MinMax
     series: Series
@@ -57,7 +57,7 @@ class Chart(NamedTuple):
 
 
 def fetch(connection: db.Connection, symbol: str, start: datetime, end: datetime) -> Chart | None:
-    """The chart of a range; None when nothing traded. The time before the first trade that is stored is left out."""
+    """The chart of a range; None if nothing traded. The time before the first stored trade is left out."""
     found = db.min_max(connection, symbol, start, end)
     if found is None:
         return None
@@ -69,9 +69,9 @@ def fetch(connection: db.Connection, symbol: str, start: datetime, end: datetime
 
 
 def fetch_all(connection: db.Connection, spans: Mapping[int, tuple[str, datetime, datetime]]) -> dict[int, Chart]:
-    """The charts of the ranges in which something traded, by the same numbers.
+    """The charts of the ranges in which something traded, under the same numbers.
 
-    Of those that are the same picture, as the last minute, hour and day of a young database are, only the first.
+    If several would be the same picture, as the last minute, hour and day of a new database are, only the first.
     """
     found: dict[tuple[str, datetime, datetime], tuple[int, Chart]] = {}
     for number, span in spans.items():
@@ -81,9 +81,9 @@ def fetch_all(connection: db.Connection, spans: Mapping[int, tuple[str, datetime
 
 
 def png(charts: Sequence[Chart]) -> bytes:
-    """A picture of the charts below each other."""
+    """A picture of the charts, one below the other."""
     with rc_context(_STYLE), warnings.catch_warnings():
-        # Not every character of a symbol is in the font that comes with the library; it draws a box then, and says so.
+        # The library's font lacks some characters of symbols; it then draws a box and warns about it.
         warnings.filterwarnings("ignore", "Glyph")
         figure = Figure(figsize=(WIDTH_INCHES, HEIGHT_INCHES * len(charts)), dpi=DPI, layout="constrained")
         FigureCanvasAgg(figure)
@@ -95,7 +95,7 @@ def png(charts: Sequence[Chart]) -> bytes:
 
 
 def describe(chart: Chart) -> str:
-    """What the picture shows, in a sentence, for those who cannot see it."""
+    """What the picture shows, in a sentence, for readers who cannot see it."""
     found, missing = chart.found, sum(gap.missing for gap in chart.gaps)
     gaps = f"{len(chart.gaps):,} open gaps, {missing:,} ids missing" if chart.gaps else "no open gap"
     return (
@@ -141,7 +141,7 @@ def _draw_price(axes: Axes, chart: Chart) -> None:
     axes.set_ylabel(f"price {split_symbol(found.symbol)[1]}".rstrip())
     axes.ticklabel_format(axis="y", style="plain", useOffset=False)
     axes.margins(y=0.08)
-    # Above the drawing, where it hides nothing.
+    # Above the plot, where it hides nothing.
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, fontsize=8, borderaxespad=0.2)
 
 
@@ -158,9 +158,9 @@ def _draw_rate(axes: Axes, series: Series) -> None:
 
 
 def rates_per_s(series: Series) -> tuple[list[datetime], list[float]]:
-    """The edges of bars, and the trades per second of each, those without a trade too.
+    """The edges of bars, and the trades per second in each, including bars without trades.
 
-    A bar is at least a second long where that leaves enough of them: the rate of 10 ms is mostly 0 or 100.
+    A bar is at least a second long if that leaves enough bars: the rate in 10 ms would mostly be 0 or 100.
     """
     length = series.end - series.start
     width = series.width
@@ -183,13 +183,13 @@ def _draw_lag(axes: Axes, series: Series) -> None:
     least, mean, most = zip(*((lag.least, lag.mean, lag.most) for lag in series.lags), strict=True)
     axes.fill_between(x, least, most, color=_LAG, alpha=0.25, linewidth=0)
     dots = "." if len(x) <= DOTS_STEPS_MAX else ""
-    label = f"mean of the first {db_charts.SAMPLE_TRADES:,} trades of each stretch" if series.sampled else "mean"
-    axes.plot(x, mean, color=_LAG, linewidth=1, marker=dots, markersize=3, label=f"{label}, least to most")
+    label = f"mean of the first {db_charts.SAMPLE_TRADES:,} trades of each part" if series.sampled else "mean"
+    axes.plot(x, mean, color=_LAG, linewidth=1, marker=dots, markersize=3, label=f"{label}; band: least to most")
     axes.legend(loc="upper left", frameon=False, fontsize=7)
 
 
 def _shade(axes: Axes, chart: Chart) -> None:
-    """The open gaps, from neighbour to neighbour, each at least as wide as can be seen."""
+    """Shades the open gaps, each from neighbour to neighbour and wide enough to be visible."""
     start, end = _x(chart.series.start), _x(chart.series.end)
     least = (end - start) * GAP_SHARE_MIN
     spans = []

@@ -1,4 +1,4 @@
-"""The answers of query_examples.py as one HTML file that needs nothing else: no script, no font, no other file."""
+"""The answers of query_examples.py as one self-contained HTML file: no script, no font, no other file."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -32,7 +32,8 @@ class Picture(NamedTuple):
 def as_html(
     read: tuple[config.Settings, bool], answers: Sequence[Answer], pictures: Mapping[int, Picture], now: datetime
 ) -> str:
-    """The whole document. `read`: what was, and whether in place of another; `pictures` by the number of the answer."""
+    """The whole document. `read`: the settings of the database, and whether it stands in for another; `pictures`: by
+    the number of the answer."""
     symbols = list(dict.fromkeys(answer.symbol for answer in answers))
     links = "".join(f'<a href="#{escape(symbol)}">{escape(symbol)}</a>' for symbol in symbols)
     title = f"Trades of {', '.join(symbols)}"
@@ -46,7 +47,7 @@ def as_html(
         parts += [
             _section(answer, pictures.get(number)) for number, answer in enumerate(answers) if answer.symbol == symbol
         ]
-    parts.append(f"</main>\n<footer>Made at {utc(now)} UTC by this machine's clock.</footer>\n</body>\n</html>\n")
+    parts.append(f"</main>\n<footer>Created at {utc(now)} UTC by this machine's clock.</footer>\n</body>\n</html>\n")
     return "\n".join(parts)
 
 

@@ -1,4 +1,4 @@
-"""The command line of query_examples.py, and how times and durations are written; other programs use the same."""
+"""The command line of query_examples.py, and how times and durations are written; other commands use the same."""
 
 import argparse
 import re
@@ -10,7 +10,7 @@ from report.text import iso
 
 LAST_DAYS_MAX = 36_500
 TIME_MIN = datetime(1970, 1, 1, tzinfo=UTC)
-"""Long before the first trade of the exchange, and well inside what DATETIME can hold."""
+"""Long before the exchange's first trade, and well within what DATETIME can hold."""
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
@@ -19,15 +19,15 @@ def parse_options(argv: list[str] | None, description: str | None) -> tuple[Pars
     """The parser, and the command line's `command`, `symbol`, `json`, `demo`, `plot`, `html`, and either `time` or
     `start`, `end` and `last`.
 
-    Exits with 2 after one line for what is wrong.
+    Exits with 2 after one line if something is wrong.
     """
     common = Parser(add_help=False, argument_default=argparse.SUPPRESS, allow_abbrev=False)
-    common.add_argument("--symbol", action="append", help="only this one; repeat it, or separate with commas")
+    common.add_argument("--symbol", action="append", help="only this symbol; repeat it, or use commas")
     common.add_argument("--json", action="store_true", help="one JSON document instead of text; prices are strings")
-    common.add_argument("--demo", action="store_true", help="read the demo's database even if there is a real one")
+    common.add_argument("--demo", action="store_true", help="read the demo's database, even if there is a real one")
     drawn = Parser(add_help=False, argument_default=argparse.SUPPRESS, allow_abbrev=False)
-    drawn.add_argument("--plot", metavar="FILE.png", type=parse_png, help="draw the ranges too")
-    drawn.add_argument("--html", metavar="FILE", type=Path, help="write it all, with charts, into one HTML file")
+    drawn.add_argument("--plot", metavar="FILE.png", type=parse_png, help="also draw the ranges as charts")
+    drawn.add_argument("--html", metavar="FILE", type=Path, help="write everything, with charts, to one HTML file")
     parser = Parser(
         prog="query_examples.py",
         description=description,
@@ -36,16 +36,16 @@ def parse_options(argv: list[str] | None, description: str | None) -> tuple[Pars
         allow_abbrev=False,
     )
     commands = parser.add_subparsers(dest="command", metavar="{report,latest,at,range}", title="commands")
-    commands.add_parser("report", parents=[common, drawn], allow_abbrev=False, help="all of it; so does no command")
+    commands.add_parser("report", parents=[common, drawn], allow_abbrev=False, help="all answers (the default)")
     commands.add_parser("latest", parents=[common], allow_abbrev=False, help="the latest price")
     at = commands.add_parser("at", parents=[common], allow_abbrev=False, help="the price at a second")
-    at.add_argument("time", metavar="TIME", type=parse_time, help="such as 2025-11-20T10:15:09, in UTC")
+    at.add_argument("time", metavar="TIME", type=parse_time, help="UTC, such as 2025-11-20T10:15:09")
     span = commands.add_parser(
-        "range", parents=[common, drawn], allow_abbrev=False, help="the lowest and the highest price in a range of time"
+        "range", parents=[common, drawn], allow_abbrev=False, help="the lowest and highest price in a time range"
     )
-    span.add_argument("start", metavar="START", type=parse_time, nargs="?", help="the first millisecond of the range")
-    span.add_argument("end", metavar="END", type=parse_time, nargs="?", help="the first millisecond after the range")
-    span.add_argument("--last", metavar="DURATION", type=parse_duration, help="until the newest trade: 30s, 5m, 2h, 1d")
+    span.add_argument("start", metavar="START", type=parse_time, nargs="?", help="start of the range (inclusive)")
+    span.add_argument("end", metavar="END", type=parse_time, nargs="?", help="end of the range (exclusive)")
+    span.add_argument("--last", metavar="DURATION", type=parse_duration, help="up to the newest trade: 30s, 5m, 2h, 1d")
     options = parser.parse_args(argv, argparse.Namespace(symbol=[], json=False, demo=False, plot=None, html=None))
     if options.command in ("latest", "at") and (options.plot or options.html):
         parser.error(f"{options.command} has nothing to draw; --plot and --html go with range or report")
@@ -64,14 +64,14 @@ def _require_range(parser: Parser, options: argparse.Namespace) -> None:
 
 
 def parse_png(text: str) -> Path:
-    """The path of a picture. Raises ArgumentTypeError for another ending, which would be a lie."""
+    """The path of a picture. Raises ArgumentTypeError for any other ending, which would be misleading."""
     if not text.lower().endswith(".png"):
-        raise argparse.ArgumentTypeError(f"{text!r} does not end in .png, which is what is written")
+        raise argparse.ArgumentTypeError(f"{text!r} does not end in .png, the only format")
     return Path(text)
 
 
 def parse_time(text: str) -> datetime:
-    """The UTC time of an ISO 8601 text; without an offset it is UTC already. Raises ArgumentTypeError."""
+    """The UTC time of an ISO 8601 text; without an offset it is taken as UTC. Raises ArgumentTypeError."""
     try:
         time = datetime.fromisoformat(text)
         time = time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)

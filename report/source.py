@@ -1,4 +1,4 @@
-"""What a report reads: the real database, or the demo's while that is the only one with trades."""
+"""The database that a report reads: the real one, or the demo's while only that has trades."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -9,11 +9,11 @@ from db import Connection
 
 
 class Mistake(Exception):
-    """A question that cannot be answered as it was put; one line that says what to do."""
+    """A question that cannot be answered as asked; one line that says what to do."""
 
 
 class Source(NamedTuple):
-    """What is read: the database of `settings`, the symbols with trades in it, and whether it stands in for another."""
+    """The database to read: that of `settings`, the symbols with trades in it, and whether it stands in for another."""
 
     connection: Connection
     settings: config.Settings
@@ -22,7 +22,7 @@ class Source(NamedTuple):
 
 
 def open_source(settings: config.Settings, demo: bool) -> Source:
-    """The real database, or the demo's if `demo` or if only that has trades. Raises Mistake and those of connect()."""
+    """The real database, or the demo's if `demo` or if only that has trades. Raises Mistake and what connect() raises."""
     if settings.private and not (settings.data_dir / "mysql" / "data").exists():
         raise Mistake(f"nothing was captured in {settings.data_dir} yet: run `python ws_client.py`, or `make demo`")
     wanted, *others = [config.demo_of(settings)] if demo else [settings, config.demo_of(settings)]
@@ -32,7 +32,7 @@ def open_source(settings: config.Settings, demo: bool) -> Source:
             connection = db.connect(candidate, read_only=True)
             symbols = db.symbols(connection)
         except db.FatalError as error:
-            # The demo's database may well be missing; what is wrong with the one that was meant is what counts.
+            # The demo's database is often missing; the error to report is that of the wanted one.
             failure = failure or (error if candidate is wanted else None)
             continue
         if symbols:
@@ -45,7 +45,7 @@ def open_source(settings: config.Settings, demo: bool) -> Source:
 
 
 def wanted_symbols(source: Source, asked: Sequence[str]) -> Sequence[str]:
-    """The symbols to report on, all if none is `asked` for. Raises Mistake for one without a trade, ConfigError."""
+    """The symbols to report on: those `asked` for, or all. Raises Mistake for one without trades, ConfigError."""
     wanted = config.parse_symbols("--symbol", ",".join(asked)) if asked else source.symbols
     for symbol in wanted:
         if symbol not in source.symbols:

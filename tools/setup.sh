@@ -1,11 +1,11 @@
 #!/bin/sh
-# What the Makefile sets up, each only if it is missing. Each step says what it does and how long it usually takes; what
-# pip and apt print goes to .cache/setup.log, and its end is shown if they fail.
+# What the Makefile sets up, each only if missing. Each step says what it does and how long it usually takes; the output
+# of pip and apt goes to .cache/setup.log, and its end is shown if they fail.
 #   tools/setup.sh venv [PYTHON]    the virtual environment .venv, with Python 3.11 or later
 #   tools/setup.sh packages FILE    the packages of requirements.txt and FILE
-#   tools/setup.sh browser          Chromium, for the tests of the dashboard, which are skipped if it cannot be had
-#   tools/setup.sh server           a database server's program, unless MYSQL_HOST or MYSQL_UNIX_SOCKET names a server
-#   tools/setup.sh postgres         PostgreSQL's programs, for the tests of the mirror; one line if they cannot be had
+#   tools/setup.sh browser          Chromium, for the tests of the dashboard, which are skipped if it cannot be installed
+#   tools/setup.sh server           a database server, unless MYSQL_HOST or MYSQL_UNIX_SOCKET names one
+#   tools/setup.sh postgres         PostgreSQL, for the tests of the mirror, which are skipped if it cannot be installed
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -17,13 +17,13 @@ die() {
 LOG=.cache/setup.log
 LOG_LINES_SHOWN=5
 
-# Runs a command with its output in the log; if it fails, shows the end of that.
+# Runs a command with its output in the log; if it fails, shows the end of the log.
 quietly() {
     mkdir -p .cache
     echo "\$ $*" >>"$LOG"
     "$@" >>"$LOG" 2>&1 && return
     tail -n "$LOG_LINES_SHOWN" "$LOG" >&2
-    echo "(all of it is in $LOG)" >&2
+    echo "(the rest is in $LOG)" >&2
     return 1
 }
 
@@ -31,15 +31,15 @@ may_install() {
     command -v apt-get >/dev/null && { [ "$(id -u)" = 0 ] || command -v sudo >/dev/null; }
 }
 
-# apt_install WORDS PACKAGE...: installs Debian or Ubuntu packages, as root or with sudo; the lists first, since a fresh
-# machine may have none.
+# apt_install WORDS PACKAGE...: installs Debian or Ubuntu packages, as root or with sudo; it updates the package lists
+# first, since a fresh machine may have none.
 apt_install() {
     may_install || return 1
     words=$1
     shift
     [ "$(id -u)" = 0 ] && sudo= || sudo=sudo
     echo "Installing $words" >&2
-    quietly $sudo apt-get -qq update || echo "apt-get update failed; continuing with the lists that are there" >&2
+    quietly $sudo apt-get -qq update || echo "apt-get update failed; continuing with the existing package lists" >&2
     quietly $sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq -y -o Dpkg::Use-Pty=0 --no-install-recommends install "$@"
 }
 
@@ -51,12 +51,12 @@ make_venv() {
     for python in "$1" python3 python3.14 python3.13 python3.12 python3.11 none; do
         ! new_enough "$python" || break
     done
-    [ "$python" != none ] || die "Python 3.11 or later is needed, and $1 is not: install one, or say make PYTHON=/path/to/python3"
-    # Debian keeps a part of the module venv in a package of its own.
+    [ "$python" != none ] || die "Python 3.11 or later is needed, and $1 is older or missing: install one, or run make PYTHON=/path/to/python3"
+    # Debian has part of the module venv in a separate package.
     if ! "$python" -c 'import ensurepip' 2>/dev/null; then
         version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
         apt_install "Python's venv module with apt (about 10 s) ..." "python$version-venv" ||
-            die "$python cannot make a virtual environment: install its venv package (Debian, Ubuntu: apt-get install python$version-venv)"
+            die "$python cannot create a virtual environment: install its venv package (Debian, Ubuntu: apt-get install python$version-venv)"
     fi
     echo "Creating the virtual environment .venv (about 10 s) ..." >&2
     quietly "$python" -m venv --clear .venv || die "$python could not create .venv"
@@ -88,7 +88,7 @@ get_server() {
     if other_server_is_named || has_server; then
         return
     fi
-    words="MariaDB's server, a program without a service, with apt (about 10 s, 8 MB to download) ..."
+    words="MariaDB's server, without a system service, with apt (about 10 s, 8 MB to download) ..."
     apt_install "$words" mariadb-server-core mariadb-client-core ||
         apt_install "$words" mariadb-server-core-10.6 mariadb-client-core-10.6 ||
         { command -v brew >/dev/null && brew install mariadb; } ||
@@ -105,7 +105,7 @@ has_postgres() {
     return 1
 }
 
-# Debian's package makes a database cluster and starts it as a service, which nobody has asked for here.
+# Debian's package creates a database cluster and starts it as a service, which nobody asked for here.
 without_cluster() {
     folder=/etc/postgresql-common/createcluster.d
     setting=$folder/tests-need-none.conf
