@@ -22,7 +22,7 @@ class Source(NamedTuple):
 
 
 def open_source(settings: config.Settings, demo: bool) -> Source:
-    """The real database, or the demo's if `demo` or if only that has trades. Raises Mistake and what connect() raises."""
+    """The real database, or the demo's if `demo` or if only that has trades. Raises Mistake and connect()'s errors."""
     if settings.private and not (settings.data_dir / "mysql" / "data").exists():
         raise Mistake(f"nothing was captured in {settings.data_dir} yet: run `python ws_client.py`, or `make demo`")
     wanted, *others = [config.demo_of(settings)] if demo else [settings, config.demo_of(settings)]

@@ -1,1 +1,1 @@
-"""What the soak test, the benchmark and the tests stand on: servers, children, and the verdict on what was stored."""
+"""Shared by the soak test, the benchmark and the tests: servers, child processes, the verdict on the stored trades."""

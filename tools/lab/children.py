@@ -1,4 +1,4 @@
-"""A capture under test: the stand-in exchange and the capture as child processes, to be disturbed and ended."""
+"""A capture under test: the stand-in exchange and the capture as child processes that can be disturbed and ended."""
 
 import json
 import os
@@ -19,9 +19,9 @@ from process.child import ROOT
 CALL_S_MAX = 30.0
 START_S_MAX = 60.0
 STOP_S_MAX = 180.0
-"""The capture may take so long after SIGTERM: it drains what waits for the database."""
+"""How long the capture may take after SIGTERM: it first stores the trades that wait for the database."""
 REFUSED_S_MAX = 20.0
-"""The exchange may refuse all connections for a while, being asked to."""
+"""How long the exchange may refuse all connections, which is one of its faults."""
 POLL_S = 0.02
 LOG_CHARS_MAX = 3_000
 FATES = 4
@@ -29,20 +29,20 @@ FATES = 4
 
 
 class RigError(Exception):
-    """Something under test did not do what it must; the message says what and shows the end of its log."""
+    """Something under test did not do what it must; the message says what, and shows the end of its log."""
 
 
 def wait_for(what: str, condition: Callable[[], object], seconds: float) -> None:
-    """Returns when `condition` is true. Raises RigError, which names `what`, after `seconds`."""
+    """Returns when `condition` is true. After `seconds` raises RigError, which names `what`."""
     until = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > until:
-            raise RigError(f"{what}: not within {seconds:.0f} s")
+            raise RigError(f"not within {seconds:.0f} s: {what}")
         time.sleep(POLL_S)
 
 
 class Process:
-    """A child whose two outputs go to files; `arguments` are Python's."""
+    """A child process whose output and errors go to files; `arguments` are those of `python`."""
 
     def __init__(self, arguments: Sequence[str], environ: Mapping[str, str], log: Path) -> None:
         self.out, self.log = log.with_suffix(".out"), log
@@ -54,7 +54,7 @@ class Process:
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
-                # A Ctrl-C in the terminal is for whoever runs this, who ends the children in order.
+                # Ctrl-C in the terminal goes only to this process, which then ends the children in order.
                 start_new_session=True,
             )
 
@@ -65,31 +65,31 @@ class Process:
 
     @property
     def exit_code(self) -> int | None:
-        """None while it runs; negative when a signal ended it."""
+        """The exit code: None while it runs, negative if a signal ended it."""
         return self._process.poll()
 
     def send(self, number: signal.Signals) -> None:
-        """Sends a signal; nothing happens if it has ended."""
+        """Sends a signal; does nothing if the process has ended."""
         self._process.send_signal(number)
 
     def kill(self) -> None:
-        """Ends it with SIGKILL, even a suspended one, and waits."""
+        """Ends it with SIGKILL, even if it is suspended, and waits."""
         self._process.kill()
         self._process.wait(STOP_S_MAX)
 
     def wait(self, seconds: float = STOP_S_MAX) -> int:
-        """Its exit code. Raises RigError when it still runs after `seconds`."""
+        """Its exit code. Raises RigError if it still runs after `seconds`."""
         try:
             return self._process.wait(seconds)
         except subprocess.TimeoutExpired:
             raise RigError(f"process {self.pid} has not ended within {seconds:.0f} s\n{self.last_words()}") from None
 
     def last_words(self) -> str:
-        """The end of what it has printed."""
+        """The end of its log."""
         return self.log.read_text(errors="replace")[-LOG_CHARS_MAX:]
 
     def peak_rss_mb(self) -> float:
-        """The most memory that it ever had resident, in MB; 0 when it has ended or the system does not tell."""
+        """Its peak resident memory in MB; 0 if it has ended or the system does not tell."""
         try:
             status = Path(f"/proc/{self.pid}/status").read_text()
         except OSError:
@@ -116,15 +116,15 @@ class Exchange(Process):
 
     @property
     def environ(self) -> dict[str, str]:
-        """The variables that send a capture here."""
+        """The variables that make a capture use this exchange."""
         return {"BINANCE_WS_URL": self.ws, "BINANCE_REST_URL": self.http}
 
     def fault(self, name: str, **fields: object) -> None:
-        """Switches a fault on (GET /_faults lists them)."""
+        """Switches on a fault (GET /_faults lists them)."""
         self.faults([{"fault": name, **fields}])
 
     def faults(self, wishes: Sequence[Mapping[str, object]]) -> None:
-        """Switches several faults on, in one call: after the first the exchange may refuse connections."""
+        """Switches on several faults in one call: after the first, the exchange may refuse connections."""
         self._call("/_faults", "POST", json.dumps(wishes).encode())
 
     def clear(self) -> None:
@@ -132,7 +132,7 @@ class Exchange(Process):
         self._call("/_faults", "DELETE")
 
     def state(self) -> Any:
-        """What has happened so far."""
+        """The answer to GET /_state: what has happened so far."""
         return self._call("/_state")
 
     def struck(self, name: str) -> int:
@@ -140,7 +140,7 @@ class Exchange(Process):
         return int(self.state()["faults"]["struck"].get(name, 0))
 
     def newest(self) -> dict[str, int]:
-        """Per symbol the id of the last trade that was emitted."""
+        """The id of the last emitted trade of each symbol."""
         return {summary["symbol"]: summary["last_id"] or 0 for summary in self._call("/_truth")}
 
     def _first_line(self) -> str:
@@ -159,16 +159,16 @@ class Exchange(Process):
             except urllib.error.HTTPError as error:
                 raise RigError(f"{method} {path} {body!r}: {error.read()!r}") from None
             except urllib.error.URLError as error:
-                # That may be the fault that was asked for before.
+                # A fault may be refusing connections.
                 if time.monotonic() > until:
                     raise RigError(f"the stand-in exchange is not reached: {error}\n{self.last_words()}") from None
             time.sleep(POLL_S)
 
 
 class Capture:
-    """`python ws_client.py`, started, killed and started again with the same settings. `starts` counts the starts.
+    """`python ws_client.py`, which can be killed and restarted with the same settings. `starts` counts the starts.
 
-    Use it in a `with` block, at whose end nothing of it is left running.
+    Use it in a `with` block, which leaves nothing running.
     """
 
     def __init__(self, environ: Mapping[str, str], folder: Path, arguments: Sequence[str] = ("ws_client.py",)) -> None:
@@ -191,12 +191,12 @@ class Capture:
 
     @property
     def process(self) -> Process:
-        """The process of the last start."""
+        """The most recently started process."""
         assert self._process is not None
         return self._process
 
     def start(self) -> None:
-        """Starts it; the one before must have ended."""
+        """Starts it; the previous process must have ended."""
         self.starts += 1
         log = self._folder / f"capture-{self.starts}.log"
         self._process = Process(self._arguments, self._environ, log)
@@ -207,21 +207,21 @@ class Capture:
         return self.process.exit_code is None
 
     def kill(self) -> None:
-        """Ends it at once, as a crash does."""
+        """Ends it at once, like a crash."""
         self.process.kill()
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> str:
-        """Asks it to end; its summary. Raises RigError when it ends badly."""
+        """Asks it to end. Returns its summary. Raises RigError if it fails."""
         self.running()
         self.process.send(number)
         code = self.process.wait()
         if code != 0:
-            raise RigError(f"the capture has ended with exit code {code}\n{self.process.last_words()}")
+            raise RigError(f"the capture ended with exit code {code}\n{self.process.last_words()}")
         return self.process.out.read_text()
 
 
 def broken_identities(folder: Path) -> list[str]:
-    """The summaries below `folder` in which a trade that was parsed has no fate, or two of them."""
+    """The summaries in `folder` whose numbers do not add up: some parsed trade has no fate, or two."""
     found = []
     for path in sorted(folder.glob("capture-*.out")):
         text = path.read_text()

@@ -1,7 +1,6 @@
-"""Private database servers for measuring and testing: started, killed, suspended and started again at will.
+"""Private database servers for measuring and testing, which can be started, killed, suspended and restarted at will.
 
-They listen on a Unix socket and on a TCP port of 127.0.0.1, and their data are worth nothing: a machine that loses its
-power may spoil them.
+They listen on a Unix socket and on a TCP port of 127.0.0.1. Their data are disposable: a loss of power may damage them.
 """
 
 import os
@@ -31,20 +30,20 @@ LOG_CHARS_MAX = 4000
 PORT_TRIES_MAX = 10
 TAKEN_S = 0.2
 _TAKEN = "Bind on TCP/IP port"
-"""What both families write before they end because their port is taken."""
+"""What both families log if they cannot start because their port is taken."""
 
-# root may come over TCP too; without names to resolve, 127.0.0.1 is not localhost.
+# root may connect by TCP too; without name resolution, 127.0.0.1 is not localhost.
 _ACCOUNTS = """\
 CREATE USER IF NOT EXISTS 'root'@'127.0.0.1';
 GRANT ALL PRIVILEGES ON *.* TO 'root'@'127.0.0.1' WITH GRANT OPTION;
 """
 
-# The tests may be killed too: then the pipe to this process closes, and it removes what they cannot.
+# If the tests themselves are killed, the pipe to this process closes, and it cleans up instead of them.
 _GUARD = """read -r _; kill -9 "$1"; rm -rf "$2" """
 
 
 class Server:
-    """One database server. `environ` is what a script needs to find it, without MYSQL_DATABASE."""
+    """One database server. `environ` is what a script needs to find it, except for MYSQL_DATABASE."""
 
     family: str
     socket_path: Path | None
@@ -55,7 +54,7 @@ class Server:
 
     @property
     def environ(self) -> dict[str, str]:
-        """The MYSQL_* variables, for a subprocess; by TCP, which is how a server elsewhere is reached."""
+        """The MYSQL_* variables for a subprocess; by TCP, as for a server on another machine."""
         return {
             "MYSQL_HOST": self.host,
             "MYSQL_PORT": str(self.port),
@@ -65,7 +64,7 @@ class Server:
         }
 
     def settings(self, database: str, data_dir: Path) -> config.Settings:
-        """The settings for `database` on this server: by the Unix socket, which is the faster way, where it has one."""
+        """The settings for `database` on this server: by the Unix socket if it has one, since that is faster."""
         environ = self.environ | {"MYSQL_DATABASE": database, "DATA_DIR": str(data_dir)}
         if self.socket_path:
             environ |= {"MYSQL_HOST": "", "MYSQL_UNIX_SOCKET": str(self.socket_path)}
@@ -99,7 +98,7 @@ class PrivateServer(Server):
             "--bind-address=127.0.0.1",
             f"--init-file={folder / 'accounts.sql'}",
             "--innodb-buffer-pool-size=64M",
-            # A killed process loses nothing that the kernel has: only a machine that loses its power would.
+            # A killed process loses nothing that it has given to the kernel: only a loss of power would.
             "--innodb-flush-log-at-trx-commit=2",
             "--innodb-doublewrite=0",
             *(["--innodb-log-file-size=32M"] if self.family == "mariadb" else ["--innodb-redo-log-capacity=32M"]),
@@ -112,10 +111,10 @@ class PrivateServer(Server):
         return self._process.pid
 
     def start(self) -> None:
-        """Start it, on the same socket and port as before, and wait until it answers. Raises ServerError.
+        """Starts it on the same socket and port as before, and waits until it answers. Raises ServerError.
 
-        A port that was free when it was chosen may be taken by now: then the first start chooses another, so read
-        `environ` after it. Later ones wait for the port, which their clients know.
+        A port that was free when it was chosen may have been taken since. The first start then chooses another port, so
+        read `environ` after it; later starts wait for the port, which their clients already know.
         """
         for left in reversed(range(PORT_TRIES_MAX)):
             try:
@@ -147,27 +146,27 @@ class PrivateServer(Server):
             time.sleep(POLL_S)
 
     def kill(self) -> None:
-        """End it with SIGKILL, as a crash does; nothing happens if it does not run."""
+        """Ends it with SIGKILL, like a crash; does nothing if it is not running."""
         if self._process and self._process.poll() is None:
             self._end(signal.SIGKILL)
 
     def stop(self) -> None:
-        """Shut it down cleanly; nothing happens if it does not run."""
+        """Shuts it down cleanly; does nothing if it is not running."""
         if self._process and self._process.poll() is None:
             self._end(signal.SIGTERM)
 
     def suspend(self) -> None:
-        """Let it hang: it keeps its connections and answers nothing."""
+        """Makes it hang: it keeps its connections but answers nothing."""
         os.kill(self.pid, signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let it go on after suspend()."""
+        """Lets it continue after suspend()."""
         os.kill(self.pid, signal.SIGCONT)
 
     def _end(self, signal_number: int) -> None:
         assert self._process is not None
         self._process.send_signal(signal_number)
-        # One that is suspended takes no other signal than SIGKILL before it is resumed.
+        # A suspended process handles no signal except SIGKILL until it is resumed.
         self._process.send_signal(signal.SIGCONT)
         self._process.wait(STOP_S_MAX)
         if self._guard:
@@ -177,7 +176,7 @@ class PrivateServer(Server):
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 on which nothing listens now."""
+    """A TCP port of 127.0.0.1 that is free at the moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -185,7 +184,7 @@ def free_port() -> int:
 
 
 def copy_sparse(source: Path, target: Path) -> None:
-    """Copy a server's data folder; most of it is holes or zeros, which GNU cp does not write."""
+    """Copies a server's data folder; most of it is holes or zeros, which GNU cp does not write."""
     if subprocess.run(["cp", "-a", "--sparse=always", source, target], capture_output=True).returncode != 0:
         shutil.copytree(source, target, dirs_exist_ok=True)
 

@@ -1,6 +1,6 @@
-"""The tables compared with what the stand-in exchange has traded: trade by trade, id by id, bar by bar.
+"""The tables compared with the trades of the stand-in exchange: trade by trade, id by id, candle by candle.
 
-It is the judge of the capture, so it shares nothing with it: it reads the tables with SQL of its own, and makes the
+Because this judges the capture, it shares no code with it: it reads the tables with its own SQL, and computes the
 candles of the stored trades in its own way.
 """
 
@@ -16,7 +16,7 @@ from model.times import EPOCH
 
 CALL_S_MAX = 30.0
 PAGE_TRADES = 100_000
-"""What the exchange gives of its truth at once."""
+"""Trades in one answer of the exchange's truth."""
 RESOLUTIONS = (60, 3_600, 86_400)
 
 _TRADES = "SELECT trade_id, timestamp, price, quantity, buyer_is_maker FROM {}.trades WHERE symbol = %s"
@@ -27,12 +27,11 @@ _CANDLES = (
 )
 
 Row = tuple[datetime, Decimal, Decimal, bool]
-"""What one trade is, beside its id: time (UTC, whole milliseconds), price, quantity, whether the buyer is the maker."""
+"""A trade without its id: time (UTC, whole milliseconds), price, quantity, whether the buyer is the maker."""
 
 
 class Comparison(NamedTuple):
-    """One symbol from its first stored trade to its last. Everything but `emitted` and `stored` is a list of ids, but
-    for `wrong_candles`; `emitted` and `stored` are counts."""
+    """One symbol, from its first stored trade to its last: counts, lists of ids, and descriptions of wrong candles."""
 
     symbol: str
     emitted: int
@@ -46,13 +45,13 @@ class Comparison(NamedTuple):
 
     @property
     def consistent(self) -> bool:
-        """Whether what is stored is right, and exactly what is missing is listed in the open gaps."""
+        """Whether everything stored is right, and the open gaps list exactly the missing ids."""
         spoiled = self.extra or self.altered or self.doubled or self.wrong_candles
         return self.stored > 0 and not spoiled and self.missing == self.open_gaps
 
     @property
     def exact(self) -> bool:
-        """Whether the tables are what was traded: nothing is missing either."""
+        """Whether the tables equal what was traded: consistent, and nothing is missing."""
         return self.consistent and not self.missing
 
     def __str__(self) -> str:
@@ -67,7 +66,7 @@ def _short(found: list[Any]) -> str:
 
 
 def fetch_truth(http: str, symbol: str, first: int = 0) -> Iterator[tuple[int, Row]]:
-    """What the exchange at `http` has emitted of `symbol` from id `first` on, in the order of the ids."""
+    """The trades of `symbol` that the exchange at `http` has emitted from id `first` on, ordered by id."""
     while True:
         address = f"{http}/_truth/trades?symbol={symbol}&from_id={first}&limit={PAGE_TRADES}"
         with urllib.request.urlopen(address, timeout=CALL_S_MAX) as answer:
@@ -88,8 +87,8 @@ def _row(trade: dict[str, Any]) -> Row:
 def compare(connection: Any, database: str, symbol: str, truth: Iterable[tuple[int, Row]]) -> Comparison:
     """`symbol` of `database` against `truth`, between the first and the last stored trade.
 
-    `connection` is one of the driver, outside a transaction. The tables may be written to meanwhile: they are read as
-    they are at one moment; `truth` must reach as far, so it must be fetched lazily (fetch_truth is).
+    `connection` is one of the driver, outside a transaction. The tables may be written to meanwhile, since one snapshot
+    is read; `truth` must reach at least as far, so fetch it lazily (as fetch_truth does).
     """
     connection.start_transaction(consistent_snapshot=True, isolation_level="REPEATABLE READ")
     rows = _read(connection, _TRADES.format(database), symbol)
@@ -129,7 +128,7 @@ def _stored(row: Any) -> Row:
 
 
 def candles_of(trades: dict[int, Row]) -> dict[tuple[int, datetime], tuple[Any, ...]]:
-    """The bars that `trades` make, by resolution (seconds) and begin: open, high, low, close, first and last id."""
+    """The candles of `trades` by resolution (seconds) and start: open, high, low, close, first and last id."""
     bars: dict[tuple[int, datetime], list[Any]] = {}
     for trade_id, (when, price, _, _) in sorted(trades.items()):
         for resolution in RESOLUTIONS:

@@ -1,1 +1,1 @@
-"""The soak test: a capture through hours of faults, and what it lost."""
+"""The soak test: a capture under hours of faults, and a check that it lost nothing."""

@@ -1,7 +1,7 @@
 """Captures from the stand-in exchange while everything around the capture fails, then compares every trade.
 
-A seeded schedule of faults of the streams, of REST, of the database and of the process itself (schedule.py) strikes;
-then all faults end, and the tables must become what was traded. Exit code: 0 exact, 1 not, 2 it could not be tried.
+A seeded schedule of faults (schedule.py) hits the streams, REST, the database and the capture itself; then all faults
+end, and the tables must become exactly what was traded. Exit code: 0 if they do, 1 if not, 2 if it could not run.
 """
 
 if __name__ == "__main__":
@@ -37,10 +37,10 @@ from tools.soak.schedule import Strike, schedule
 SYMBOLS = ("BTCUSDT", "ETHUSDT")
 DATABASE = "soak"
 SETTLE_S_MAX = 180.0
-"""Until everything is stored once the faults are over: several of the longest back-offs."""
+"""How long it may take until everything is stored after the faults: several of the longest back-offs."""
 BACKFILL_S_MAX = 300.0
 RSS_MB_MAX = 150.0
-"""The capture's bound, whatever happens around it."""
+"""The capture's memory bound, whatever happens around it."""
 SECONDS_MAX = 86_400
 LOCK_S_MAX = 2
 TICK_S = 0.05
@@ -48,7 +48,7 @@ LOOK_S = 0.5
 
 
 class Options(NamedTuple):
-    """What is asked for. `rest_off`: the exchange's REST side refuses all calls until the end."""
+    """The options of a run. `rest_off`: the exchange's REST side refuses all calls until the end."""
 
     seconds: float
     seed: int
@@ -58,7 +58,7 @@ class Options(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What came of it: per symbol the comparison, with `rest_off` one more before the gaps were filled by hand."""
+    """The result: a comparison per symbol, and with `rest_off` also those from before backfill.py filled the gaps."""
 
     compared: list[Comparison]
     before: list[Comparison]
@@ -75,7 +75,7 @@ class Result(NamedTuple):
 
 
 class Soak:
-    """One run: the parts, the faults at their time, and the judgement."""
+    """One run: the processes, the faults at their times, and the verdict."""
 
     def __init__(self, options: Options, server: PrivateServer, folder: Path, stack: ExitStack) -> None:
         self._options = options
@@ -84,7 +84,7 @@ class Soak:
         self._done: Counter[str] = Counter()
         self._lock: Any = None
         self._down = False
-        # Should this process be killed, the children end by themselves some time later.
+        # If this process is killed, the children end by themselves some time later.
         longest = f"{options.seconds + SETTLE_S_MAX + BACKFILL_S_MAX:.0f}"
         flags = ["--rate", str(options.rate), "--seed", str(options.seed), "--connect-limit", "0"]
         flags += ["--ping-interval", "2", "--pong-timeout", "8", "--duration", longest, "--after-end", "exit"]
@@ -100,7 +100,7 @@ class Soak:
         self._capture = stack.enter_context(Capture(capture_environ, folder, command))
 
     def run(self) -> Result:
-        """Strikes, settles and judges. Raises RigError when a part under test gives up."""
+        """Runs the faults, waits until everything is stored, and compares. Raises RigError if a process gives up."""
         wait_for("the first trades are stored", self._has_begun, SETTLE_S_MAX)
         without = frozenset({"rest"}) if self._options.rest_off else frozenset[str]()
         self._strike_all(schedule(self._options.seed, self._options.seconds, without))
@@ -131,7 +131,7 @@ class Soak:
     def _check(self) -> None:
         if not self._capture.running() and not self._down:
             code = self._capture.process.exit_code
-            raise RigError(f"the capture ended by itself (exit code {code})\n{self._capture.process.last_words()}")
+            raise RigError(f"the capture ended on its own (exit code {code})\n{self._capture.process.last_words()}")
 
     def _begin(self, strike: Strike) -> None:
         if strike.wishes:
@@ -166,7 +166,7 @@ class Soak:
         with self._server.connect() as connection, connection.cursor() as cursor:
             cursor.execute("SELECT id FROM information_schema.processlist WHERE db = %s", (DATABASE,))
             for (number,) in cursor.fetchall():
-                # It may have ended meanwhile.
+                # The connection may have ended meanwhile.
                 with suppress(mysql.connector.Error):
                     cursor.execute(f"KILL {number:d}")
 
@@ -194,7 +194,7 @@ class Soak:
 
     def _start_capture(self) -> None:
         code = self._capture.process.wait()
-        # Before it says its first word it does not yet know what to do about SIGTERM, and has nothing to lose either.
+        # Before its first line of log it does not handle SIGTERM yet, and has nothing to lose.
         too_early = code == -signal.SIGTERM and not self._capture.process.last_words()
         if code not in (0, -signal.SIGKILL) and not too_early:
             raise RigError(f"the capture stopped with exit code {code}\n{self._capture.process.last_words()}")
@@ -208,7 +208,7 @@ class Soak:
         return all(self._newest_stored().values())
 
     def _settle(self) -> list[str]:
-        """Waits until all that was emitted so far is stored; what is to be complained of, if it is not."""
+        """Waits until everything emitted so far is stored. Returns the complaints if it is not."""
         self._exchange.clear()
         newest = self._exchange.newest()
 
@@ -221,9 +221,9 @@ class Soak:
             )
 
         try:
-            wait_for("all is stored once the faults are over", settled, SETTLE_S_MAX)
+            wait_for("everything is stored after the faults", settled, SETTLE_S_MAX)
         except RigError as error:
-            # The comparison tells more, but it cannot see what was never stored after the last stored trade.
+            # The comparison tells more, but it does not look beyond the last stored trade.
             return [f"{error}; at the end the capture said:\n{self._capture.process.last_words()}"]
         return []
 
@@ -250,7 +250,7 @@ class Soak:
         finally:
             process.kill()
         if code != 0:
-            raise RigError(f"backfill.py has ended with exit code {code}\n{process.last_words()}")
+            raise RigError(f"backfill.py ended with exit code {code}\n{process.last_words()}")
 
     def _compared(self) -> list[Comparison]:
         with self._server.connect() as connection:
@@ -260,7 +260,7 @@ class Soak:
 
 
 def report(options: Options, result: Result) -> str:
-    """The result for a reader."""
+    """The result as text."""
     struck = ", ".join(f"{name} {count}" for name, count in sorted(result.struck.items()))
     lines = [f"faults: {struck}", f"the capture was started {result.starts} times"]
     lines.append(f"its peak memory was {result.peak_rss_mb:.0f} MB")
@@ -275,7 +275,7 @@ def report(options: Options, result: Result) -> str:
 
 
 def soak(options: Options, folder: Path) -> Result:
-    """Runs in `folder`, which keeps the logs. Raises RigError, mysql_server.ServerError."""
+    """Runs the soak in `folder`, where the logs go. Raises RigError, mysql_server.ServerError."""
     binary = find_server(options.family)
     if isinstance(binary, str):
         raise mysql_server.ServerError(binary)
@@ -290,7 +290,7 @@ def soak(options: Options, folder: Path) -> Result:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the soak; see the module's text for the exit code."""
+    """Runs the soak; the module's docstring explains the exit code."""
     parser = _parser()
     given = parser.parse_args(argv)
     seed = given.seed if given.seed is not None else random.randrange(1_000_000)
@@ -301,7 +301,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _soak(parser: Parser, options: Options) -> int:
     print(f"soak of {options.seconds:g} s, seed {options.seed}, {options.family}", flush=True)
-    # The user's settings are not meant for this: an empty value counts as not set and overrides `.env`.
+    # Ignore the user's settings: an empty value counts as not set, and overrides `.env`.
     os.environ.update({name: "" for name in os.environ if re.match("MYSQL_|BINANCE_", name)})
     folder = Path(tempfile.mkdtemp(prefix="soak-"))
     try:
@@ -321,10 +321,10 @@ def _parser() -> Parser:
     parser = Parser(prog="python -m tools.soak", description=(__doc__ or "").splitlines()[0])
     add = parser.add_argument
     add("--seconds", type=number(0, SECONDS_MAX, above=True), default=60.0, help="how long faults strike (default 60)")
-    add("--seed", type=whole(0), help="of the trades and the faults (default: a new one, which is printed)")
+    add("--seed", type=whole(0), help="seed of the trades and the faults (default: random, and printed)")
     add("--family", choices=("mariadb", "mysql"), default="mariadb", help="(default %(default)s)")
-    add("--rate", type=number(0, above=True), default=400.0, help="trades a second (default %(default)g)")
-    add("--rest-off", action="store_true", help="REST refuses all calls, until backfill.py at the end")
+    add("--rate", type=number(0, above=True), default=400.0, help="trades per second (default %(default)g)")
+    add("--rest-off", action="store_true", help="REST refuses all calls until the end, when backfill.py fills the gaps")
     return parser
 
 

@@ -1,6 +1,6 @@
-"""The faults of the soak, and when they strike: a seeded schedule of four tracks that run side by side.
+"""The faults of the soak, and when they strike: a seeded schedule of four tracks that run in parallel.
 
-A track deals its kinds in a seeded order, all of them before any comes again, one after the other with calm between.
+A track goes through all its kinds in a seeded order before any repeats, one at a time, with calm in between.
 """
 
 import random
@@ -8,18 +8,18 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 CALM_S = {"stream": (0.5, 3.0), "rest": (1.0, 4.0), "database": (3.0, 9.0), "process": (6.0, 14.0)}
-"""The least and the most seconds between the end of one fault of a track and the begin of the next."""
+"""The least and the most seconds between the end of one fault of a track and the start of the next."""
 
 
 SERIES = {"capture killed": 8}
-"""Kinds that strike several times in a row: ten minutes make a hundred deaths, some of them during the start."""
+"""Kinds that strike several times in a row: in ten minutes about a hundred kills, some of them during the start."""
 SERIES_CALM_S = (0.2, 1.5)
 
 
 class Strike(NamedTuple):
-    """A fault of the schedule: `kind` on `track`, `at_s` seconds after the begin, for `seconds` (0: at once over).
+    """A fault in the schedule: `kind` on `track`, `at_s` seconds after the start, for `seconds` (0: over at once).
 
-    `wishes` are what the exchange is asked for (its POST /_faults); faults of the database and the process have none.
+    `wishes` go to the exchange (its POST /_faults); faults of the database and of the process have none.
     """
 
     at_s: float
@@ -33,12 +33,12 @@ Make = Callable[[random.Random], tuple[float, tuple[dict[str, Any], ...]]]
 
 
 def _wish(fault: str, seconds: float = 0.0, **fields: Any) -> Make:
-    """A fault of the exchange as it stands; the track rests for `seconds`."""
+    """A fixed fault of the exchange; the track then rests for `seconds`."""
     return lambda rng: (seconds, ({"fault": fault, **fields},))
 
 
 def _frames(fault: str, **fields: Any) -> Make:
-    """A fault of frames, which strikes some of them, for all connections or for one, for a few seconds."""
+    """A fault that strikes some frames, on all connections or on one, for a few seconds."""
 
     def make(rng: random.Random) -> tuple[float, tuple[dict[str, Any], ...]]:
         seconds = round(rng.uniform(0.5, 3.0), 1)
@@ -50,7 +50,7 @@ def _frames(fault: str, **fields: Any) -> Make:
 
 
 def _connections(fault: str, **fields: Any) -> Make:
-    """A fault of connections, for one or for both."""
+    """A fault that strikes one connection or both."""
 
     def make(rng: random.Random) -> tuple[float, tuple[dict[str, Any], ...]]:
         return 0.0, ({"fault": fault, "target": rng.choice(["all", -1, -2]), **fields},)
@@ -59,7 +59,7 @@ def _connections(fault: str, **fields: Any) -> Make:
 
 
 def _handshake(fault: str, seconds: float, **fields: Any) -> Make:
-    """A fault of the next handshakes; a connection is cut so that there is one."""
+    """A fault of the next handshake; a connection is cut to cause one."""
 
     def make(rng: random.Random) -> tuple[float, tuple[dict[str, Any], ...]]:
         cut = {"fault": "reset", "target": rng.choice(["all", -1])}
@@ -69,7 +69,7 @@ def _handshake(fault: str, seconds: float, **fields: Any) -> Make:
 
 
 def _rest(fault: str, count: int = 2, **fields: Any) -> Make:
-    """A fault of the next REST calls; some trades are withheld from all connections, so that there are calls."""
+    """A fault of the next REST calls; some trades are withheld from all connections to cause calls."""
 
     def make(rng: random.Random) -> tuple[float, tuple[dict[str, Any], ...]]:
         withheld = {"fault": "skip", "count": rng.choice([1, 5, 40])}
@@ -87,7 +87,7 @@ def _freeze(rng: random.Random) -> tuple[float, tuple[dict[str, Any], ...]]:
 
 
 def _during(low: float, high: float) -> Make:
-    """A fault that the soak itself makes, and that lasts."""
+    """A fault that the soak itself causes, for between `low` and `high` seconds."""
     return lambda rng: (round(rng.uniform(low, high), 1), ())
 
 
@@ -131,7 +131,7 @@ TRACKS = {"stream": STREAM, "rest": REST, "database": DATABASE, "process": PROCE
 
 
 def schedule(seed: int, seconds: float, without: frozenset[str] = frozenset()) -> list[Strike]:
-    """The strikes of a soak in order of their time; the same seed gives the same. `without`: tracks left out."""
+    """The strikes of a soak, ordered by time; the same seed gives the same ones. `without`: tracks to leave out."""
     strikes = [
         strike
         for track in TRACKS
