@@ -516,7 +516,7 @@ def test_a_price_that_does_not_fit_is_named(
     (error,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("tools.mirror: ")]
     when = trade(2).timestamp.isoformat(" ", "milliseconds")
     assert error == (
-        f"tools.mirror: BTCUSDT trade 2 of {when}: its price 10000000000.00000001 does not fit prices.price"
+        f"tools.mirror: BTCUSDT trade 2 at {when}: its price 10000000000.00000001 does not fit prices.price"
         " NUMERIC(18,8);"
         " ALTER TABLE prices ALTER price TYPE NUMERIC(20,8) makes room"
     )

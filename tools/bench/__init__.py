@@ -1,1 +1,1 @@
-"""The benchmark: what the capture, the questions and other recorders can do on this machine."""
+"""The benchmark: how fast the capture, the queries, the export and the API are on this machine."""

@@ -1,8 +1,8 @@
-"""Measures the capture and the queries against their floors, the plain design and the bounds that they must reach.
+"""Measures capture, queries, export and API against a floor, a plain design, and the bounds that they must meet.
 
 Each part runs on a private server with the settings that users get, over real sockets, with the feed in a process of
-its own; docs/performance.md says how. Exit code: 0 when everything was measured (whatever came out), 1 when a part
-failed, 2 when nothing could be tried.
+its own; docs/performance.md explains how. Exit code: 0 if everything was measured (whatever the result), 1 if a part
+failed, 2 if nothing could run.
 """
 
 if __name__ == "__main__":
@@ -55,11 +55,11 @@ SCHEMA = ROOT / "schema.sql"
 KEPT = ROOT / ".cache" / "bench"
 """Where --keep keeps a server's data with the table of the part `queries`: 2 GB."""
 DISK = Path("/var/tmp")
-"""Rather than /tmp, which is in memory on many systems: a database there has no disk to wait for."""
+"""Not /tmp, which is in memory on many systems, where a database has no disk to wait for."""
 
 
 def measure(bench: Bench, names: Sequence[str]) -> tuple[list[Figure], dict[str, float], dict[str, str]]:
-    """The figures of these parts, the seconds that each has taken, and what was wrong with those that failed."""
+    """The figures of these parts, the seconds that each took, and the errors of those that failed."""
     figures: list[Figure] = []
     seconds: dict[str, float] = {}
     failed: dict[str, str] = {}
@@ -75,7 +75,7 @@ def measure(bench: Bench, names: Sequence[str]) -> tuple[list[Figure], dict[str,
 
 @contextmanager
 def started(family: str, folder: Path, quick: bool, keep: bool) -> Iterator[Bench]:
-    """A server in `folder`, stopped afterwards. `keep`: with the data that were kept, and its data are kept.
+    """A server in `folder`, stopped afterwards. `keep`: use the data kept earlier, and keep them again.
 
     Raises ServerError.
     """
@@ -102,12 +102,12 @@ def started(family: str, folder: Path, quick: bool, keep: bool) -> Iterator[Benc
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Measures, prints the table and writes the JSON; see the module's text for the exit code."""
+    """Measures, prints the table and writes the JSON; the module's docstring explains the exit code."""
     parser = _parser()
     arguments = parser.parse_args(argv)
     for name in arguments.parts:
         if name not in PARTS:
-            parser.error(f"{name!r} is not a part; there are {', '.join(PARTS)}")
+            parser.error(f"{name!r} is not a part; the parts are {', '.join(PARTS)}")
     return command.run(parser, lambda: _main(arguments), (mysql_server.ServerError, OSError))
 
 
@@ -137,9 +137,9 @@ def _report(document: dict[str, Any], figures: list[Figure], path: Path | None) 
     print(headline(document))
     print(table(figures))
     missed = sum(figure.verdict == "MISSED" for figure in figures)
-    print(f"{missed} of {sum(figure.bound is not None for figure in figures)} bounds are missed")
+    print(f"{missed} of {sum(figure.bound is not None for figure in figures)} bounds missed")
     if document["quick"]:
-        print("these sizes are too small for the figures to mean anything (--quick)")
+        print("with --quick the sizes are too small for the figures to mean anything")
     for name, words in document["failed"].items():
         print(f"tools.bench: {name} failed: {words}", file=sys.stderr)
     if path:
@@ -149,7 +149,7 @@ def _report(document: dict[str, Any], figures: list[Figure], path: Path | None) 
 
 
 def headline(document: dict[str, Any]) -> str:
-    """What was measured on what."""
+    """Two lines: the server and packages measured, and the machine."""
     around = document["machine"]
     extension = "C extension" if around["c_extension"] else "NO C extension"
     packages = ", ".join(f"{name} {version}" for name, version in around["packages"].items())
@@ -171,10 +171,10 @@ def _parser() -> Parser:
     parser = Parser(prog="python -m tools.bench", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)} (default: all)")
     parser.add_argument("--family", choices=("mariadb", "mysql"), default="mariadb", help="(default %(default)s)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures and the machine there as well")
-    parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that it works")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures and the machine to FILE")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, only to check that it works")
     parser.add_argument(
-        "--keep", action="store_true", help="keep the 20 million rows of `queries` in .cache/bench for the next time"
+        "--keep", action="store_true", help="keep the 20 million rows of `queries` in .cache/bench for the next run"
     )
     return parser
 

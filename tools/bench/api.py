@@ -1,9 +1,9 @@
-"""The API beside a capture of 1,000 trades a second: how fast it answers, and what the capture feels of it.
+"""The API beside a capture of 1,000 trades per second: how fast it answers, and how much it slows the capture.
 
-The same seconds twice: first the capture alone, then with 50 clients that ask for the latest price twice a second
-each and 20 open dashboards. An answer's time counts from when it was due. What the capture feels is the time from the
-send of a trade to another connection's SELECT, as in the part `latency`, but looked at every 2 ms, so as to leave the
-machine to those that are measured.
+The same load twice: first the capture alone, then with 50 clients that each ask for the latest price twice per second,
+and 20 open dashboards. The time of an answer counts from when the request was due. The effect on the capture is the
+time from sending a trade to another connection's SELECT, as in the part `latency`, but checked only every 2 ms, to
+leave the machine to what is measured.
 """
 
 import re
@@ -25,7 +25,7 @@ START_S_MAX = 30.0
 
 
 class Sizes(NamedTuple):
-    """Seconds of the warm-up and of a run, and the runs that count."""
+    """The seconds of the warm-up and of a run, and the number of runs that count."""
 
     warm_up_s: float
     run_s: float
@@ -36,7 +36,7 @@ FULL, QUICK = Sizes(3.0, 8.0, 3), Sizes(0.3, 1.0, 1)
 
 
 def run(bench: Bench) -> list[Figure]:
-    """The API's times, and the capture's with and without it."""
+    """The API's times, and the capture's times with and without it."""
     sizes = QUICK if bench.quick else FULL
     with stage(bench, "bench_api", connections=2) as on:
         watcher = Watcher(bench.server, on.name, SYMBOLS[0])
@@ -74,7 +74,7 @@ def _figures(alone: list[list[float]], loaded: list[list[float]], answers: list[
 
 @contextmanager
 def _clients(on: Stage) -> Iterator[Child]:
-    """The clients of an API that reads the capture's database."""
+    """The clients, and the API that they use, which reads the capture's database."""
     environ = on.bench.child_environ(on.name, on.feed) | {"SYMBOLS": ",".join(SYMBOLS)}
     api = Process(["-m", "tools.api", "--port", "0"], environ, on.bench.log("api"))
 
@@ -97,7 +97,7 @@ def _load(clients: Child, seconds: float) -> None:
 
 
 def _paced(on: Stage, watcher: Watcher, seconds: float, beside: Callable[[], None] = lambda: None) -> list[float]:
-    """The milliseconds from send to visible of the trades of so many seconds, while `beside` goes on."""
+    """The milliseconds from send to visible for the trades of `seconds`, while the load that `beside` starts runs."""
     on.feed.order("prepare", trades=int(RATE * seconds))
     looks: list[Look] = [watcher.look()]
     on.feed.tell({"do": "pace", "to": on.name, "rate": RATE, "symbol": SYMBOLS[0]})
@@ -109,7 +109,7 @@ def _paced(on: Stage, watcher: Watcher, seconds: float, beside: Callable[[], Non
     sent: dict[str, list[int]] = on.feed.answer()
     while looks[-1].newest < sent["ids"][-1]:
         if time.monotonic() > end + LATE_S_MAX:
-            raise RigError(f"trade {sent['ids'][-1]} has not become visible within {LATE_S_MAX:.0f} s")
+            raise RigError(f"trade {sent['ids'][-1]} did not become visible within {LATE_S_MAX:.0f} s")
         looks.append(watcher.look())
         time.sleep(LOOK_S)
     return latencies_ms(looks, sent["ids"], sent["sent_ns"])

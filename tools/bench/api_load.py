@@ -1,9 +1,9 @@
-"""The clients of the part `api`: some ask for the latest price, some keep a dashboard open. A process of its own.
+"""The clients of the part `api`, in a process of their own: some ask for the latest price, some are open dashboards.
 
     python -m tools.bench.api_load ADDRESS SYMBOL
 
 Reads orders, one line of JSON each ({"seconds": 10, "clients": 50, "per_second": 2, "dashboards": 20}), and answers
-each with one line: the milliseconds of every answer, how many were not good, and how many events the dashboards got.
+each with one line: the milliseconds of every answer, how many were bad, and how many events the dashboards got.
 """
 
 import asyncio
@@ -17,15 +17,14 @@ import aiohttp
 
 
 async def ask(session: aiohttp.ClientSession, url: str, until: float, pause_s: float) -> list[tuple[float, bool]]:
-    """The milliseconds of each answer, and whether it was good; at a steady pace, like clients that do not wait for
-    each other."""
+    """The milliseconds of each answer, and whether it was good; at a steady pace, as from independent clients."""
     found: list[tuple[float, bool]] = []
     at = time.monotonic() + random.uniform(0, pause_s)
     while at < until:
         await asyncio.sleep(max(0.0, at - time.monotonic()))
         async with session.get(url) as answer:
             await answer.read()
-            # From when it was due, so that a stall counts for each request that it holds up.
+            # Measured from when it was due, so that a stall counts for each request that it delays.
             found.append(((time.monotonic() - at) * 1_000, answer.status == 200))
         at += pause_s
     return found
@@ -43,7 +42,7 @@ async def look(session: aiohttp.ClientSession, url: str, until: float) -> int:
 
 
 async def load(address: str, symbol: str, order: dict[str, Any]) -> dict[str, Any]:
-    """What these clients have seen."""
+    """The answer to an order."""
     until = time.monotonic() + order["seconds"]
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
         asking = [
@@ -57,7 +56,7 @@ async def load(address: str, symbol: str, order: dict[str, Any]) -> dict[str, An
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Loads as it is told to, until its standard input ends."""
+    """Runs the ordered loads until its standard input closes."""
     address, symbol = sys.argv[1:] if argv is None else argv
     for line in sys.stdin:
         print(json.dumps(asyncio.run(load(address, symbol, json.loads(line)))), flush=True)

@@ -1,9 +1,10 @@
-"""What is stored after the fact: back-fill from REST and the replay of the spool, against LOAD DATA of the same rows.
+"""Storing afterwards: the back-fill from REST and the replay of the spool, against LOAD DATA of the same rows.
 
-In turns, each into empty tables of a new database. The back-fill is `python backfill.py`, which closes a gap of as
-many ids as there are rows from the feeder's REST. The replay is `python ws_client.py`, started on a spool that an
-earlier run left. Both are child processes; a rate is counted from the first rows that another connection sees to the
-last, so the start of the interpreter is not in it. LOAD DATA LOCAL reads a finished file, without candles or gaps.
+They take turns, each with the empty tables of a new database. The back-fill is `python backfill.py`, which closes a gap
+of as many ids as there are rows, from the feeder's REST. The replay is `python ws_client.py`, started on a spool that
+an earlier run left. Both are child processes; the rate is measured from the first rows that another connection sees to
+the last, so it does not include the start of the interpreter. LOAD DATA LOCAL reads a finished file, without candles or
+gaps.
 """
 
 import itertools
@@ -25,13 +26,13 @@ from tools.lab.children import Process, RigError
 PART = "backfill"
 SYMBOL = "BTCUSDT"
 BATCH_TRADES = 1_000
-"""What the writer brings to the spool at a time."""
+"""How many trades the writer gives to the spool at a time."""
 LOAD_TABLE = "loaded_trades"
 END_S_MAX = 60.0
 
 
 class Sizes(NamedTuple):
-    """Rows of a run, and the runs that count."""
+    """The rows of a run, and the number of runs that count."""
 
     rows: int
     runs: int
@@ -41,7 +42,7 @@ FULL, QUICK = Sizes(150_000, 3), Sizes(5_000, 1)
 
 
 class Round(NamedTuple):
-    """Rows a second."""
+    """Rows per second."""
 
     load: float
     backfill: float
@@ -81,7 +82,7 @@ def _load(bench: Bench, trades: Sequence[tape.Trade]) -> float:
 
 
 def fill(bench: Bench, database: str, table: str, trades: Sequence[tape.Trade]) -> float:
-    """The seconds that LOAD DATA took to bring `trades` into `table`. Raises RigError when it stored others."""
+    """The seconds that LOAD DATA took to load `trades` into `table`. Raises RigError if the number of rows is wrong."""
     path = bench.folder / "rows.tsv"
     path.write_text("".join(map(_tsv, trades)))
     connection = bench.server.connect_to(database)
@@ -93,7 +94,7 @@ def fill(bench: Bench, database: str, table: str, trades: Sequence[tape.Trade]) 
     connection.close()
     path.unlink()
     if stored != len(trades):
-        raise RigError(f"LOAD DATA has stored {stored} of {len(trades)} rows")
+        raise RigError(f"LOAD DATA stored {stored} of {len(trades)} rows")
     return seconds
 
 
@@ -107,13 +108,13 @@ def _backfill(bench: Bench, trades: Sequence[tape.Trade]) -> float:
         environ = bench.child_environ(name, feed)
         process = Process(["backfill.py"], environ, bench.log(name))
         try:
-            # The trade above the gap is stored already, so it is looked at what is older than it.
+            # The trade above the gap is already stored, so only older ones are watched.
             rate = _rate(bench, name, trades[:-1], process)
             code = process.wait(END_S_MAX)
         finally:
             process.kill()
     if code != 0:
-        raise RigError(f"backfill.py has ended with exit code {code}\n{process.last_words()}")
+        raise RigError(f"backfill.py ended with exit code {code}\n{process.last_words()}")
     return rate
 
 
@@ -131,7 +132,7 @@ def _replay(bench: Bench, trades: Sequence[tape.Trade]) -> float:
 
 
 def _rate(bench: Bench, name: str, trades: Sequence[tape.Trade], process: Process) -> float:
-    """Rows a second that a child brings into the table, in order, from the first that are seen to the last."""
+    """Rows per second that a child stores, in order, from the first rows seen to the last."""
     watcher = Watcher(bench.server, name, SYMBOL, before_ms=trades[-1].time_us // 1_000 + 1)
     first = watcher.wait_for(watcher.newest_id() + 1, process)
     last = watcher.wait_for(trades[-1].trade_id, process)
@@ -140,7 +141,7 @@ def _rate(bench: Bench, name: str, trades: Sequence[tape.Trade], process: Proces
 
 
 def tape_of(rows: int) -> list[tape.Trade]:
-    """At least `rows` trades, the last of which has its millisecond for itself."""
+    """At least `rows` trades; no other trade shares the millisecond of the last one."""
     source = bench_feed.trades((SYMBOL,))
     trades = list(itertools.islice(source, rows))
     while trades[-1].time_us // 1_000 == trades[-2].time_us // 1_000:
@@ -149,7 +150,7 @@ def tape_of(rows: int) -> list[tape.Trade]:
 
 
 def as_streamed(trade: tape.Trade) -> db.Trade:
-    """As the stream would have brought it."""
+    """The trade as if it had arrived on the stream."""
     return db.Trade(
         trade.symbol,
         EPOCH + timedelta(milliseconds=trade.time_us // 1_000),
@@ -162,7 +163,7 @@ def as_streamed(trade: tape.Trade) -> db.Trade:
 
 
 def _tsv(trade: tape.Trade) -> str:
-    """The same as a line for LOAD DATA."""
+    """The same trade as a line for LOAD DATA."""
     milliseconds, micros = divmod(trade.time_us, 1_000)
     at = sql_time(milliseconds)
     price, quantity = tape.from_e8(trade.price_e8), tape.from_e8(trade.quantity_e8)

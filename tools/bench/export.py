@@ -1,6 +1,6 @@
-"""How fast trades leave: `python -m tools.export csv`, whole process, against `mysql --batch` of the same rows.
+"""The speed of the export: `python -m tools.export csv`, the whole process, against `mysql --batch` of the same rows.
 
-In turns, both into a file; the rows are filled by LOAD DATA beforehand.
+They take turns, both writing to a file; LOAD DATA fills the table beforehand.
 """
 
 import subprocess
@@ -24,7 +24,7 @@ COLUMNS = "timestamp, symbol, trade_id, price, quantity, buyer_is_maker"
 
 
 class Sizes(NamedTuple):
-    """Rows of a run, and the runs that count."""
+    """The rows of a run, and the number of runs that count."""
 
     rows: int
     runs: int
@@ -34,7 +34,7 @@ FULL, QUICK = Sizes(2_000_000, 3), Sizes(5_000, 1)
 
 
 def run(bench: Bench) -> list[Figure]:
-    """Rows a second of both, and their ratio, round by round."""
+    """Rows per second of both, and their ratio, round by round."""
     sizes = QUICK if bench.quick else FULL
     client, exported = [], []
     with bench.database("bench_export") as settings:
@@ -71,7 +71,7 @@ def _export_s(settings: config.Settings) -> float:
 
 
 def _seconds(command: Sequence[str], environ: dict[str, str], output: Path) -> float:
-    """How long the process took. Raises RigError when it failed."""
+    """How many seconds the process took. Raises RigError if it failed."""
     with output.open("wb") as file:
         begun_s = time.monotonic()
         done = subprocess.run(
@@ -79,5 +79,5 @@ def _seconds(command: Sequence[str], environ: dict[str, str], output: Path) -> f
         )
         seconds = time.monotonic() - begun_s
     if done.returncode:
-        raise RigError(f"{command[0]} has ended with exit code {done.returncode}: {done.stderr.decode()[-500:]}")
+        raise RigError(f"{command[0]} ended with exit code {done.returncode}: {done.stderr.decode()[-500:]}")
     return seconds

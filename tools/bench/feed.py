@@ -1,8 +1,8 @@
-"""The feed of the benchmark: a process of its own whose frames and pages are encoded before they are asked for.
+"""The feed of the benchmark, in a process of its own: its frames and pages are encoded before they are needed.
 
 `python -m tools.bench.feed` prints `{"port": …}`, then answers one line of JSON to each line of JSON on its standard
-input (Feed.obey), and ends when that closes. Streams are opened at `ws://127.0.0.1:PORT/GROUP/stream…`; what is sent
-goes to a group. REST is served at `http://127.0.0.1:PORT`. What is traded is the same each time.
+input (Feed.obey), and ends when that closes. Streams are opened at `ws://127.0.0.1:PORT/GROUP/stream…`; frames are sent
+to a group. REST is served at `http://127.0.0.1:PORT`. The trades are the same each time.
 """
 
 import base64
@@ -27,29 +27,29 @@ from tools.exchange import tape
 SYMBOLS = ("BTCUSDT", "ETHUSDT")
 START_ID = 1_000_001
 BEGIN_US = 1_740_000_000_000_000
-"""The tape begins on 2025-02-19, so that no machine's clock is behind it."""
+"""The tape starts on 2025-02-19, so that no machine's clock is behind it."""
 MARKET_RATE = 2_000.0
-"""Trades a second by the frames' own time stamps: a busy market, in which two trades of three share a millisecond."""
+"""Trades per second by the frames' own timestamps: a busy market, where two trades of three share a millisecond."""
 PACE_S_MIN = 0.0002
-"""Frames that are due within this time go out together."""
+"""Frames that are due within this time are sent together."""
 CHUNK_BYTES = 1 << 16
 REQUEST_BYTES_MAX = 1 << 16
 CONNECT_S_MAX = 60.0
 SEND_S_MAX = 120.0
-"""A reader that takes nothing for so long has hung."""
+"""A client that reads nothing for this long counts as hung."""
 LISTEN_BACKLOG = 16
 _HANDSHAKE_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
 def trades(symbols: tuple[str, ...] = SYMBOLS, seed: int = 1) -> Iterator[tape.Trade]:
-    """The tape without end: ids consecutive per symbol, times rising, the same again for the same arguments."""
+    """The endless tape: ids are consecutive per symbol, times rise, and the same arguments give the same trades."""
     specs = [tape.spec_of(symbol) for symbol in symbols]
     for order in tape.Synthetic(specs, seed, MARKET_RATE, [START_ID] * len(specs)).orders():
         yield from order.trades(BEGIN_US + order.offset_us)
 
 
 class Feed:
-    """The connections by group, and what was prepared for them."""
+    """The connections by group, and the frames prepared for them."""
 
     def __init__(self, symbols: tuple[str, ...]) -> None:
         self._trades = trades(symbols)
@@ -70,9 +70,9 @@ class Feed:
         return answers[order.pop("do")](**order)
 
     def prepare(self, trades: int, rest: bool = False) -> dict[str, Any]:
-        """Encodes the next `trades` of the tape; what was prepared before is forgotten. `rest`: as REST's rows.
+        """Encodes the next `trades` of the tape and drops those prepared before. `rest`: as rows for REST.
 
-        The answer tells the last trade.
+        The answer describes the last trade.
         """
         self._prepared = list(itertools.islice(self._trades, trades))
         self._frames = [] if rest else [_frame(trade) for trade in self._prepared]
@@ -81,17 +81,17 @@ class Feed:
         return {"symbol": last.symbol, "last_id": last.trade_id, "last_ms": last.time_us // 1_000}
 
     def wait(self, to: str, connections: int) -> dict[str, Any]:
-        """Returns when a group has so many connections. Raises TimeoutError."""
+        """Waits until a group has this many connections. Raises TimeoutError."""
         with self._changed:
             if not self._changed.wait_for(lambda: len(self._groups[to]) >= connections, CONNECT_S_MAX):
-                raise TimeoutError(f"{to} has not connected within {CONNECT_S_MAX:.0f} s")
+                raise TimeoutError(f"{to} did not connect within {CONNECT_S_MAX:.0f} s")
         return {}
 
     def send(self, to: str, trades: int | None = None) -> dict[str, Any]:
-        """Sends the first `trades` of what was prepared as fast as they are taken, chunk by chunk to the whole group.
+        """Sends the first `trades` prepared ones to the whole group, chunk by chunk, as fast as clients read them.
 
-        The answer tells when the first byte was sent and when the last, in nanoseconds of the monotonic clock, which
-        all processes of a machine share.
+        The answer gives the times of the first and the last byte, in nanoseconds of the monotonic clock, which all
+        processes of a machine share.
         """
         blob = memoryview(b"".join(self._frames[:trades]))
         begun_ns = time.monotonic_ns()
@@ -101,9 +101,9 @@ class Feed:
         return {"begun_ns": begun_ns, "ended_ns": time.monotonic_ns()}
 
     def pace(self, to: str, rate: float, symbol: str, orders: bool = False) -> dict[str, Any]:
-        """Sends what was prepared at `rate` trades a second; `ids` and `sent_ns` of the trades of `symbol`.
+        """Sends the prepared trades at `rate` per second. The answer has `ids` and `sent_ns` of those of `symbol`.
 
-        Evenly spaced; with `orders` all fills of a taker's order together, as the exchange sends them.
+        They are evenly spaced; with `orders`, all fills of a taker order are sent together, as the exchange does.
         """
         frames, connections, count = self._frames, self._groups[to], len(self._frames)
         sent_ns = [0] * count
@@ -130,7 +130,7 @@ class Feed:
         return (first.symbol, first.time_us) == (second.symbol, second.time_us)
 
     def accept(self, connection: socket.socket) -> None:
-        """Serves one connection, in a thread of its own: a stream's handshake, or REST until the other end closes."""
+        """Serves one connection in its own thread: the handshake of a stream, or REST until the client closes."""
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         rest = b""
         while True:
@@ -155,7 +155,7 @@ class Feed:
             self._changed.notify_all()
 
     def _answer(self, target: str) -> bytes:
-        """The body of a REST call: exchangeInfo with a limit that is never reached, or a page of what was prepared."""
+        """The body of a REST answer: exchangeInfo with a limit that is never reached, or a page of prepared trades."""
         url = urlsplit(target)
         if url.path.endswith("/exchangeInfo"):
             return b'{"rateLimits":[{"rateLimitType":"REQUEST_WEIGHT","interval":"MINUTE","limit":1000000000}]}'
@@ -172,7 +172,7 @@ def _frame(trade: tape.Trade) -> bytes:
 
 
 def _read_request(connection: socket.socket, data: bytes) -> tuple[bytes, bytes]:
-    """The next request without a body, and what came behind it; an empty one when the other end is gone."""
+    """The head of the next request, and the bytes after it; an empty head if the client is gone."""
     while b"\r\n\r\n" not in data:
         try:
             more = connection.recv(REQUEST_BYTES_MAX)
@@ -206,7 +206,7 @@ def _accept_all(listener: socket.socket, feed: Feed) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Feeds until the standard input closes. Arguments: the symbols."""
+    """Runs the feed until its standard input closes. Arguments: the symbols."""
     feed = Feed(tuple(argv if argv is not None else sys.argv[1:]) or SYMBOLS)
     listener = socket.create_server(("127.0.0.1", 0), backlog=LISTEN_BACKLOG)
     threading.Thread(target=_accept_all, args=(listener, feed), daemon=True).start()

@@ -1,4 +1,4 @@
-"""The figures of the benchmark: values of several runs, their bounds, the table, the JSON, and the machine."""
+"""The figures of the benchmark: the values of several runs, their bounds, the table, the JSON, and the machine."""
 
 import os
 import platform
@@ -13,18 +13,18 @@ import db
 
 PACKAGES = ("websocket-client", "mysql-connector-python", "msgspec")
 DIGITS = 3
-"""What is shown of a number; the JSON has all of it."""
+"""Significant digits in the table; the JSON has them all."""
 
 
 class Bound(NamedTuple):
-    """What a figure must reach and what it aims at; `at_least`: more is better."""
+    """What a figure must reach, and what it aims at; `at_least`: more is better."""
 
     must: float
     aim: float
     at_least: bool
 
     def verdict(self, value: float) -> str:
-        """Such as "aim" when the aim is met, "must" when only the other is, "MISSED" when neither is."""
+        """ "aim" if the aim is met, "must" if only the other bound is, "MISSED" if neither is."""
         for name, bound in (("aim", self.aim), ("must", self.must)):
             if value >= bound if self.at_least else value <= bound:
                 return name
@@ -32,12 +32,12 @@ class Bound(NamedTuple):
 
 
 def at_least(must: float, aim: float) -> Bound:
-    """More is better."""
+    """The bound of a figure for which more is better."""
     return Bound(must, aim, True)
 
 
 def at_most(must: float, aim: float) -> Bound:
-    """Less is better."""
+    """The bound of a figure for which less is better."""
     return Bound(must, aim, False)
 
 
@@ -52,16 +52,16 @@ class Figure(NamedTuple):
 
     @property
     def median(self) -> float:
-        """What is held against the bound."""
+        """The value that is compared with the bound."""
         return float(median(self.values))
 
     @property
     def verdict(self) -> str:
-        """Empty without a bound."""
+        """Whether the bound is met, in a word; empty without a bound."""
         return self.bound.verdict(self.median) if self.bound else ""
 
     def as_json(self) -> dict[str, Any]:
-        """All of it, for programs."""
+        """The figure with all its values, for programs."""
         bound = {"must": self.bound.must, "aim": self.bound.aim, "at_least": self.bound.at_least} if self.bound else {}
         return {
             "part": self.part,
@@ -112,7 +112,7 @@ def number(value: float) -> str:
 
 
 def machine(folder: Path) -> dict[str, Any]:
-    """What the figures depend on beside the program; `folder` is where the database lies."""
+    """What the figures depend on besides the program; `folder` is where the database is."""
     return {
         "cpu": _first(r"^model name\s*: (.*)$", Path("/proc/cpuinfo")) or platform.processor(),
         "cores": os.cpu_count(),
@@ -135,7 +135,7 @@ def _first(pattern: str, path: Path) -> str:
 
 
 def _file_system(folder: Path) -> str:
-    """Such as "ext4": the type of the mount that `folder` lies on; a database on tmpfs has no disk to wait for."""
+    """The file system of `folder`, such as "ext4"; a database on tmpfs has no disk to wait for."""
     try:
         mounts = [line.split()[1:3] for line in Path("/proc/mounts").read_text().splitlines()]
     except OSError:

@@ -1,7 +1,7 @@
 """From the socket to the commit: the capture, the library's floor and the plain design, in turns on the same frames.
 
-All three stay connected and get what was prepared one after another, round by round; the first round is warm-up. A rate
-is the trades of a round, divided by the time from the first byte sent until the last trade is visible to another
+All three stay connected and get the same prepared frames one after another, round by round; the first round is warm-up.
+A rate is the trades of a round divided by the time from the first byte sent until the last trade is visible to another
 connection (the floor: until its callback has counted it; the plain design: until its commit has returned).
 """
 
@@ -17,14 +17,15 @@ from tools.lab.children import RigError
 
 PART = "ingest"
 ROUND_TRADES = inbox.QUEUE_TRADES_MAX * 9 // 10
-"""At full speed the reader outruns the writer: a round must fit into the inbox, or trades are dropped."""
+"""At full speed the reader outruns the writer: a round must fit in the inbox, or trades are dropped."""
 PLAIN_TRADES = 3_000
 STANDBY_SHARE = 2
-"""With two connections every trade arrives twice, so a round has one part in so many."""
+"""With two connections every trade arrives twice, so a round is this many times smaller."""
 
 
 class Sizes(NamedTuple):
-    """Trades of a round, of these how many the plain design gets, and the rounds that count (with standby: others)."""
+    """The trades of a round, how many of them the plain design gets, and the rounds that count, without and with
+    standby."""
 
     trades: int
     plain: int
@@ -36,7 +37,7 @@ FULL, QUICK = Sizes(ROUND_TRADES, PLAIN_TRADES, 5, 3), Sizes(2_000, 100, 2, 1)
 
 
 class Round(NamedTuple):
-    """Trades a second."""
+    """Trades per second."""
 
     floor: float
     capture: float
@@ -90,7 +91,7 @@ def _rounds(bench: Bench, sizes: Sizes) -> list[Round]:
 
 
 def _standby(bench: Bench, sizes: Sizes) -> list[float]:
-    """The capture's rates with two connections that bring the same trades."""
+    """The capture's rates with two connections that deliver the same trades."""
     trades = sizes.trades // STANDBY_SHARE
     rates = []
     with stage(bench, "bench_standby", connections=2) as on:
@@ -120,7 +121,7 @@ def _capture_rate(on: Stage, last: dict[str, Any], trades: int) -> float:
 
 
 def _expect_rows(on: Stage, rows: int) -> None:
-    """A round counts only when nothing was dropped."""
+    """Raises RigError if anything was dropped: then the round does not count."""
     with on.bench.server.connect_to(on.name) as connection, connection.cursor() as cursor:
         cursor.execute("SELECT COUNT(*) FROM trades")
         ((found,),) = cursor.fetchall()

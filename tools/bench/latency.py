@@ -1,11 +1,11 @@
-"""From the send to another connection's SELECT, at 1,000 trades a second over two standby connections.
+"""From the send to another connection's SELECT, at 1,000 trades per second over two standby connections.
 
-The feeder notes the moment before each frame is sent. Another connection asks for the newest trade of the busier symbol
-again and again without a pause; a trade is visible at the end of the first question whose answer is its id or a later
-one. So a latency is never too small, and too great by two questions at most, whose time is a figure of its own.
+The feeder notes the time before it sends each frame. Another connection asks for the newest trade of the busier symbol
+over and over without a pause; a trade is visible at the end of the first query that returns its id or a later one. So a
+latency is never too small, and too large by at most two queries, whose time is a figure of its own.
 
-After each run the disk is measured alone: what the same trades would wait for a store that does nothing but write one
-block and sync it for all that have come. No commit that survives a loss of power can be faster.
+After each run the disk is measured alone: how long the same trades would wait for a store that only writes and syncs
+one block for all trades that have arrived. No commit that survives a loss of power can be faster.
 """
 
 import os
@@ -22,13 +22,13 @@ from tools.lab.children import RigError
 PART = "latency"
 RATE = 1_000.0
 LATE_S_MAX = 30.0
-"""After the last trade was sent, the database may take so long."""
+"""How long the database may take after the last trade was sent."""
 BLOCK_BYTES = 4_096
 BLOCKS = 256
 
 
 class Sizes(NamedTuple):
-    """Seconds of the warm-up and of a run, and the runs that count."""
+    """The seconds of the warm-up and of a run, and the number of runs that count."""
 
     warm_up_s: float
     run_s: float
@@ -68,7 +68,7 @@ def run(bench: Bench) -> list[Figure]:
 
 
 def _watched(on: Stage, watcher: Watcher, seconds: float) -> tuple[list[Look], dict[str, list[int]]]:
-    """The looks from before the first trade was sent until the last was seen, and what was sent when."""
+    """The looks from before the first trade was sent until the last was seen, and the ids with their send times."""
     looks = [watcher.look()]
     on.feed.tell({"do": "pace", "to": on.name, "rate": RATE, "symbol": SYMBOLS[0]})
     end = time.monotonic() + seconds
@@ -77,13 +77,13 @@ def _watched(on: Stage, watcher: Watcher, seconds: float) -> tuple[list[Look], d
     sent: dict[str, list[int]] = on.feed.answer()
     while looks[-1].newest < sent["ids"][-1]:
         if time.monotonic() > end + LATE_S_MAX:
-            raise RigError(f"trade {sent['ids'][-1]} has not become visible within {LATE_S_MAX:.0f} s")
+            raise RigError(f"trade {sent['ids'][-1]} did not become visible within {LATE_S_MAX:.0f} s")
         looks.append(watcher.look())
     return looks, sent
 
 
 def latencies_ms(looks: list[Look], ids: list[int], sent_ns: list[int]) -> list[float]:
-    """Of each trade, from its send to the end of the first look that saw it; `ids` rise, and so do the looks."""
+    """For each trade, the time from its send to the end of the first look that saw it; `ids` and looks both rise."""
     found, index = [], 0
     for trade_id, at_ns in zip(ids, sent_ns, strict=True):
         while looks[index].newest < trade_id:
@@ -93,7 +93,7 @@ def latencies_ms(looks: list[Look], ids: list[int], sent_ns: list[int]) -> list[
 
 
 def disk_ms(path: Path, rate: float, seconds: float) -> list[float]:
-    """How long each of `rate` arrivals a second waits until a block that was written after it is on the disk."""
+    """How long each of `rate` arrivals per second waits until a block written after it is on disk."""
     sync = getattr(os, "fdatasync", os.fsync)
     block = os.urandom(BLOCK_BYTES)
     step_ns, count = round(1e9 / rate), int(rate * seconds)
@@ -117,6 +117,6 @@ def disk_ms(path: Path, rate: float, seconds: float) -> list[float]:
 
 
 def percentile(values: list[float], percent: int) -> float:
-    """By nearest rank."""
+    """The percentile by nearest rank."""
     ordered = sorted(values)
     return ordered[max(0, -(-percent * len(ordered) // 100) - 1)]

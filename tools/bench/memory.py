@@ -1,9 +1,9 @@
-"""What the capture itself needs: resident memory at 5,000 trades a second and while the database hangs, CPU at 200.
+"""What the capture itself needs: memory at 5,000 trades per second and while the database hangs, and CPU at 200.
 
-Two standby connections, as by default, so every trade arrives twice. The outage is the worst kind for memory: the
-server is suspended, keeps its connections and answers nothing, so that the writer waits for its time-out while trades
-pile up; afterwards all of them must be in the table. Memory is the most that was resident during a run (VmHWM), CPU the
-time of all threads divided by the run's: both from /proc, so on Linux only.
+It uses two standby connections, the default, so every trade arrives twice. The outage is the worst kind for memory: the
+server is suspended, keeps its connections and answers nothing, so the writer waits for its time-out while trades pile
+up; afterwards all of them must be in the table. Memory is the peak resident size during a run (VmHWM), CPU the time of
+all threads divided by the time of the run; both come from /proc, so this runs only on Linux.
 """
 
 import os
@@ -24,7 +24,7 @@ CALM_RATE = 200.0
 
 
 class Sizes(NamedTuple):
-    """Seconds of a warm-up and of a run of each kind, and the runs that count."""
+    """The seconds of a warm-up and of a run of each kind, and the number of runs that count."""
 
     warm_up_s: float
     steady_s: float
@@ -37,7 +37,7 @@ FULL, QUICK = Sizes(3.0, 8.0, 12.0, 8.0, 3), Sizes(0.2, 0.5, 0.5, 0.5, 1)
 
 
 def run(bench: Bench) -> list[Figure]:
-    """Megabytes, and per cent of a core. Raises RigError where there is no /proc."""
+    """Megabytes, and per cent of a core. Raises RigError if there is no /proc."""
     if not Path("/proc/self/status").exists():
         raise RigError("the part `memory` reads /proc, which only Linux has")
     sizes = QUICK if bench.quick else FULL
@@ -46,7 +46,7 @@ def run(bench: Bench) -> list[Figure]:
         _steady_mb(on, watcher, sizes.warm_up_s)
         steady = [_steady_mb(on, watcher, sizes.steady_s) for _ in range(sizes.runs)]
         say(f"{PART}: steady {max(steady):.0f} MB")
-        # The worst that can come, so once: what is held in memory has a bound.
+        # Once is enough: what is held in memory has a bound, and this is the worst case.
         outage = _outage_mb(on, watcher, sizes.outage_s)
         say(f"{PART}: outage {outage:.0f} MB")
         watcher.close()
@@ -54,7 +54,7 @@ def run(bench: Bench) -> list[Figure]:
         watcher = Watcher(bench.server, on.name, SYMBOLS[0])
         _cpu_percent(on, watcher, sizes.warm_up_s)
         cpu = [_cpu_percent(on, watcher, sizes.calm_s) for _ in range(sizes.runs)]
-        # For information: no market is so evenly spaced.
+        # For information only: no market is so evenly spaced.
         spaced = _cpu_percent(on, watcher, sizes.calm_s, orders=False)
         say(f"{PART}: CPU {max(cpu):.1f} %")
         watcher.close()
@@ -91,7 +91,7 @@ def _cpu_percent(on: Stage, watcher: Watcher, seconds: float, orders: bool = Tru
 
 
 def _play(on: Stage, watcher: Watcher, rate: float, orders: bool = False) -> None:
-    """Sends what was prepared; returns when the last of it is visible."""
+    """Sends the prepared trades; returns when the last one is visible."""
     sent = on.feed.order("pace", to=on.name, rate=rate, symbol=SYMBOLS[0], orders=orders)
     watcher.wait_for(sent["ids"][-1], on.capture.process)
 
@@ -106,13 +106,13 @@ def _hanging(on: Stage) -> Iterator[None]:
 
 
 def _forget_peak(pid: int) -> None:
-    """From now on VmHWM tells of what comes. Where that is not allowed it tells of the whole life, which is no less."""
+    """Resets VmHWM. If that is not allowed, it stays the peak of the process's whole life, which is no less."""
     with suppress(OSError):
         Path(f"/proc/{pid}/clear_refs").write_text("5")
 
 
 def _cpu_s(pid: int) -> float:
-    """The seconds of CPU that all threads of a process have used, in the system and in the program."""
-    # The name of the program, in brackets, may hold anything; behind it utime and stime are the 12th and 13th field.
+    """The CPU seconds that all threads of a process have used, user and system time."""
+    # The program's name, in brackets, may contain anything; after it utime and stime are the 12th and 13th field.
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -1,10 +1,10 @@
-"""What the capture is measured against, each a process of its own on the same feed.
+"""The programs that the capture is measured against, each in its own process on the same feed.
 
-`python -m tools.bench.peers floor|plain URL COUNT…` prints, when each COUNT of further frames has gone through its
-callback, one line of JSON with the moment (nanoseconds of the monotonic clock), and ends when the feed does.
+`python -m tools.bench.peers floor|plain URL COUNT…` prints one line of JSON each time that COUNT more frames have
+passed through its callback, with the time in nanoseconds of the monotonic clock; it ends when the feed does.
 
-floor: websocket-client with a callback that only counts. plain: the design that comes to mind first, one INSERT and one
-commit per message in the callback; MYSQL_UNIX_SOCKET and MYSQL_DATABASE say where.
+floor: websocket-client with a callback that only counts. plain: the obvious design, one INSERT and one commit per
+message in the callback, into the database of MYSQL_UNIX_SOCKET and MYSQL_DATABASE.
 """
 
 import json
@@ -25,7 +25,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def read(url: str, counts: list[int], handle: Callable[[str], None] | None) -> None:
-    """Reads frames until the connection ends, giving each to `handle` (None: to nobody)."""
+    """Reads frames until the connection ends, and calls `handle`, if any, with each."""
     goals: Iterator[int] = accumulate(counts)
     count, goal = 0, next(goals)
 
@@ -42,7 +42,7 @@ def read(url: str, counts: list[int], handle: Callable[[str], None] | None) -> N
 
 
 def floor(url: str, counts: list[int]) -> None:
-    """A callback that does nothing but count, so that its end can be told; that is one part in a hundred of a frame."""
+    """A callback that only counts, to know when it is done, which takes one per cent of the time of a frame."""
     read(url, counts, None)
 
 

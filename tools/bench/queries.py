@@ -1,9 +1,9 @@
 """The three questions on a table of 20 million trades of one symbol in 30 days.
 
-The table is filled by LOAD DATA of made-up rows, a day at a time and in the order of the key, and its candles are made
-by db.rebuild_candles. Then, on one read-only connection as the reports use it, in turns: `SELECT 1`, the latest trade,
-the trades of a second; min_max of almost 30 days and of an hour, both with ragged ends so that ticks, minutes, hours
-and days all take part; and the scan, which must give the same answer. Times are whole calls, rows made into objects.
+LOAD DATA fills the table with made-up rows, a day at a time and in the order of the key; db.rebuild_candles builds the
+candles. Then a read-only connection, as the reports use it, asks in turns: `SELECT 1`, the latest trade, the trades of
+a second; min_max of almost 30 days and of an hour, both with ragged ends so that trades, minutes, hours and days all
+take part; and the scan, which must give the same answer. Times are those of whole calls, including making objects.
 """
 
 import random
@@ -28,19 +28,19 @@ SYMBOL = "BTCUSDT"
 BEGIN = datetime(2025, 1, 1, tzinfo=UTC)
 MINUTES_PER_DAY = 1_440
 TEMPLATES = 32
-"""A minute's times, quantities and sides are one of so many; its prices are its own."""
+"""The times, quantities and sides of a minute come from one of this many templates; the prices are its own."""
 PRICE_CENTS = 6_000_000
 STEP_CENTS = 2_000
 VARIANTS = 16
-"""So many ranges and seconds take turns; all of them were asked for before the time is taken."""
+"""How many ranges and seconds take turns; each was asked for once before times are taken."""
 REBUILD_S_MAX = 120
-"""A statement makes the candles of a day, 670,000 trades, which takes longer than a writer's time-out allows."""
+"""One statement builds the candles of a day, 670,000 trades, which takes longer than a writer's time-out allows."""
 SETTLE_S_MAX = 30.0
-"""After the table was built the server may write for so long what it still holds in memory."""
+"""How long the server may take to write to disk what it still holds in memory after the table was built."""
 
 
 class Sizes(NamedTuple):
-    """The table, how often each question is asked in a run, and the runs that count."""
+    """The size of the table, how often each question is asked in a run, and the number of runs that count."""
 
     days: int
     trades_per_minute: int
@@ -49,7 +49,7 @@ class Sizes(NamedTuple):
 
     @property
     def rows(self) -> int:
-        """Of the whole table."""
+        """The rows of the whole table."""
         return self.days * MINUTES_PER_DAY * self.trades_per_minute
 
 
@@ -59,7 +59,7 @@ Ask = Callable[[], object]
 
 
 class Run(NamedTuple):
-    """Medians of a run, in milliseconds."""
+    """The medians of a run, in milliseconds."""
 
     nothing: float
     latest: float
@@ -80,7 +80,7 @@ def run(bench: Bench) -> list[Figure]:
 
 
 def sizes_of(quick: bool) -> Sizes:
-    """What is measured, or what is tried."""
+    """The sizes to measure, or the tiny ones."""
     return QUICK if quick else FULL
 
 
@@ -88,7 +88,7 @@ def sizes_of(quick: bool) -> Sizes:
 
 
 def _build(bench: Bench, settings: config.Settings, sizes: Sizes) -> list[Figure]:
-    """How fast it was filled and its candles made, in rows a second."""
+    """How fast the table was filled and its candles built, in rows per second."""
     begun_s = time.monotonic()
     _load(bench, sizes)
     loaded_s = time.monotonic()
@@ -108,7 +108,7 @@ def _build(bench: Bench, settings: config.Settings, sizes: Sizes) -> list[Figure
 def _load(bench: Bench, sizes: Sizes) -> None:
     maker, stored = Maker(sizes), 0
     connection = bench.server.connect_to(DATABASE)
-    # While the server loads a day, the next one is written.
+    # While the server loads one day, the next one is written.
     with ThreadPoolExecutor(1) as writer, connection.cursor() as cursor:
         coming = writer.submit(maker.write_day, bench.folder / "day-0.tsv", 0)
         for day in range(sizes.days):
@@ -124,7 +124,7 @@ def _load(bench: Bench, sizes: Sizes) -> None:
 
 
 class Maker:
-    """Writes the rows of a day after the other: a random walk of the price, the same again each time."""
+    """Writes the rows day by day: the price is a random walk, the same each time."""
 
     def __init__(self, sizes: Sizes) -> None:
         self._random = random.Random(1)
@@ -133,7 +133,7 @@ class Maker:
         self._cents = PRICE_CENTS
 
     def write_day(self, path: Path, day: int) -> Path:
-        """`path`, which then has the rows of that day; the days in their order."""
+        """Writes the rows of that day to `path`, and returns it; call it for the days in order."""
         with path.open("w") as file:
             for minute in range(MINUTES_PER_DAY):
                 at = BEGIN + timedelta(days=day, minutes=minute)
@@ -152,9 +152,9 @@ class Maker:
         ]
 
     def _template(self) -> list[tuple[str, int, str]]:
-        """Of each trade of a minute: seconds, cents above the minute's base, quantity and side."""
+        """For each trade of a minute: the seconds, the cents above the minute's base, the quantity and side."""
         draw = self._random
-        # Two trades of three share their millisecond with another.
+        # Two trades of three share their millisecond with another trade.
         times = sorted(draw.choices([draw.randrange(60_000) for _ in range(self._per_minute)], k=self._per_minute))
         return [
             (
@@ -167,7 +167,7 @@ class Maker:
 
 
 def _settle(bench: Bench) -> None:
-    """Waits until the server has brought to the disk what was built, so that it does not do so while it is asked."""
+    """Waits until the server has written the new table to disk, so that it does not do so during the questions."""
     until = time.monotonic() + SETTLE_S_MAX
     with bench.server.connect_to(DATABASE) as connection, connection.cursor() as cursor:
         cursor.execute("SET GLOBAL innodb_max_dirty_pages_pct = 0")
@@ -185,7 +185,7 @@ def _settle(bench: Bench) -> None:
 def _ask(settings: config.Settings, sizes: Sizes) -> list[Figure]:
     connection = db.connect(settings, read_only=True)
     runs = [_run(connection, sizes, index) for index in range(sizes.runs)]
-    # For information, so once is enough for ten seconds of reading.
+    # For information only, and it reads for ten seconds, so once is enough.
     plain = _plain_ms(connection, _long_ranges(sizes)[0])
     db.close(connection)
 
@@ -236,7 +236,7 @@ def _run(connection: db.Connection, sizes: Sizes, index: int) -> Run:
 
 
 def _medians_ms(questions: Sequence[Sequence[Ask]], times: int) -> list[float]:
-    """The median time of each kind of question; the kinds take turns, and within a kind its variants."""
+    """The median time of each kind of question; the kinds take turns, and so do the variants within a kind."""
     for kind in questions:
         for ask in kind:
             ask()
@@ -251,7 +251,7 @@ def _medians_ms(questions: Sequence[Sequence[Ask]], times: int) -> list[float]:
 
 
 def _scan_ms(connection: db.Connection, ends: tuple[datetime, datetime]) -> float:
-    """The time of the scan that answers all that min_max does. Raises RigError when the answers differ."""
+    """The time of the scan that answers everything that min_max does. Raises RigError if the answers differ."""
     begun_s = time.perf_counter()
     scanned = db.min_max_by_scan(connection, SYMBOL, *ends)
     seconds = time.perf_counter() - begun_s
@@ -262,7 +262,7 @@ def _scan_ms(connection: db.Connection, ends: tuple[datetime, datetime]) -> floa
 
 
 def _plain_ms(connection: db.Connection, ends: tuple[datetime, datetime]) -> float:
-    """The time of the plain statement, which answers less. Raises RigError when the answers differ."""
+    """The time of the plain statement, which answers less. Raises RigError if the answers differ."""
     within = " AND ".join(
         [f"symbol = '{SYMBOL}'", f"timestamp >= '{_text(ends[0])}'", f"timestamp < '{_text(ends[1])}'"]
     )
@@ -286,20 +286,20 @@ def _text(when: datetime) -> str:
 
 
 def _seconds(sizes: Sizes) -> list[datetime]:
-    """Seconds from the whole table."""
+    """Seconds spread over the whole table."""
     step = timedelta(days=sizes.days) / VARIANTS
     return [(BEGIN + step * n + timedelta(seconds=977)).replace(microsecond=0) for n in range(VARIANTS)]
 
 
 def _long_ranges(sizes: Sizes) -> list[tuple[datetime, datetime]]:
-    """All of the table but a ragged piece at each end."""
+    """Ranges of the whole table except for a ragged piece at each end."""
     end = BEGIN + timedelta(days=sizes.days)
     ragged = timedelta(minutes=7, seconds=13, milliseconds=579)
     return [(BEGIN + ragged * (n + 1), end - ragged * (VARIANTS - n)) for n in range(VARIANTS)]
 
 
 def _short_ranges(sizes: Sizes) -> list[tuple[datetime, datetime]]:
-    """Hours that begin anywhere."""
+    """Ranges of an hour that start at odd times."""
     step = timedelta(days=sizes.days) / VARIANTS
     starts = [BEGIN + step * n + timedelta(minutes=17, seconds=31, milliseconds=337) for n in range(VARIANTS)]
     return [(start, start + timedelta(hours=1)) for start in starts]

@@ -1,4 +1,4 @@
-"""What the parts of the benchmark stand on: a durable server, the feed and its readers, and who sees what when."""
+"""Shared by the parts of the benchmark: a durable server, the feed and its readers, and a watcher of the database."""
 
 import json
 import os
@@ -27,12 +27,12 @@ from tools.lab.children import Capture, Process, RigError
 from tools.lab.servers import PrivateServer
 
 ANSWER_S_MAX = 180.0
-"""What a child is asked for takes at most so long; encoding 100,000 frames takes one second."""
+"""How long a child may take for an answer; encoding 100,000 frames takes one second."""
 END_S_MAX = 10.0
 CAPTURE_S_MAX = 900.0
-"""No part takes so long."""
+"""Longer than any part takes."""
 POLL_S = 0.005
-"""How often it is looked whether the last row is there: the resolution of the rates, half a percent of a second."""
+"""How often to look for the last row: the resolution of the rates, half a per cent of a second."""
 VISIBLE_S_MAX = 180.0
 
 _UNSET = (
@@ -51,14 +51,14 @@ class BenchServer(PrivateServer):
     def __init__(self, binary: mysql_server.Binary, template: Path, folder: Path) -> None:
         super().__init__(binary, template, folder)
         self.version = binary.version
-        # MySQL refuses LOAD DATA LOCAL by default, which the comparisons need.
+        # The comparisons need LOAD DATA LOCAL, which MySQL refuses by default.
         self._command = [
             *mysql_server.command(binary, folder / "data", self.socket_path, folder / "pid"),
             "--local-infile=1",
         ]
 
     def connect_to(self, database: str) -> Any:
-        """A plain connection of the driver that may load files and sees each commit at once."""
+        """A plain connection of the driver that may load files, and sees each commit at once."""
         return mysql.connector.connect(
             unix_socket=str(self.socket_path),
             user=self.user,
@@ -72,8 +72,8 @@ class BenchServer(PrivateServer):
 
 
 class Bench(NamedTuple):
-    """What a part gets: the server, a folder for its files, whether only small sizes are wanted, and whether the table
-    of the queries is kept."""
+    """What a part gets: the server, a folder for its files, whether to use only small sizes, and whether to keep the
+    table of the queries."""
 
     server: BenchServer
     folder: Path
@@ -81,15 +81,15 @@ class Bench(NamedTuple):
     keep: bool
 
     def settings(self, database: str) -> config.Settings:
-        """The settings for a database, whose DATA_DIR is a folder of its own."""
+        """The settings for a database, with a DATA_DIR of its own."""
         folder = self.folder / database
         folder.mkdir(exist_ok=True)
         return self.server.settings(database, folder)
 
     @contextmanager
     def database(self, name: str, keep: bool = False) -> Iterator[config.Settings]:
-        """The settings of a new database `name` with the tables in it; in the end it is dropped, unless all went well
-        and `keep`."""
+        """The settings of a new database `name` with the tables in it; it is dropped at the end, unless `keep` is true
+        and nothing was raised."""
         self._drop(name)
         settings = self.settings(name)
         db.close(db.connect(settings))
@@ -102,7 +102,7 @@ class Bench(NamedTuple):
             self._drop(name)
 
     def has_database(self, name: str) -> bool:
-        """Whether there is such a database, from an earlier time."""
+        """Whether there already is a database with that name."""
         with self.server.connect() as connection, connection.cursor() as cursor:
             cursor.execute("SHOW DATABASES")
             return name in [found for (found,) in cursor.fetchall()]
@@ -113,8 +113,8 @@ class Bench(NamedTuple):
             cursor.execute(f"DROP DATABASE IF EXISTS {name}")
 
     def child_environ(self, database: str, feed: "Feed") -> dict[str, str]:
-        """For a child of ours: this database, by the socket, as with the private server, and the group of the feed
-        that is named like it; nothing of the user's."""
+        """The variables for a child: this database, by the socket as with the private server, and the feed's group of
+        the same name; none of the user's settings."""
         return {
             **dict.fromkeys(_UNSET, ""),
             "MYSQL_UNIX_SOCKET": str(self.server.socket_path),
@@ -127,17 +127,17 @@ class Bench(NamedTuple):
 
     def capture(self, database: str, feed: "Feed", *flags: str) -> Capture:
         """`python ws_client.py` in that environment."""
-        # Should this process be killed, the capture ends by itself some time later.
+        # If this process is killed, the capture ends by itself some time later.
         flags = ("--duration", f"{CAPTURE_S_MAX:.0f}", *flags)
         return Capture(self.child_environ(database, feed), self.folder / database, ("ws_client.py", *flags))
 
     def log(self, name: str) -> Path:
-        """Where a child of that name may write what it says."""
+        """The log file of a child with that name."""
         return self.folder / f"{name}.log"
 
 
 class Child:
-    """A child that writes lines of JSON; it is ended with the `with` block, and by itself when this process ends."""
+    """A child that writes lines of JSON; it ends with the `with` block, or on its own when this process ends."""
 
     def __init__(self, arguments: Sequence[str], environ: Mapping[str, str] | None = None) -> None:
         self._lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
@@ -173,7 +173,7 @@ class Child:
         self._process.stdin.flush()
 
     def answer(self) -> Any:
-        """The next line. Raises RigError when none comes."""
+        """The next line. Raises RigError if there is none."""
         try:
             line = self._lines.get(timeout=ANSWER_S_MAX)
         except queue.Empty:
@@ -201,40 +201,40 @@ class Feed(Child):
 
 
 class Look(NamedTuple):
-    """What was to be seen, and the end of the look in nanoseconds of the monotonic clock."""
+    """The newest id that was visible, and the end of the look in nanoseconds of the monotonic clock."""
 
     ns: int
     newest: int
 
 
 class Watcher:
-    """Another connection than the writer's, which looks how far a symbol's trades have come."""
+    """A connection other than the writer's, which checks how far the stored trades of a symbol have come."""
 
     def __init__(self, server: BenchServer, database: str, symbol: str, before_ms: int | None = None) -> None:
         self._connection = server.connect_to(database)
         self._cursor = self._connection.cursor()
         bound = "" if before_ms is None else f" AND timestamp < '{sql_time(before_ms)}'"
-        # The two orders together are the index's, from its end.
+        # Both orders together read the index from its end.
         self._sql = (
             f"SELECT trade_id FROM trades WHERE symbol = '{symbol}'{bound}"
             " ORDER BY timestamp DESC, trade_id DESC LIMIT 1"
         )
 
     def newest_id(self) -> int:
-        """The id of the newest trade that can be seen; 0 before the first."""
+        """The id of the newest visible trade; 0 before the first."""
         self._cursor.execute(self._sql)
         rows = self._cursor.fetchall()
         return int(rows[0][0]) if rows else 0
 
     def look(self) -> Look:
-        """How far the trades have come by now."""
+        """The newest visible trade now."""
         newest = self.newest_id()
         return Look(time.monotonic_ns(), newest)
 
     def wait_for(self, trade_id: int, process: Process) -> Look:
-        """The first look, POLL_S apart, that sees a trade with this id or a later one.
+        """The first look that sees a trade with this id or a later one; looks are POLL_S apart.
 
-        Raises RigError when it does not come within VISIBLE_S_MAX, or `process`, which is to bring it, has ended.
+        Raises RigError if there is none within VISIBLE_S_MAX, or if `process`, which should store it, has ended.
         """
         until = time.monotonic() + VISIBLE_S_MAX
         while True:
@@ -252,13 +252,13 @@ class Watcher:
 
 
 def sql_time(milliseconds: int) -> str:
-    """A count of milliseconds since 1970 as SQL's text in UTC."""
+    """A count of milliseconds since 1970 as SQL text, in UTC."""
     whole, rest = divmod(milliseconds, 1_000)
     return f"{datetime.fromtimestamp(whole, UTC).isoformat(' ')[:19]}.{rest:03d}"
 
 
 class Stage(NamedTuple):
-    """A capture that reads from its group of the feed into the database of that `name`."""
+    """A capture that reads from its group of the feed into the database `name`."""
 
     bench: Bench
     name: str
@@ -268,7 +268,7 @@ class Stage(NamedTuple):
 
 @contextmanager
 def stage(bench: Bench, name: str, connections: int) -> Iterator[Stage]:
-    """A capture that is connected and has stored nothing yet; afterwards it must have stored all that it was sent."""
+    """A connected capture that has stored nothing yet; at the end it must have stored everything it was sent."""
     flags = ("--connections", str(connections))
     with Feed() as feed, bench.database(name), bench.capture(name, feed, *flags) as capture:
         feed.order("wait", to=name, connections=connections)
@@ -277,13 +277,13 @@ def stage(bench: Bench, name: str, connections: int) -> Iterator[Stage]:
 
 
 def stop_lossless(capture: Capture) -> None:
-    """Stops a capture. Raises RigError unless everything that it has read is in the database."""
+    """Stops a capture. Raises RigError unless everything that it read is in the database."""
     summary = capture.stop(signal.SIGTERM)
     found = re.search(r"dropped (\d+).* left over (\d+)", summary)
     if not found or found.groups() != ("0", "0"):
-        raise RigError(f"the capture has lost trades, so the run does not count:\n{summary}")
+        raise RigError(f"the capture lost trades, so the run does not count:\n{summary}")
 
 
 def say(text: str) -> None:
-    """Tells what goes on, beside the result."""
+    """Prints progress to stderr, apart from the result."""
     print(text, file=sys.stderr, flush=True)
