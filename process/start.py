@@ -14,13 +14,13 @@ INTERRUPTED = 130
 def prepare() -> None:
     """Ctrl-C during the imports ends the script silently; a missing package becomes one line and exit code 2.
 
-    For a script that runs, not for one that is imported. command.run() handles Ctrl-C once the imports are done.
+    Call it only if the script is run, not if it is imported. After the imports, command.run() handles Ctrl-C.
     """
     sys.excepthook = _explain
     import signal
 
-    # The hook alone is not enough: an interrupted import may go wrong in other ways. A script that was started in the
-    # background ignores Ctrl-C, and must continue to.
+    # The hook alone is not enough: an interrupted import may fail in other ways. A script started in the background
+    # ignores Ctrl-C, and must continue to do so.
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     if sys.version_info < PYTHON_MIN:
@@ -28,7 +28,7 @@ def prepare() -> None:
 
 
 def _explain(kind: type[BaseException], error: BaseException, _trace: object) -> None:
-    """As Python does, except that a missing package is explained to a person, and that Ctrl-C needs no words."""
+    """Prints the traceback, as Python does, but one line for a missing package and nothing for Ctrl-C."""
     if isinstance(error, KeyboardInterrupt):
         raise SystemExit(INTERRUPTED)
     if isinstance(error, ModuleNotFoundError) and error.name and not _is_ours(error.name):
@@ -44,7 +44,7 @@ def _is_ours(module: str) -> bool:
 def _end(why: str) -> None:
     """Prints the one line, with the command that works, and ends the script."""
     script = os.path.realpath(sys.argv[0])
-    # `python -m tools.api` is known here by the path of its module.
+    # For `python -m tools.api`, argv[0] is the path of its module.
     place = os.path.dirname(script) if os.path.basename(script) == "__main__.py" else script
     in_root = os.path.dirname(place) == ROOT
     module = os.path.splitext(os.path.relpath(place, ROOT))[0].replace(os.sep, ".")
@@ -58,11 +58,11 @@ def _end(why: str) -> None:
         way_out = "" if os.path.exists(python) else "`make run` sets up .venv; then "
         way_out += f"run `{_shortest(python)} {what}`"
     print(f"{name}: {why}; {way_out}", file=sys.stderr)
-    # Within the hook too, this ends Python with this exit code.
+    # Even inside the hook, this ends Python with exit code 2.
     raise SystemExit(2)
 
 
 def _shortest(path: str) -> str:
-    """`path` from the working directory, if it is below it."""
+    """`path` relative to the working directory if it is below it, else `path`."""
     relative = os.path.relpath(path)
     return path if relative.startswith(os.pardir) else relative
