@@ -132,8 +132,15 @@ def _join(home: Path, binary: Path | None) -> bool:
             file_lock.try_shared(held.lock)
             try:
                 started = _start_if_gone(home, held)
-            except BaseException:
+            except ServerError:
                 _stop_if_last(home, held)
+                raise
+            except BaseException:
+                # Ctrl-C. A MariaDB that is asked to stop while it starts hangs for ever, one time in five.
+                with contextlib.suppress(ServerError):
+                    if is_running(home):
+                        _await_greeting(home, _log_bytes(home))
+                    _stop_if_last(home, held)
                 raise
     except BaseException:
         os.close(held.lock)

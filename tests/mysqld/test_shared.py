@@ -55,6 +55,32 @@ def test_the_first_use_starts_a_durable_server_without_network(data_dir: Path, f
     assert mysql_server.fetch_version(socket_path) is None
 
 
+def test_ctrl_c_during_the_start_lets_the_server_start_before_it_is_stopped(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A MariaDB that is asked to stop while it starts may hang for ever, and with it whoever needs it next."""
+    greet, stop = shared._await_greeting, shared.stop
+    greeted: list[str | None] = []
+
+    def interrupt(_home: Path, _log_offset: int) -> None:
+        monkeypatch.setattr(shared, "_await_greeting", greet)
+        raise KeyboardInterrupt
+
+    def stop_then(home: Path, process: Any) -> None:
+        greeted.append(mysql_server.fetch_version(shared.socket_of(home)))
+        stop(home, process)
+
+    monkeypatch.setattr(shared, "_await_greeting", interrupt)
+    monkeypatch.setattr(shared, "stop", stop_then)
+    with pytest.raises(KeyboardInterrupt):
+        use(data_dir)
+
+    assert len(greeted) == 1
+    assert greeted[0] is not None
+    assert not is_running(data_dir)
+    assert ask(use(data_dir), "SELECT 1") == (1,)
+
+
 def test_using_it_again_is_the_same_use(data_dir: Path) -> None:
     """A second use() in a process starts nothing, and one leave() ends both."""
     socket_path = use(data_dir)
