@@ -74,7 +74,13 @@ def _add_tape_flags(group: argparse._ArgumentGroup) -> None:
     )
     add("--history", type=whole(0), default=5000, help="older trades per symbol, for REST (default %(default)s)")
     add("--trades", type=whole(0), default=0, help="end the tape after this many trades (default: never)")
-    add("--duration", type=duration_s, default=0.0, metavar="TIME", help="end after 90 (seconds), 5m (default: never)")
+    add(
+        "--duration",
+        type=duration_s,
+        default=0.0,
+        metavar="TIME",
+        help="end the tape after 90 (s) or 5m (default: never)",
+    )
     add("--clock", choices=("wall", "virtual"), default="wall", help="virtual: times depend only on seed and rate")
     add("--replay", type=Path, metavar="FILE", help="recorded frames (.ndjson or .ndjson.gz) instead of synthetic ones")
     add(
@@ -88,8 +94,20 @@ def _add_tape_flags(group: argparse._ArgumentGroup) -> None:
 
 def _add_rule_flags(group: argparse._ArgumentGroup) -> None:
     add, rules, rest = group.add_argument, Rules(), RestRules()
-    add("--ping-interval", type=_SECONDS, default=rules.ping_interval_s, metavar="S", help="(default %(default)s)")
-    add("--pong-timeout", type=_SECONDS, default=rules.pong_timeout_s, metavar="S", help="(default %(default)s)")
+    add(
+        "--ping-interval",
+        type=_SECONDS,
+        default=rules.ping_interval_s,
+        metavar="S",
+        help="between pings (default %(default)s)",
+    )
+    add(
+        "--pong-timeout",
+        type=_SECONDS,
+        default=rules.pong_timeout_s,
+        metavar="S",
+        help="close a connection that answers no ping for S seconds (default %(default)s)",
+    )
     add(
         "--max-age",
         type=_SECONDS,
@@ -108,7 +126,7 @@ def _add_rule_flags(group: argparse._ArgumentGroup) -> None:
         type=whole(1),
         default=rules.client_buffer_bytes,
         metavar="BYTES",
-        help="(default %(default)s)",
+        help="disconnect a client that leaves more unread (default %(default)s)",
     )
     add("--nested-errors", action="store_true", help="errors of commands as observed, not as documented")
     add("--fault", action="append", default=[], metavar="NAME[=ARG]", help="switch on a fault; GET /_faults lists them")

@@ -35,7 +35,7 @@ Id = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
 
 class _Fields(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
-    """The fields of a fault that is asked for; UNSET where one was not given."""
+    """The fields of a request for a fault; UNSET if not given."""
 
     fault: str
     target: Literal["all", "current"] | int = "all"
