@@ -231,7 +231,7 @@ def test_missing_server_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pyt
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "words"), [(["--help"], 0, "queries"), (["speed"], 2, "'speed' is no part")]
+    ("arguments", "code", "words"), [(["--help"], 0, "queries"), (["speed"], 2, "'speed' is not a part")]
 )
 def test_command_line(arguments: list[str], code: int, words: str) -> None:
     """Help names the parts; an unknown part is refused."""
