@@ -9,6 +9,7 @@ import sys
 PYTHON_MIN = (3, 11)
 ROOT = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
 INTERRUPTED = 130
+LARGE_TOOLS = dict.fromkeys(("tools.export", "tools.mirror"), "requirements-tools.txt")
 
 
 def prepare() -> None:
@@ -52,8 +53,9 @@ def _end(why: str) -> None:
     venv = os.path.join(ROOT, ".venv")
     python = os.path.join(venv, "bin", "python")
     if os.path.realpath(sys.prefix) == os.path.realpath(venv):
-        needed = os.path.join(ROOT, "requirements.txt" if in_root else "requirements-tools.txt")
-        way_out = f"run `{_shortest(python)} -m pip install -r {_shortest(needed)}`"
+        more = [] if in_root else [LARGE_TOOLS.get(module, "requirements-demo.txt")]
+        files = [f"-r {_shortest(os.path.join(ROOT, file))}" for file in ["requirements.txt", *more]]
+        way_out = f"run `{_shortest(python)} -m pip install {' '.join(files)}`"
     else:
         way_out = "" if os.path.exists(python) else "`make run` sets up .venv; then "
         way_out += f"run `{_shortest(python)} {what}`"

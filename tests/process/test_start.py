@@ -78,6 +78,26 @@ def test_a_python_without_the_packages_is_one_line(arguments: list[str], tmp_pat
 
 
 @pytest.mark.parametrize(
+    ("script", "files"),
+    [
+        ("backfill.py", ["requirements.txt"]),
+        ("tools/demo.py", ["requirements.txt", "requirements-demo.txt"]),
+        ("tools/export/__main__.py", ["requirements.txt", "requirements-tools.txt"]),
+    ],
+)
+def test_a_virtual_environment_that_lacks_a_package_is_told_what_to_install(script: str, files: list[str]) -> None:
+    """The files that hold all that the script needs."""
+    code = f"import sys\nfrom process import start\nsys.argv = [{str(ROOT / script)!r}]\nsys.prefix = '.venv'\n"
+    code += "start.prepare()\nraise ModuleNotFoundError(name='absent.part')"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=WAIT_S_MAX)
+
+    wanted = " ".join(f"-r {file}" for file in files)
+    assert done.returncode == 2
+    assert done.stderr.endswith(f"run `.venv/bin/python -m pip install {wanted}`\n")
+    assert all((ROOT / file).exists() for file in files)
+
+
+@pytest.mark.parametrize(
     ("then", "code", "words"),
     [
         ("sys.version_info = (3, 10, 2)\nstart.prepare()", 2, "tools.api: this is Python "),
