@@ -7,21 +7,19 @@ exceptions of storage/errors.py. SQL is written here, in storage/ and in schema.
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from datetime import datetime, timedelta
 from itertools import chain
-from typing import Any
 
 from model import gaps as trade_ids
 from model.gaps import Gap
-from model.times import MILLISECOND, floor_ms
 from model.trade import Trade
 from storage.candles import upsert_statements
 from storage.errors import ContentionError, DatabaseError, FatalError, GoneError, NotWritableError, RefusedError, guard
 from storage.gaps import account, continued, give_up, open_gaps, replace_statements, spans
 from storage.ranges import MinMax, candles, min_max, min_max_by_scan, rebuild_candles
-from storage.session import Connection, apply_schema, close, connect, is_fast, select
+from storage.session import Connection, apply_schema, close, connect, is_fast
+from storage.trades import latest, price_as_of, symbols, trades_in_second
 from storage.transaction import store_at_once, transaction
-from storage.values import ROWS_PER_STATEMENT_MAX, batches, check_symbol, naive, rows_sql, trade_of
+from storage.values import ROWS_PER_STATEMENT_MAX, batches, check_symbol, rows_sql
 
 __all__ = [
     "Connection",
@@ -39,14 +37,18 @@ __all__ = [
     "connect",
     "give_up",
     "is_fast",
+    "latest",
     "min_max",
     "min_max_by_scan",
     "open_gaps",
+    "price_as_of",
     "rebuild_candles",
+    "symbols",
+    "trades_in_second",
 ]
 
 
-# ---- Writing. Every writer goes through insert_trades: the stream, the spool, the back-fill.
+# Every writer goes through insert_trades: the stream, the spool, the back-fill.
 
 
 @guard
@@ -118,50 +120,3 @@ def _insert_statements(trades: Sequence[Trade]) -> Iterator[str]:
 
 
 _INSERT = "INSERT INTO trades (symbol, timestamp, trade_id, price, quantity, buyer_is_maker, received_at) VALUES "
-
-
-# ---- Reading.
-
-_TRADE = ", ".join(Trade._fields)
-
-
-@guard
-def symbols(connection: Connection) -> list[str]:
-    """The symbols that have trades, in order."""
-    # From one to the next by the index: MariaDB reads every trade for SELECT DISTINCT.
-    sql = "SELECT symbol FROM trades WHERE symbol > %s ORDER BY symbol LIMIT 1"
-    found: list[str] = []
-    while rows := select(connection, sql, found[-1:] or [""]):
-        found.append(rows[0][0])
-    return found
-
-
-@guard
-def latest(connection: Connection, symbol: str) -> Trade | None:
-    """The newest trade of `symbol`, None when it has none."""
-    return _one(connection, "symbol = %s ORDER BY timestamp DESC, trade_id DESC LIMIT 1", (symbol,))
-
-
-@guard
-def trades_in_second(connection: Connection, symbol: str, when: datetime) -> list[Trade]:
-    """The trades of the second that `when` lies in: from its first millisecond to before the next second's first."""
-    start = when.replace(microsecond=0)
-    where = "symbol = %s AND timestamp >= %s AND timestamp < %s ORDER BY timestamp, trade_id"
-    return _trades(connection, where, (symbol, start, start + timedelta(seconds=1)))
-
-
-@guard
-def price_as_of(connection: Connection, symbol: str, when: datetime) -> Trade | None:
-    """The last trade up to and including the millisecond of `when`, whose price was the price then; None: none yet."""
-    where = "symbol = %s AND timestamp < %s ORDER BY timestamp DESC, trade_id DESC LIMIT 1"
-    return _one(connection, where, (symbol, floor_ms(when) + MILLISECOND))
-
-
-def _trades(connection: Connection, where: str, parameters: Sequence[Any]) -> list[Trade]:
-    return [
-        trade_of(row) for row in select(connection, f"SELECT {_TRADE} FROM trades WHERE {where}", naive(parameters))
-    ]
-
-
-def _one(connection: Connection, where: str, parameters: Sequence[Any]) -> Trade | None:
-    return next(iter(_trades(connection, where, parameters)), None)

@@ -1,4 +1,4 @@
-"""Reports from the captured trades: the latest price, the price at a second, the lowest and highest in a range.
+"""Reports from the captured trades: the latest price, the price at a second, the low and the high of a range.
 
 Each answer shows the question, the SQL that was sent, to paste into the mysql CLI (`python private_mysql.py cli`), and
 the result. Without a command all three are answered for every stored symbol.
@@ -11,7 +11,7 @@ the result. Without a command all three are answered for every stored symbol.
     python query_examples.py range --last 1h --plot hour.png
     python query_examples.py report --html report.html
 
-Lowest and highest come from the candles and a few trades, in the same time for any range; the answer about a range of
+Low and high come from the candles and a few trades, in the same time for any range; the answer about a range of
 up to 200,000 trades is compared with a scan of all of them. Charts need requirements-tools.txt.
 
 Times are ISO 8601, and UTC unless they have an offset; a range includes its START and not its END. `--last` counts back
@@ -24,22 +24,22 @@ if __name__ == "__main__":
     start.prepare()
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
-from operator import attrgetter
-from pathlib import Path
 from typing import Any, TypeVar
 
 import config
 import db
-from db import Connection, MinMax, Trade
+from db import Connection, Trade
 from model import candles as bars
 from model.candles import HOUR, MINUTE, Candle
+from model.times import MILLISECOND
 from process import command
-from report.html import Picture, as_html
+from report import answers
+from report.answers import as_dict
+from report.files import draw
 from report.options import parse_options
 from report.source import Mistake, Source, open_source, wanted_symbols
 from report.text import (
@@ -51,13 +51,14 @@ from report.text import (
     count,
     duration,
     iso,
-    json_candle,
-    json_marks,
-    json_trade,
+    marks_of,
+    quiet,
     said,
     trade_table,
     utc,
 )
+from storage import questions
+from storage.questions import Aged
 
 T = TypeVar("T")
 
@@ -66,13 +67,6 @@ SECOND_ROWS_MAX = 10
 REPORT_RANGES = {"minute": timedelta(minutes=1), "hour": timedelta(hours=1), "day": timedelta(days=1)}
 REPORT_CANDLES = {"minute": (MINUTE, 10), "hour": (HOUR, 12)}
 """Resolution in seconds, and how many of the last candles are shown."""
-SCAN_TRADES_MAX = 200_000
-"""The answer about a range of up to so many trades is compared with that of a scan, which takes about 0.1 s."""
-SCAN_TRIES = 3
-"""The answers come one after the other, and trades may be stored between them."""
-
-_MILLISECOND = timedelta(milliseconds=1)
-_price = attrgetter("price")
 
 
 def main(argv: list[str] | None = None, *, now: datetime | None = None) -> int:
@@ -95,51 +89,17 @@ def _main(options: argparse.Namespace, now: datetime) -> int:
     return 0
 
 
-def draw(source: Source, options: argparse.Namespace, answers: Sequence[Answer], now: datetime) -> None:
-    """Writes the files of --plot and --html. Raises Mistake."""
-    try:
-        # Slow to import, and not needed for anything else.
-        from report import charts
-    except ImportError as error:
-        raise Mistake(f"charts need another package: pip install -r requirements-tools.txt ({error})") from error
-    spans = {number: (one.symbol, *one.span) for number, one in enumerate(answers) if one.span}
-    drawn = charts.fetch_all(source.connection, spans)
-    if options.plot:
-        # Of the report's ranges the longest, which comes last.
-        longest = list({chart.found.symbol: chart for chart in drawn.values()}.values())
-        if not longest or len(longest) > charts.CHARTS_MAX:
-            shown = f"a picture can show 1 to {charts.CHARTS_MAX} symbols with trades, not {len(longest)}"
-            raise Mistake(f"{shown}; choose with --symbol, or another range")
-        _write(options.plot, charts.png(longest))
-    if options.html:
-        pictures = {number: Picture(charts.png([chart]), charts.describe(chart)) for number, chart in drawn.items()}
-        _write(options.html, as_html((source.settings, source.fallback), answers, pictures, now).encode())
-
-
-def _write(path: Path, content: bytes) -> None:
-    """A file that appears whole, or stays as it was. Raises Mistake."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_bytes(content)
-        part.replace(path)
-    except OSError as error:
-        raise Mistake(f"{path} cannot be written: {error.strerror}") from error
-    finally:
-        with suppress(OSError):
-            part.unlink()
-    print(f"query_examples.py: wrote {path}", file=sys.stderr)
-
-
 def answer(source: Source, options: argparse.Namespace, now: datetime) -> Iterator[Answer]:
     """The answers to what `options` ask, symbol by symbol. Raises Mistake."""
     connection = source.connection
-    newest_trades = [_newest(connection, symbol) for symbol in wanted_symbols(source, options.symbol)]
+    newest_trades = [_newest(connection, symbol, now) for symbol in wanted_symbols(source, options.symbol)]
     # The exchange's clock may run ahead of this machine's.
-    _refuse_future(options, max(now, *(newest.timestamp + _MILLISECOND for newest, _ in newest_trades)))
-    for newest, sql in newest_trades:
+    _refuse_future(options, max(now, *(newest.trade.timestamp + MILLISECOND for newest, _ in newest_trades)))
+    for aged, sql in newest_trades:
+        newest = aged.trade
         match options.command:
             case "latest":
-                yield _latest(newest, sql, now)
+                yield _latest(aged, sql, now)
             case "at":
                 yield _second(connection, newest.symbol, options.time)
             case "range" if options.last is not None:
@@ -147,7 +107,7 @@ def answer(source: Source, options: argparse.Namespace, now: datetime) -> Iterat
             case "range":
                 yield _range(connection, newest.symbol, options.start, options.end)
             case _:
-                yield _latest(newest, sql, now)
+                yield _latest(aged, sql, now)
                 yield _last_complete_second(connection, newest)
                 for name, length in REPORT_RANGES.items():
                     yield _last(connection, newest, length, name)
@@ -155,8 +115,8 @@ def answer(source: Source, options: argparse.Namespace, now: datetime) -> Iterat
                     yield _candles(connection, newest, resolution, number, name)
 
 
-def _newest(connection: Connection, symbol: str) -> tuple[Trade, list[str]]:
-    newest, sql = _ask(connection, db.latest, symbol)
+def _newest(connection: Connection, symbol: str, now: datetime) -> tuple[Aged, list[str]]:
+    newest, sql = _ask(connection, questions.latest_price, symbol, now)
     if newest is None:
         raise Mistake(f"the trades of {symbol} have just been deleted; ask again")
     return newest, sql
@@ -184,97 +144,71 @@ def _ask(connection: Connection, query: Callable[..., T], *parameters: Any) -> t
 # ---- The questions. Each is one function that returns an Answer; answer() says which are asked.
 
 
-def _latest(newest: Trade, sql: list[str], now: datetime) -> Answer:
-    age = now - newest.timestamp
+def _latest(newest: Aged, sql: list[str], now: datetime) -> Answer:
+    symbol, age = newest.trade.symbol, timedelta(milliseconds=newest.age_ms)
     words = f"{duration(age)} old" if age >= timedelta() else f"{duration(-age)} ahead"
-    lines = [*trade_table([("latest", newest)]), "", f"{words} by this machine's clock, {utc(now)} UTC"]
-    result = {"trade": json_trade(newest), "age_ms": age // _MILLISECOND}
-    return Answer("latest", newest.symbol, f"What is the latest price of {newest.symbol}?", sql, result, lines)
+    lines = [*trade_table([("latest", newest.trade)]), "", f"{words} by this machine's clock, {utc(now)} UTC"]
+    return Answer("latest", symbol, f"What is the latest price of {symbol}?", sql, as_dict(answers.aged(newest)), lines)
 
 
 def _last_complete_second(connection: Connection, newest: Trade) -> Answer:
     """The newest second with a trade before that of the newest trade, which may go on; that one if it is the only."""
-    before = db.price_as_of(connection, newest.symbol, newest.timestamp.replace(microsecond=0) - _MILLISECOND)
+    before = db.price_as_of(connection, newest.symbol, newest.timestamp.replace(microsecond=0) - MILLISECOND)
     when = (before or newest).timestamp.replace(microsecond=0)
     which = "last complete" if before else "only"
     return _second(connection, newest.symbol, when, f", the {which} second that was captured")
 
 
 def _second(connection: Connection, symbol: str, when: datetime, which: str = "") -> Answer:
-    trades, sql = _ask(connection, db.trades_in_second, symbol, when)
-    marks: Marks = []
-    lines: list[str] = []
-    if trades:
-        # min() and max() return the earliest of equal ones, since the trades are in order.
-        low, high = min(trades, key=_price), max(trades, key=_price)
-        marks = [("first", trades[0]), ("lowest", low), ("highest", high), ("last", trades[-1])]
-        listed: Marks = [("", trade) for trade in trades[:SECOND_ROWS_MAX]]
-        lines = [*trade_table(marks), "", f"{count(len(trades))} in that second:", "", *trade_table(listed)]
-        if len(trades) > len(listed):
-            lines.append(f"... and {len(trades) - len(listed):,} more (--json has them all)")
-    second = {"second": iso(when.replace(microsecond=0)), **json_marks(len(trades), marks)}
-    result = {**second, "as_of": None, "trades": [json_trade(trade) for trade in trades]}
-    question = f"What was the price of {symbol} at {said(when)} UTC{which}?"
-    answer = Answer("at", symbol, question, sql, result, lines)
-    return answer if trades else _as_of(connection, answer, when, "that second")
+    found, sql = _ask(connection, questions.price_at, symbol, when)
+    lines = quiet(symbol, "that second", when, found.as_of)
+    if found.trades:
+        earlier = found.as_of is not None and found.as_of.trade.timestamp < found.second
+        marks = [("as of then", found.as_of.trade)] if found.as_of and earlier else []
+        listed: Marks = [("", trade) for trade in found.trades[:SECOND_ROWS_MAX]]
+        lines = [*trade_table(marks + marks_of(found)), "", f"{count(len(found.trades))} in that second:", ""]
+        lines += trade_table(listed)
+        if len(found.trades) > len(listed):
+            lines.append(f"... and {len(found.trades) - len(listed):,} more (--json has them all)")
+    result = as_dict(answers.second(found)) | {"trades": [as_dict(answers.trade(trade)) for trade in found.trades]}
+    return Answer("at", symbol, f"What was the price of {symbol} at {said(when)} UTC{which}?", sql, result, lines)
 
 
 def _last(connection: Connection, newest: Trade, length: timedelta, name: str) -> Answer:
     # Counted from now, the answer for a tape that ended yesterday would always be that nothing traded.
-    end = newest.timestamp + _MILLISECOND
+    end = newest.timestamp + MILLISECOND
     return _range(connection, newest.symbol, end - length, end, f" in the last {name} up to its newest trade,")
 
 
 def _range(connection: Connection, symbol: str, start: datetime, end: datetime, which: str = "") -> Answer:
-    found, sql = _ask(connection, db.min_max, symbol, start, end)
-    marks: Marks = []
-    lines: list[str] = []
-    equal = None
-    if found:
-        found, equal = _compare(connection, found)
-        marks = _marks(found)
-        lines = [*trade_table(marks), "", f"{count(found.trades)} in {duration(end - start)}; {_COMPARED[equal]}"]
-    bounds = {"start": iso(start), "end": iso(end)}
-    result = {**bounds, **json_marks(found.trades if found else 0, marks), "equals_scan": equal, "as_of": None}
+    found, sql = _ask(connection, questions.low_and_high, symbol, start, end)
+    found = questions.compared(connection, found)
+    lines = quiet(symbol, "that range", start, found.as_of)
+    if found.count:
+        words = f"{count(found.count)} in {duration(end - start)}; {_COMPARED[found.equals_scan]}"
+        lines = [*trade_table(marks_of(found)), "", words]
+    result = as_dict(answers.low_and_high(found)) | {"equals_scan": found.equals_scan}
     period = f"from {said(start)} to before {said(end)} UTC"
-    question = f"What were the lowest and the highest price of {symbol}{which} {period}?"
-    answer = Answer("range", symbol, question, sql, result, lines, (start, end))
-    return answer if found else _as_of(connection, answer, start, "that range")
+    question = f"What were the low and the high of {symbol}{which} {period}?"
+    return Answer("range", symbol, question, sql, result, lines, (start, end))
 
 
 _COMPARED = {
     True: "a scan of the trades themselves gives the same",
-    None: f"not compared with a scan of the trades, which is done up to {SCAN_TRADES_MAX:,}",
+    None: f"not compared with a scan of the trades, which is done up to {questions.SCAN_TRADES_MAX:,}",
     False: "a scan of the trades gives ANOTHER answer: make the candles anew (db.rebuild_candles)",
 }
-
-
-def _compare(connection: Connection, found: MinMax) -> tuple[MinMax, bool | None]:
-    """The answer from the candles, and whether a scan of the trades gives the same; None: too many to scan them."""
-    if found.trades > SCAN_TRADES_MAX:
-        return found, None
-    for _ in range(SCAN_TRIES):
-        if db.min_max_by_scan(connection, found.symbol, found.start, found.end) == found:
-            return found, True
-        found = db.min_max(connection, found.symbol, found.start, found.end) or found
-    return found, False
-
-
-def _marks(found: MinMax) -> Marks:
-    return [("first", found.first), ("lowest", found.low), ("highest", found.high), ("last", found.last)]
 
 
 def _candles(connection: Connection, newest: Trade, resolution: int, number: int, name: str) -> Answer:
     """The bars up to that of the newest trade, which may go on."""
     bar, length = bars.floor(newest.timestamp, resolution), timedelta(seconds=resolution)
     start, end = bar - (number - 1) * length, bar + length
-    candles, sql = _ask(connection, db.candles, newest.symbol, resolution, start, end)
-    bounds = {"resolution": resolution, "start": iso(start), "end": iso(end)}
-    result = {**bounds, "candles": [json_candle(candle) for candle in candles]}
+    found, sql = _ask(connection, questions.candles, newest.symbol, resolution, start, end)
     period = f"from {said(start)} to before {said(end)} UTC"
     question = f"How did {newest.symbol} trade in each of the last {number} {name}s, {period}?"
-    lines = [*candle_table(candles), "", *_candle_notes(connection, candles, name)]
-    return Answer("candles", newest.symbol, question, sql, result, lines)
+    lines = [*candle_table(found.candles), "", *_candle_notes(connection, found.candles, name)]
+    return Answer("candles", newest.symbol, question, sql, as_dict(answers.candles(found)), lines)
 
 
 def _candle_notes(connection: Connection, candles: Sequence[Candle], name: str) -> list[str]:
@@ -285,18 +219,6 @@ def _candle_notes(connection: Connection, candles: Sequence[Candle], name: str) 
         missing = sum(gap.missing for gap in gaps)
         notes.append(f"{count(missing)} of these are missing: see `python backfill.py --list`.")
     return notes
-
-
-def _as_of(connection: Connection, answer: Answer, when: datetime, where: str) -> Answer:
-    """`answer`, which is that nothing traded in `where`, with the last price before it and its age at `when`."""
-    trade, sql = _ask(connection, db.price_as_of, answer.symbol, when)
-    result, lines = None, [f"No trade of {answer.symbol} in {where}, and none is stored from before it."]
-    if trade:
-        age = when - trade.timestamp
-        result = {"trade": json_trade(trade), "age_ms": age // _MILLISECOND}
-        lines = [f"No trade of {answer.symbol} in {where}. The price as of {said(when)} UTC was {duration(age)} old:"]
-        lines += ["", *trade_table([("as of then", trade)])]
-    return answer._replace(sql=answer.sql + sql, result=answer.result | {"as_of": result}, lines=lines)
 
 
 if __name__ == "__main__":

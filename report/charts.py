@@ -1,4 +1,4 @@
-"""Charts of time ranges: the price with its lowest and highest trade, trades per second, lag, and shaded gaps.
+"""Charts of time ranges: the price with its low and high trade, trades per second, lag, and shaded gaps.
 
 The data come from storage/series.py, in few enough points to draw any range in about a second. Only here do prices
 become floats: a pixel has no eighth decimal. The texts in a chart have all digits.
@@ -100,7 +100,7 @@ def describe(chart: Chart) -> str:
     gaps = f"{len(chart.gaps):,} open gaps, {missing:,} ids missing" if chart.gaps else "no open gap"
     return (
         f"{found.symbol} from {said(chart.series.start)} to {said(chart.series.end)} UTC: {count(found.trades)},"
-        f" lowest price {amount(found.low.price)}, highest {amount(found.high.price)}; {gaps}"
+        f" low {amount(found.low.price)}, high {amount(found.high.price)}; {gaps}"
     )
 
 
@@ -130,10 +130,10 @@ def _draw_price(axes: Axes, chart: Chart) -> None:
     steps, width = series.steps, series.width
     middles, ends = ([_x(min(step.start + width / part, series.end)) for step in steps] for part in (2, 1))
     lows, highs, closes = ([float(price) for price in prices] for prices in _columns(series))
-    axes.fill_between(middles, lows, highs, color=_BAND, linewidth=0, alpha=0.7, label="lowest to highest")
+    axes.fill_between(middles, lows, highs, color=_BAND, linewidth=0, alpha=0.7, label="low to high")
     dots = "." if len(series.steps) <= DOTS_STEPS_MAX else ""
     axes.plot(ends, closes, color=_PRICE, linewidth=1, marker=dots, markersize=4, label="last price")
-    marks = ((found.low, "v", _LOW, "lowest"), (found.high, "^", _HIGH, "highest"))
+    marks = ((found.low, "v", _LOW, "low"), (found.high, "^", _HIGH, "high"))
     for trade, marker, colour, name in marks:
         label = f"{name} {amount(trade.price)} at {utc(trade.timestamp)}, trade {trade.trade_id}"
         x, y = [_x(trade.timestamp)], [float(trade.price)]

@@ -12,6 +12,7 @@ import config
 from model.candles import Candle
 from model.times import MILLISECOND
 from model.trade import Trade
+from storage.questions import Aged, Range, Second
 
 LINE_CHARS_MAX = 100
 SQL_INDENT = "  "
@@ -20,7 +21,7 @@ QUOTE_ASSETS = ("USDT", "USDC", "FDUSD", "TUSD", "EUR", "TRY", "BRL", "JPY", "BT
 """A symbol is its base and its quote asset with nothing between them; these are the quotes that are recognised."""
 
 Marks = list[tuple[str, Trade]]
-"""What a trade is among others, such as "lowest", and the trade."""
+"""What a trade is among others, such as "low", and the trade."""
 
 
 class Answer(NamedTuple):
@@ -55,31 +56,6 @@ _JSON = ("kind", "symbol", "question", "sql", "result")
 def iso(time: datetime) -> str:
     """Such as 2025-11-20T10:15:09.250Z; a part below the millisecond, which only a question can have, is shown too."""
     return time.isoformat(timespec="microseconds" if time.microsecond % 1000 else "milliseconds")[:-6] + "Z"
-
-
-def json_marks(count: int, marks: Marks) -> dict[str, Any]:
-    """How many trades there are, and the outstanding ones; null for each when there are none."""
-    found = dict(marks)
-    trades = {name: json_trade(found[name]) if found else None for name in ("first", "lowest", "highest", "last")}
-    return {"count": count, **trades}
-
-
-def json_trade(trade: Trade) -> dict[str, Any]:
-    """The columns of a trade that come from the exchange; the amounts as the digits that are stored."""
-    return {
-        "trade_id": trade.trade_id,
-        "timestamp": iso(trade.timestamp),
-        "price": f"{trade.price:.8f}",
-        "quantity": f"{trade.quantity:.8f}",
-        "buyer_is_maker": trade.buyer_is_maker,
-    }
-
-
-def json_candle(candle: Candle) -> dict[str, Any]:
-    """A candle without its symbol and its resolution, which are those of the question."""
-    prices = {name: f"{getattr(candle, name):.8f}" for name in ("open", "high", "low", "close")}
-    ids = {"first_trade_id": candle.first_trade_id, "last_trade_id": candle.last_trade_id}
-    return {"timestamp": iso(candle.timestamp), **prices, **ids, "trades": candle.trades}
 
 
 # ---- For people.
@@ -119,6 +95,21 @@ def fold(statement: str) -> str:
         lines[-1] += clause
         clause = f" {word}"
     return "\n".join([lines[0].lstrip(), *lines[1:]])
+
+
+def marks_of(found: Second | Range) -> Marks:
+    """The outstanding trades of a time in which something traded."""
+    named = (("first", found.first), ("low", found.low), ("high", found.high), ("last", found.last))
+    return [(name, trade) for name, trade in named if trade]
+
+
+def quiet(symbol: str, where: str, when: datetime, as_of: Aged | None) -> list[str]:
+    """That nothing traded in `where`, with the price as of `when`."""
+    if not as_of:
+        return [f"No trade of {symbol} in {where}, and none is stored from before it."]
+    age = duration(timedelta(milliseconds=as_of.age_ms))
+    first = f"No trade of {symbol} in {where}. The price as of {said(when)} UTC was {age} old:"
+    return [first, "", *trade_table([("as of then", as_of.trade)])]
 
 
 def trade_table(rows: Marks) -> list[str]:

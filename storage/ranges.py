@@ -23,8 +23,7 @@ _WITHIN = "symbol = %s AND timestamp >= %s AND timestamp < %s"
 
 
 class MinMax(NamedTuple):
-    """The trades of [start, end): how many, the first and the last, and the earliest at the lowest and at the highest
-    price."""
+    """The trades of [start, end): how many, the first and the last, and the earliest at the low and at the high."""
 
     symbol: str
     start: datetime
@@ -67,10 +66,10 @@ def _min_max(connection: Connection, symbol: str, start: datetime, end: datetime
     found = _extremes(connection, symbol, bars.pieces(start, end))
     if not found:
         return None
-    lowest, highest = min(found, key=lambda part: part.low), max(found, key=lambda part: part.high)
+    lows, highs = min(found, key=lambda part: part.low), max(found, key=lambda part: part.high)
     wanted = {
-        "low": _Wanted("low", lowest.low, lowest.piece),
-        "high": _Wanted("high", highest.high, highest.piece),
+        "low": _Wanted("low", lows.low, lows.piece),
+        "high": _Wanted("high", highs.high, highs.piece),
     }
     while any(one.piece.resolution for one in wanted.values()):
         wanted = _closer(connection, symbol, wanted)
@@ -117,7 +116,7 @@ def candles(connection: Connection, symbol: str, resolution: int, start: datetim
 
 
 def _extremes(connection: Connection, symbol: str, pieces: Sequence[Piece]) -> list[_Extremes]:
-    """The lowest and highest price of each piece that has trades, in one statement."""
+    """The low and the high of each piece that has trades, in one statement."""
     parts: list[str] = []
     parameters: list[object] = []
     for index, piece in enumerate(pieces):

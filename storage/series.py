@@ -38,7 +38,7 @@ class Lag(NamedTuple):
 
 
 class Step(NamedTuple):
-    """The trades of a short stretch of time: how many, and the lowest, highest and last price."""
+    """The trades of a short stretch of time: how many, and the low, the high and the last price."""
 
     start: datetime
     trades: int

@@ -23,6 +23,7 @@ from mysqld import program as mysql_server
 from process.child import ROOT
 from report import options as query_options
 from report import text as report
+from storage import questions, ranges
 from tests.support.servers import Server
 
 SUBPROCESS_S_MAX = 60
@@ -120,13 +121,15 @@ def exact(text: str) -> Any:
 
 
 def trade(trade_id: int, timestamp: str, price: str, quantity: str, buyer_is_maker: bool) -> dict[str, Any]:
-    """A trade as JSON has it."""
+    """A trade as JSON has it: of BTCUSDT, or of ETHUSDT if its id says so."""
     return {
+        "symbol": "ETHUSDT" if 900 <= trade_id < 1_000 else "BTCUSDT",
         "trade_id": trade_id,
         "timestamp": timestamp,
         "price": price,
         "quantity": quantity,
         "buyer_is_maker": buyer_is_maker,
+        "received_at": None,
     }
 
 
@@ -176,11 +179,11 @@ What was the price of BTCUSDT at 2025-11-20 10:15:09 UTC?
     WHERE symbol = 'BTCUSDT' AND timestamp >= '2025-11-20 10:15:09'
     AND timestamp < '2025-11-20 10:15:10' ORDER BY timestamp, trade_id;
 
-             price USDT  quantity BTC  taker   time UTC                 trade id
-    first      61837.63    0.00108     bought  2025-11-20 10:15:09.000  104
-    lowest     61830.50    0.20        sold    2025-11-20 10:15:09.000  105
-    highest    61837.63    0.00108     bought  2025-11-20 10:15:09.000  104
-    last       61837.63   10.00000001  sold    2025-11-20 10:15:09.999  106
+           price USDT  quantity BTC  taker   time UTC                 trade id
+    first    61837.63    0.00108     bought  2025-11-20 10:15:09.000  104
+    low      61830.50    0.20        sold    2025-11-20 10:15:09.000  105
+    high     61837.63    0.00108     bought  2025-11-20 10:15:09.000  104
+    last     61837.63   10.00000001  sold    2025-11-20 10:15:09.999  106
 
     3 trades in that second:
 
@@ -215,6 +218,19 @@ What was the price of BTCUSDT at 2025-11-20 10:03:00.250 UTC?
     assert ask("at", "2025-11-20T11:03:00.25+01:00", "--symbol", "BTCUSDT") == (0, expected, "")
 
 
+def test_at_a_time_before_the_first_trade_of_its_second(ask: Ask, settings: config.Settings) -> None:
+    """The price as of then was that of a trade from before the second, which is shown beside those of the second."""
+    store(settings, [BITCOIN[2], BITCOIN[6]])
+
+    lines = ask("at", "2025-11-20T10:15:09.500").out.splitlines()
+    (answer,) = exact(ask("at", "2025-11-20T10:15:09.500", "--json").out)["answers"]
+
+    assert "    as of then    61000.50    0.50        bought  2025-11-20 10:00:00.000  102" in lines
+    assert "    first         61837.63   10.00000001  sold    2025-11-20 10:15:09.999  106" in lines
+    as_of = trade(102, "2025-11-20T10:00:00.000Z", "61000.50000000", "0.50000000", False) | {"age_ms": 909_500}
+    assert (as_of, 106, 2) == (answer["result"]["as_of"], answer["result"]["first"]["trade_id"], len(answer["sql"]))
+
+
 @pytest.mark.usefixtures("tape")
 @pytest.mark.parametrize(
     ("argv", "where"),
@@ -237,7 +253,7 @@ def test_a_long_second_lists_its_first_trades(ask: Ask) -> None:
     listed = lines[lines.index("    13 trades in that second:") + 3 :]
     assert [line.split()[-1] for line in listed[:-1]] == [str(900 + i) for i in range(10)]
     assert listed[-1] == "    ... and 3 more (--json has them all)"
-    assert "    highest     3462.00          1.00  sold   2025-11-20 10:15:00.012  912" in lines
+    assert "    high      3462.00          1.00  sold   2025-11-20 10:15:00.012  912" in lines
 
 
 @pytest.mark.usefixtures("tape")
@@ -246,14 +262,14 @@ def test_a_range_includes_its_start_and_not_its_end(ask: Ask, database: str) -> 
     expected = f"""\
 Database {database}: trades captured from the exchange; times are UTC
 
-What were the lowest and the highest price of BTCUSDT from 2025-11-20 10:15:09 to before 2025-11-20
-10:15:10 UTC?
+What were the low and the high of BTCUSDT from 2025-11-20 10:15:09 to before 2025-11-20 10:15:10
+UTC?
 
-             price USDT  quantity BTC  taker   time UTC                 trade id
-    first      61837.63    0.00108     bought  2025-11-20 10:15:09.000  104
-    lowest     61830.50    0.20        sold    2025-11-20 10:15:09.000  105
-    highest    61837.63    0.00108     bought  2025-11-20 10:15:09.000  104
-    last       61837.63   10.00000001  sold    2025-11-20 10:15:09.999  106
+           price USDT  quantity BTC  taker   time UTC                 trade id
+    first    61837.63    0.00108     bought  2025-11-20 10:15:09.000  104
+    low      61830.50    0.20        sold    2025-11-20 10:15:09.000  105
+    high     61837.63    0.00108     bought  2025-11-20 10:15:09.000  104
+    last     61837.63   10.00000001  sold    2025-11-20 10:15:09.999  106
 
     3 trades in 1 s; a scan of the trades themselves gives the same
 """
@@ -288,11 +304,11 @@ What is the latest price of BTCUSDT?
 What was the price of BTCUSDT at 2025-11-20 10:15:09 UTC, the last complete second that was
 captured?
 
-             price USDT  quantity BTC  taker   time UTC                 trade id
-    first      61837.63    0.00108     bought  2025-11-20 10:15:09.000  104
-    lowest     61830.50    0.20        sold    2025-11-20 10:15:09.000  105
-    highest    61837.63    0.00108     bought  2025-11-20 10:15:09.000  104
-    last       61837.63   10.00000001  sold    2025-11-20 10:15:09.999  106
+           price USDT  quantity BTC  taker   time UTC                 trade id
+    first    61837.63    0.00108     bought  2025-11-20 10:15:09.000  104
+    low      61830.50    0.20        sold    2025-11-20 10:15:09.000  105
+    high     61837.63    0.00108     bought  2025-11-20 10:15:09.000  104
+    last     61837.63   10.00000001  sold    2025-11-20 10:15:09.999  106
 
     3 trades in that second:
 
@@ -302,38 +318,38 @@ captured?
       61837.63   10.00000001  sold    2025-11-20 10:15:09.999  106
 
 
-What were the lowest and the highest price of BTCUSDT in the last minute up to its newest trade,
-from 2025-11-20 10:14:10.001 to before 2025-11-20 10:15:10.001 UTC?
+What were the low and the high of BTCUSDT in the last minute up to its newest trade, from 2025-11-20
+10:14:10.001 to before 2025-11-20 10:15:10.001 UTC?
 
-             price USDT  quantity BTC  taker   time UTC                 trade id
-    first      61850.00          2.00  sold    2025-11-20 10:15:08.999  103
-    lowest     61830.50          0.20  sold    2025-11-20 10:15:09.000  105
-    highest    61850.00          2.00  sold    2025-11-20 10:15:08.999  103
-    last       61839.00          0.30  bought  2025-11-20 10:15:10.000  107
+           price USDT  quantity BTC  taker   time UTC                 trade id
+    first    61850.00          2.00  sold    2025-11-20 10:15:08.999  103
+    low      61830.50          0.20  sold    2025-11-20 10:15:09.000  105
+    high     61850.00          2.00  sold    2025-11-20 10:15:08.999  103
+    last     61839.00          0.30  bought  2025-11-20 10:15:10.000  107
 
     5 trades in 1 min; a scan of the trades themselves gives the same
 
 
-What were the lowest and the highest price of BTCUSDT in the last hour up to its newest trade, from
-2025-11-20 09:15:10.001 to before 2025-11-20 10:15:10.001 UTC?
+What were the low and the high of BTCUSDT in the last hour up to its newest trade, from 2025-11-20
+09:15:10.001 to before 2025-11-20 10:15:10.001 UTC?
 
-             price USDT  quantity BTC  taker   time UTC                 trade id
-    first      61000.50          0.50  bought  2025-11-20 10:00:00.000  102
-    lowest     61000.50          0.50  bought  2025-11-20 10:00:00.000  102
-    highest    61850.00          2.00  sold    2025-11-20 10:15:08.999  103
-    last       61839.00          0.30  bought  2025-11-20 10:15:10.000  107
+           price USDT  quantity BTC  taker   time UTC                 trade id
+    first    61000.50          0.50  bought  2025-11-20 10:00:00.000  102
+    low      61000.50          0.50  bought  2025-11-20 10:00:00.000  102
+    high     61850.00          2.00  sold    2025-11-20 10:15:08.999  103
+    last     61839.00          0.30  bought  2025-11-20 10:15:10.000  107
 
     6 trades in 1 h; a scan of the trades themselves gives the same
 
 
-What were the lowest and the highest price of BTCUSDT in the last day up to its newest trade, from
-2025-11-19 10:15:10.001 to before 2025-11-20 10:15:10.001 UTC?
+What were the low and the high of BTCUSDT in the last day up to its newest trade, from 2025-11-19
+10:15:10.001 to before 2025-11-20 10:15:10.001 UTC?
 
-             price USDT  quantity BTC  taker   time UTC                 trade id
-    first      60000.10          0.25  bought  2025-11-19 10:15:10.001  101
-    lowest     60000.10          0.25  bought  2025-11-19 10:15:10.001  101
-    highest    61850.00          2.00  sold    2025-11-20 10:15:08.999  103
-    last       61839.00          0.30  bought  2025-11-20 10:15:10.000  107
+           price USDT  quantity BTC  taker   time UTC                 trade id
+    first    60000.10          0.25  bought  2025-11-19 10:15:10.001  101
+    low      60000.10          0.25  bought  2025-11-19 10:15:10.001  101
+    high     61850.00          2.00  sold    2025-11-20 10:15:08.999  103
+    last     61839.00          0.30  bought  2025-11-20 10:15:10.000  107
 
     7 trades in 1 d; a scan of the trades themselves gives the same
 
@@ -400,7 +416,7 @@ def test_every_digit_is_shown(ask: Ask, settings: config.Settings) -> None:
     assert "price ETH" in text
     ((answer,),) = [exact(ask("latest", "--json").out)["answers"]]
     expected = trade(18_446_744_073_709_551_615, "2025-11-20T10:00:00.000Z", price, "0.00000001", True)
-    assert expected == answer["result"]["trade"]
+    assert expected | {"symbol": "X币ETH", "age_ms": 920_345} == answer["result"]
 
 
 # ---- The answers for programs.
@@ -420,7 +436,7 @@ def test_json_of_latest_is_the_whole_expected_document(ask: Ask, database: str) 
                 "question": "What is the latest price of ETHUSDT?",
                 "sql": [f"{SELECT} WHERE symbol = 'ETHUSDT' ORDER BY timestamp DESC, trade_id DESC LIMIT 1;"],
                 "result": {
-                    "trade": trade(912, "2025-11-20T10:15:00.012Z", "3462.00000000", "1.00000000", True),
+                    **trade(912, "2025-11-20T10:15:00.012Z", "3462.00000000", "1.00000000", True),
                     "age_ms": 20_333,
                 },
             }
@@ -437,13 +453,15 @@ def test_json_of_a_second_has_all_its_trades(ask: Ask) -> None:
         trade(900 + i, f"2025-11-20T10:15:00.{i:03}Z", f"{3450 + i}.00000000", "1.00000000", True) for i in range(13)
     ]
     assert answer["result"] == {
+        "symbol": "ETHUSDT",
+        "time": "2025-11-20T10:15:00.500Z",
         "second": "2025-11-20T10:15:00.000Z",
         "count": 13,
         "first": trades[0],
-        "lowest": trades[0],
-        "highest": trades[12],
+        "low": trades[0],
+        "high": trades[12],
         "last": trades[12],
-        "as_of": None,
+        "as_of": trades[12] | {"age_ms": 488},
         "trades": trades,
     }
 
@@ -453,12 +471,13 @@ def test_json_of_a_range(ask: Ask) -> None:
     """The range as it was asked, how many trades it has, and the four outstanding ones."""
     (answer,) = exact(ask("range", "--last", "2s", "--json", "--symbol", "BTCUSDT").out)["answers"]
     assert answer["result"] == {
+        "symbol": "BTCUSDT",
         "start": "2025-11-20T10:15:08.001Z",
         "end": "2025-11-20T10:15:10.001Z",
         "count": 5,
         "first": trade(103, "2025-11-20T10:15:08.999Z", "61850.00000000", "2.00000000", True),
-        "lowest": trade(105, "2025-11-20T10:15:09.000Z", "61830.50000000", "0.20000000", True),
-        "highest": trade(103, "2025-11-20T10:15:08.999Z", "61850.00000000", "2.00000000", True),
+        "low": trade(105, "2025-11-20T10:15:09.000Z", "61830.50000000", "0.20000000", True),
+        "high": trade(103, "2025-11-20T10:15:08.999Z", "61850.00000000", "2.00000000", True),
         "last": trade(107, "2025-11-20T10:15:10.000Z", "61839.00000000", "0.30000000", False),
         "equals_scan": True,
         "as_of": None,
@@ -471,13 +490,15 @@ def test_json_of_a_quiet_second_has_the_price_as_of_then(ask: Ask) -> None:
     (answer,) = exact(ask("at", "2025-11-20T10:00:30.25", "--json", "--symbol", "BTCUSDT").out)["answers"]
     before = trade(102, "2025-11-20T10:00:00.000Z", "61000.50000000", "0.50000000", False)
     assert answer["result"] == {
+        "symbol": "BTCUSDT",
+        "time": "2025-11-20T10:00:30.250Z",
         "second": "2025-11-20T10:00:30.000Z",
         "count": 0,
         "first": None,
-        "lowest": None,
-        "highest": None,
+        "low": None,
+        "high": None,
         "last": None,
-        "as_of": {"trade": before, "age_ms": 30_250},
+        "as_of": before | {"age_ms": 30_250},
         "trades": [],
     }
 
@@ -490,7 +511,8 @@ def test_json_of_the_candles(ask: Ask) -> None:
     prices = {"open": "61850.00000000", "high": "61850.00000000", "low": "61830.50000000", "close": "61839.00000000"}
     candle = {"timestamp": "2025-11-20T10:15:00.000Z", **prices, "first_trade_id": 103, "last_trade_id": 107}
     assert minutes == {
-        "resolution": 60,
+        "symbol": "BTCUSDT",
+        "resolution": "1m",
         "start": "2025-11-20T10:06:00.000Z",
         "end": "2025-11-20T10:16:00.000Z",
         "candles": [{**candle, "trades": 5}],
@@ -512,7 +534,7 @@ def test_candles_say_how_many_of_their_trades_are_missing(ask: Ask, settings: co
 @pytest.mark.usefixtures("tape")
 def test_a_large_range_is_not_compared_and_says_so(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
     """A scan takes time that grows with the range."""
-    monkeypatch.setattr(query_examples, "SCAN_TRADES_MAX", 7)
+    monkeypatch.setattr(questions, "SCAN_TRADES_MAX", 7)
 
     small, large = (ask("range", "--last", last, "--symbol", "BTCUSDT") for last in ("1d", "2d"))
 
@@ -545,11 +567,11 @@ def test_a_trade_that_is_stored_meanwhile_is_no_difference(
             store(settings, [late.pop()])
         return real(*arguments)
 
-    monkeypatch.setattr(db, "min_max_by_scan", scan)
+    monkeypatch.setattr(ranges, "min_max_by_scan", scan)
     outcome = ask("range", "2025-11-20T09:00", "2025-11-20T10:15:10", "--symbol", "BTCUSDT")
 
     assert not late
-    assert "highest    61850.00" in outcome.out
+    assert "high     61850.00" in outcome.out
     assert "a scan of the trades themselves gives the same" in outcome.out
 
 
@@ -833,7 +855,7 @@ def test_the_script_reads_the_environment(server: Server, settings: config.Setti
     assert (
         outcome.code,
         outcome.err,
-        [answer["result"]["trade"]["trade_id"] for answer in answers],
+        [answer["result"]["trade_id"] for answer in answers],
     ) == (0, "", [107, 912])
 
 

@@ -193,7 +193,7 @@ def test_rates_count_every_trade_and_every_silence(settings: config.Settings) ->
 
 @pytest.mark.parametrize("lost", [(), (40, 41, 42)])
 def test_the_extremes_are_marked_and_gaps_are_shaded(settings: config.Settings, lost: tuple[int, ...]) -> None:
-    """A mark for the lowest and one for the highest trade; the colour of gaps only where one is open."""
+    """A mark for the low and one for the high; the colour of gaps only where one is open."""
     store(settings, [trade for i, trade in enumerate(tape(100, 1000)) if i not in lost])
 
     with closing(db.connect(settings)) as connection:
@@ -284,7 +284,7 @@ def test_html_has_everything_in_one_file(run: Run, settings: config.Settings, tm
     # The last hour and the last day of a database of five minutes are the same picture.
     assert len(pictures) == 2
     for attributes in pictures:
-        assert "lowest price 618" in str(attributes["alt"])
+        assert "low 618" in str(attributes["alt"])
         kind, data = str(attributes["src"]).split(",")
         assert kind == "data:image/png;base64"
         assert imread(io.BytesIO(base64.b64decode(data))).shape[1] > 1000

@@ -610,7 +610,7 @@ def test_a_database_that_is_missing_on_either_side(
 def test_the_questions_have_the_answers_of_mysql(
     trades_of: config.Settings, copy: str, follower: mirror.Follower
 ) -> None:
-    """Latest, a second, as of then, lowest and highest with when and which trade: the same as from db.py."""
+    """Latest, a second, as of then, low and high with when and which trade: the same as from db.py."""
     store(trades_of, [*trades(*range(1, 400)), *trades(*range(5, 90), symbol="ETHUSDT")])
     level(follower)
     source = db.connect(trades_of)
@@ -639,7 +639,7 @@ def test_the_questions_have_the_answers_of_mysql(
 
     assert len(answers[1]) > 10
     assert answers == [[facts(one) for one in group] for group in expected]
-    assert extremes == [("lowest", span.trades, *facts(span.low)), ("highest", span.trades, *facts(span.high))]
+    assert extremes == [("low", span.trades, *facts(span.low)), ("high", span.trades, *facts(span.high))]
     db.close(source)
 
 

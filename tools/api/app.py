@@ -18,7 +18,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tools.api import routes as api_routes
-from tools.api import shapes as answers
+from tools.api import shapes
 from tools.api.download import Exports
 from tools.api.feed import Feed
 from tools.api.hub import Hub
@@ -114,7 +114,7 @@ class Door:
         if self._may_enter(scope):
             await self._app(scope, receive, sending)
         else:
-            problem = answers.Problem("show the API_TOKEN as `Authorization: Bearer …`")
+            problem = shapes.Problem("show the API_TOKEN as `Authorization: Bearer …`")
             await Json(problem, 401, {"WWW-Authenticate": "Bearer"})(scope, receive, sending)
 
     def _may_enter(self, scope: Scope) -> bool:
@@ -128,16 +128,16 @@ class Door:
 
 def _away(_request: Request, error: Exception) -> Response:
     headers = {"Retry-After": str(api_routes.RETRY_AFTER_S)}
-    return Json(answers.Problem(str(error)), 503, headers)
+    return Json(shapes.Problem(str(error)), 503, headers)
 
 
 def _mistaken(_request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     mistakes = [
-        answers.Mistake([str(part) for part in one["loc"]], one["msg"].removeprefix("Value error, "), one["type"])
+        shapes.Mistake([str(part) for part in one["loc"]], one["msg"].removeprefix("Value error, "), one["type"])
         for one in error.errors()
     ]
-    return Json(answers.Mistakes(mistakes), 422)
+    return Json(shapes.Mistakes(mistakes), 422)
 
 
 def _add_pages(app: FastAPI) -> None:
@@ -173,7 +173,7 @@ def _description(app: FastAPI, settings: ApiSettings) -> dict[str, Any]:
             # Better than the name of a function: what its text says first.
             path["get"]["summary"] = re.split(r"[.:;,] ?", path["get"]["description"])[0]
         parts = found.setdefault("components", {})
-        parts["schemas"] = answers.components()
+        parts["schemas"] = shapes.components()
         if settings.token is not None:
             parts["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
             found["security"] = [{"token": []}]

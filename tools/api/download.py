@@ -8,9 +8,9 @@ from datetime import datetime
 from fastapi import HTTPException, Response
 
 import db
+from report import answers
 from storage import pages as db_pages
 from storage.pages import PAGE_TRADES, Place
-from tools.api import shapes as answers
 from tools.api.sessions import AwayError, Sessions
 from tools.api.stream import EndingResponse
 

@@ -18,10 +18,11 @@ import db
 from db import Connection
 from model import candles as bars
 from model.ids import Run, without
+from report import answers
 from storage import gaps as stored_gaps
 from storage import pages as db_pages
 from storage.gaps import OpenGaps
-from tools.api import shapes as answers
+from tools.api import shapes
 from tools.api.hub import Beat, Begin, Hub, Listener, Trades, Word
 from tools.api.sessions import AwayError, Sessions
 from tools.api.settings import ApiSettings
@@ -187,7 +188,7 @@ def _late(connection: Connection, symbol: str, holes: list[Run]) -> list[Late]:
 
 
 def _status(connection: Connection, line: Line, missing: OpenGaps, stale_s: float | None) -> SymbolStatus:
-    health = answers.symbol_health(line.newest, missing, stale_s)
+    health = shapes.symbol_health(line.newest, missing, stale_s)
     before: dict[str, answers.Trade | None] = dict.fromkeys(BEFORE)
     if line.newest is not None:
         for name, ago in BEFORE.items():

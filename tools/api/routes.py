@@ -9,12 +9,13 @@ from starlette.concurrency import run_in_threadpool
 import db
 from db import Connection
 from model import candles as bars
+from report import answers
 from storage import gaps as stored_gaps
 from storage import pages as db_pages
+from storage import questions
 from storage.gaps import OpenGaps
 from storage.pages import EARLIEST, LATEST
-from tools.api import cursor, params
-from tools.api import shapes as answers
+from tools.api import cursor, params, shapes
 from tools.api.download import Exports
 from tools.api.hub import FullError, Hub, Listener
 from tools.api.sessions import AwayError, Sessions
@@ -63,10 +64,10 @@ def away(why: str) -> HTTPException:
 
 def _described(shape: type, *statuses: int) -> dict[str, Any]:
     """What FastAPI is told of a route that answers with `shape`, or with 503 or one of these statuses."""
-    shapes = {200: shape} | {status: answers.Problem for status in (*statuses, 503)}
-    if 422 in shapes:
-        shapes[422] = answers.Mistakes
-    return {"response_class": Json, "responses": {status: _content(shapes[status], status) for status in shapes}}
+    given = {200: shape} | {status: shapes.Problem for status in (*statuses, 503)}
+    if 422 in given:
+        given[422] = shapes.Mistakes
+    return {"response_class": Json, "responses": {status: _content(given[status], status) for status in given}}
 
 
 def _content(shape: type, status: int) -> dict[str, Any]:
@@ -87,19 +88,19 @@ def _unknown(symbol: str) -> HTTPException:
     return HTTPException(404, f"no trade of {symbol[:40]!r} is stored; /api/symbols lists the symbols")
 
 
-@router.get("/symbols", **_described(answers.Symbols))
+@router.get("/symbols", **_described(shapes.Symbols))
 def symbols(request: Request) -> Response:
     """The symbols of which trades are stored."""
-    return Json(answers.Symbols(context_of(request).sessions.ask(db.symbols)))
+    return Json(shapes.Symbols(context_of(request).sessions.ask(db.symbols)))
 
 
-@router.get("/latest/{symbol}", **_described(answers.Latest, 404, 422))
+@router.get("/latest/{symbol}", **_described(answers.AgedTrade, 404, 422))
 def latest(request: Request, symbol: params.Symbol) -> Response:
     """The newest trade, whose price is the latest price."""
-    newest = context_of(request).sessions.ask(lambda c: db.latest(c, symbol))
-    if newest is None:
+    found = context_of(request).sessions.ask(lambda c: questions.latest_price(c, symbol, datetime.now(UTC)))
+    if found is None:
         raise _unknown(symbol)
-    return Json(answers.latest(newest))
+    return Json(answers.aged(found))
 
 
 @router.get("/at/{symbol}", **_described(answers.Second, 404, 422))
@@ -110,26 +111,26 @@ def at(request: Request, symbol: params.Symbol, time: params.Moment) -> Response
     """
     context = context_of(request)
     _known(context, symbol)
-    trades, as_of = context.sessions.ask(
-        lambda c: (db.trades_in_second(c, symbol, time), db.price_as_of(c, symbol, time))
-    )
-    if as_of is not None and time > max(datetime.now(UTC), as_of.timestamp):
-        as_of = None
-    return Json(answers.second(symbol, time, trades, as_of))
+    found = context.sessions.ask(lambda c: questions.price_at(c, symbol, time))
+    return Json(answers.second(found._replace(as_of=_come(found.as_of, time))))
 
 
 @router.get("/range/{symbol}", **_described(answers.Range, 404, 422))
-def extremes(request: Request, symbol: params.Symbol, start: params.Start, end: params.End) -> Response:
-    """The lowest and the highest price in [start, end), with the trade of each; as quick for years as for a minute."""
+def low_and_high(request: Request, symbol: params.Symbol, start: params.Start, end: params.End) -> Response:
+    """The low and the high of the price in [start, end), with the trade of each; as quick for years as for a minute."""
     context = context_of(request)
     _known(context, symbol)
     params.check_range(start, end)
-    return Json(
-        answers.extremes(symbol, (start, end), context.sessions.ask(lambda c: db.min_max(c, symbol, start, end)))
-    )
+    found = context.sessions.ask(lambda c: questions.low_and_high(c, symbol, start, end))
+    return Json(answers.low_and_high(found._replace(as_of=_come(found.as_of, start))))
 
 
-@router.get("/candles/{symbol}", **_described(answers.Bars, 404, 413, 422))
+def _come(as_of: questions.Aged | None, time: datetime) -> questions.Aged | None:
+    """The price as of `time`, unless that has not come yet; the exchange's clock may run ahead of this machine's."""
+    return None if as_of and time > max(datetime.now(UTC), as_of.trade.timestamp) else as_of
+
+
+@router.get("/candles/{symbol}", **_described(answers.Candles, 404, 413, 422))
 def candles(
     request: Request,
     symbol: params.Symbol,
@@ -147,7 +148,7 @@ def candles(
     else:
         found = context.sessions.ask(lambda c: _candles(c, symbol, seconds, (start, end)))
     start = found[0].timestamp if found and start == EARLIEST else start
-    return Json(answers.Bars(symbol, resolution, answers.time(start), answers.time(end), list(map(answers.bar, found))))
+    return Json(answers.candles(questions.Candles(symbol, seconds, start, end, found)))
 
 
 def _candles(connection: Connection, symbol: str, seconds: int, times: tuple[datetime, datetime]) -> list[bars.Candle]:
@@ -162,7 +163,7 @@ def _candles(connection: Connection, symbol: str, seconds: int, times: tuple[dat
     return db.candles(connection, symbol, seconds, start, end)
 
 
-@router.get("/trades/{symbol}", **_described(answers.Page, 404, 422))
+@router.get("/trades/{symbol}", **_described(shapes.Page, 404, 422))
 def trades(request: Request, symbol: params.Symbol, wanted: Annotated[params.Page, Query()]) -> Response:
     """The trades of [start, end), oldest first, in pages: repeat with `after_id` = `next_after_id` until it is null."""
     context = context_of(request)
@@ -175,19 +176,19 @@ def trades(request: Request, symbol: params.Symbol, wanted: Annotated[params.Pag
 
     found = context.sessions.ask(question)
     more = found[wanted.limit - 1].trade_id if len(found) > wanted.limit else None
-    return Json(answers.Page(symbol, [answers.trade(trade) for trade in found[: wanted.limit]], more))
+    return Json(shapes.Page(symbol, [answers.trade(trade) for trade in found[: wanted.limit]], more))
 
 
-@router.get("/trades/{symbol}/newest", **_described(answers.Newest, 404, 422))
+@router.get("/trades/{symbol}/newest", **_described(shapes.Newest, 404, 422))
 def newest(request: Request, symbol: params.Symbol, limit: params.Limit = 50) -> Response:
     """The last trades, newest first."""
     found = context_of(request).sessions.ask(lambda c: db_pages.newest(c, symbol, limit))
     if not found:
         raise _unknown(symbol)
-    return Json(answers.Newest(symbol, [answers.trade(trade) for trade in found]))
+    return Json(shapes.Newest(symbol, [answers.trade(trade) for trade in found]))
 
 
-@router.get("/gaps", **_described(answers.Gaps, 404, 422))
+@router.get("/gaps", **_described(shapes.Gaps, 404, 422))
 def gaps(request: Request, symbol: str | None = None, limit: params.GapLimit = 100) -> Response:
     """The runs of trade ids that are missing now, of one symbol or of all; those with the highest ids first."""
     context = context_of(request)
@@ -198,13 +199,13 @@ def gaps(request: Request, symbol: str | None = None, limit: params.GapLimit = 1
     )
     total = [count for name, count in counts.items() if symbol in (None, name)]
     numbers = sum(count.gaps for count in total), sum(count.missing for count in total)
-    return Json(answers.Gaps(*numbers, [answers.gap(gap) for gap in listed]))
+    return Json(shapes.Gaps(*numbers, [shapes.gap(gap) for gap in listed]))
 
 
 @router.get(
     "/health",
     response_class=Json,
-    responses={200: _content(answers.Health, 200), 503: _content(answers.Health, 503)},
+    responses={200: _content(shapes.Health, 200), 503: _content(shapes.Health, 503)},
 )
 def health(request: Request) -> Response:
     """Whether trades are coming in: 503 when the database is away or a captured symbol has had none for too long."""
@@ -216,16 +217,16 @@ def health(request: Request) -> Response:
         found, status = {}, "down"
     missing = sum(one.open_gaps for one in found.values()), sum(one.missing for one in found.values())
     about = (status != "down", context.settings.settings.demo, context.settings.stale_after_s)
-    answer = answers.Health(status, answers.time(datetime.now(UTC)), *about, *missing, found)
+    answer = shapes.Health(status, answers.time(datetime.now(UTC)), *about, *missing, found)
     headers = {"Cache-Control": "no-store"} | ({} if status == "ok" else {"Retry-After": str(RETRY_AFTER_S)})
     return Json(answer, 200 if status == "ok" else 503, headers)
 
 
-def _health(connection: Connection, settings: ApiSettings) -> dict[str, answers.SymbolHealth]:
+def _health(connection: Connection, settings: ApiSettings) -> dict[str, shapes.SymbolHealth]:
     missing = stored_gaps.count_open_gaps(connection)
     names = sorted({*db.symbols(connection), *settings.settings.symbols})
     return {
-        name: answers.symbol_health(db.latest(connection, name), missing.get(name, _NOTHING), settings.stale_s(name))
+        name: shapes.symbol_health(db.latest(connection, name), missing.get(name, _NOTHING), settings.stale_s(name))
         for name in names
     }
 
@@ -234,8 +235,8 @@ def _health(connection: Connection, settings: ApiSettings) -> dict[str, answers.
     "/export/{symbol}.csv",
     response_class=Response,
     responses={200: {"description": "The trades.", "content": {"text/csv": {"schema": {"type": "string"}}}}}
-    | {status: _content(answers.Problem, status) for status in (404, 503)}
-    | {422: _content(answers.Mistakes, 422)},
+    | {status: _content(shapes.Problem, status) for status in (404, 503)}
+    | {422: _content(shapes.Mistakes, 422)},
 )
 def export(
     request: Request,

@@ -1,11 +1,9 @@
-"""What the API answers: the shapes of its JSON, of which the OpenAPI description is made, and how they are filled.
+"""What the API answers beside the questions (report/answers.py): the shapes of its JSON, and how they are filled.
 
-Prices and quantities are strings of the digits that are stored, times ISO 8601 in UTC with milliseconds and a Z.
+The OpenAPI description is made of both.
 """
 
-from collections.abc import Sequence
 from datetime import UTC, datetime
-from decimal import Decimal
 from typing import Annotated, Any
 
 import msgspec
@@ -13,112 +11,17 @@ from fastapi.responses import JSONResponse
 from msgspec import Meta
 
 import db
-from model import candles, gaps
-from model.times import MILLISECOND, floor_ms
+from model import gaps
+from model.times import MILLISECOND
+from report.answers import ANSWERS, Amount, Bar, Count, Id, Time, Trade, time
 from report.text import iso
 from storage import gaps as stored_gaps
-
-RESOLUTIONS = {"1m": candles.MINUTE, "1h": candles.HOUR, "1d": candles.DAY}
-RESOLUTION_NAMES = {seconds: name for name, seconds in RESOLUTIONS.items()}
-
-Amount = Annotated[
-    str,
-    Meta(
-        pattern=r"^[0-9]{1,12}\.[0-9]{8}$",
-        description="An exact decimal, as the exchange wrote it; never a JSON number, which would round it.",
-        examples=["97123.45000000"],
-    ),
-]
-Time = Annotated[
-    str,
-    Meta(
-        description="UTC, ISO 8601, with milliseconds.",
-        examples=["2025-11-20T10:15:09.250Z"],
-        extra_json_schema={"format": "date-time"},
-    ),
-]
-Id = Annotated[int, Meta(ge=0, description="Exact in JavaScript up to 2^53 - 1.", examples=[4000000123])]
-Count = Annotated[int, Meta(ge=0)]
-
-
-class Trade(msgspec.Struct, frozen=True):
-    """A trade. `timestamp` is the exchange's clock, `received_at` this recorder's; null: the trade was back-filled."""
-
-    symbol: str
-    trade_id: Id
-    timestamp: Time
-    price: Amount
-    quantity: Amount
-    buyer_is_maker: bool
-    received_at: Time | None
-
-
-class Latest(Trade, frozen=True):
-    """The newest trade. `age_ms` is negative where the exchange's clock runs ahead of this machine's."""
-
-    age_ms: int
 
 
 class Symbols(msgspec.Struct, frozen=True):
     """The symbols of which trades are stored, in order."""
 
     symbols: list[str]
-
-
-class Second(msgspec.Struct, frozen=True):
-    """What traded in the second of `time`, and the last trade up to `time`, whose price was the price then.
-
-    Of several trades at the lowest or the highest price the earliest is given; null: nothing traded in that second.
-    """
-
-    symbol: str
-    time: Time
-    second: Time
-    count: Count
-    first: Trade | None
-    last: Trade | None
-    min: Trade | None
-    max: Trade | None
-    as_of: Trade | None
-
-
-class Range(msgspec.Struct, frozen=True):
-    """What traded in [start, end): null, if nothing did. Of several trades at an extreme the earliest is given."""
-
-    symbol: str
-    start: Time
-    end: Time
-    count: Count
-    first: Trade | None
-    last: Trade | None
-    min: Trade | None
-    max: Trade | None
-
-
-class Bar(msgspec.Struct, frozen=True):
-    """A candle: what traded from `timestamp` on, for the time that its resolution says.
-
-    `trades` is the number of ids from the first to the last: exact where no gap is open.
-    """
-
-    timestamp: Time
-    open: Amount
-    high: Amount
-    low: Amount
-    close: Amount
-    first_trade_id: Id
-    last_trade_id: Id
-    trades: Count
-
-
-class Bars(msgspec.Struct, frozen=True):
-    """The candles that begin in [start, end), oldest first; where nothing traded there is none."""
-
-    symbol: str
-    resolution: str
-    start: Time
-    end: Time
-    candles: list[Bar]
 
 
 class Page(msgspec.Struct, frozen=True):
@@ -181,15 +84,15 @@ class Health(msgspec.Struct, frozen=True):
 
 
 class Tick(msgspec.Struct, frozen=True):
-    """What has happened since the last tick of this stream: how many trades, their lowest and highest price, the last
-    of them (newest first), the candles that are growing, by resolution. `lag_ms`: the median of the last trades' time
-    from the exchange's clock to this recorder's."""
+    """What has happened since the last tick of this stream: how many trades, the low and the high of their price, the
+    last of them (newest first), the candles that are growing, by resolution. `lag_ms`: the median of the last trades'
+    time from the exchange's clock to this recorder's."""
 
     symbol: str
     time: Time
-    trades: Count
-    min: Amount | None
-    max: Amount | None
+    count: Count
+    low: Amount | None
+    high: Amount | None
     latest: Trade
     tape: list[Trade]
     candles: dict[str, list[Bar]]
@@ -236,7 +139,7 @@ class Mistakes(msgspec.Struct, frozen=True):
     detail: list[Mistake]
 
 
-SHAPES = (Latest, Symbols, Second, Range, Bars, Page, Newest, Gaps, Health, Trade, Tick, Status, Problem, Mistakes)
+SHAPES = (*ANSWERS, Symbols, Page, Newest, Gaps, Health, Trade, Tick, Status, Problem, Mistakes)
 
 
 class Json(JSONResponse):
@@ -252,65 +155,9 @@ def components() -> dict[str, Any]:
     return dict(msgspec.json.schema_components(SHAPES, ref_template="#/components/schemas/{name}")[1])
 
 
-def amount(value: Decimal) -> str:
-    """The digits that are stored."""
-    return f"{value:.8f}"
-
-
-def time(value: datetime) -> str:
-    """As in `Time`; a microsecond clock is floored."""
-    return iso(floor_ms(value))
-
-
 def age_ms(since: datetime, now: datetime | None = None) -> int:
     """The milliseconds from `since` until `now` (default: this machine's clock)."""
     return ((now or datetime.now(UTC)) - since) // MILLISECOND
-
-
-def trade(stored: db.Trade) -> Trade:
-    """A row of `trades`."""
-    return Trade(*_columns(stored))
-
-
-def maybe(stored: db.Trade | None) -> Trade | None:
-    """A row of `trades`, if there is one."""
-    return None if stored is None else trade(stored)
-
-
-def latest(stored: db.Trade) -> Latest:
-    """The newest row of `trades`."""
-    return Latest(*_columns(stored), age_ms(stored.timestamp))
-
-
-def _columns(stored: db.Trade) -> tuple[str, int, str, str, str, bool, str | None]:
-    symbol, timestamp, trade_id, price, quantity, buyer_is_maker, received_at = stored
-    received = None if received_at is None else time(received_at)
-    return symbol, trade_id, iso(timestamp), amount(price), amount(quantity), buyer_is_maker, received
-
-
-def second(symbol: str, when: datetime, trades: Sequence[db.Trade], as_of: db.Trade | None) -> Second:
-    """The answer about a second of which `trades` are all, in order."""
-    low = min(trades, key=lambda one: one.price, default=None)
-    high = max(trades, key=lambda one: one.price, default=None)
-    first, last = (trades[0], trades[-1]) if trades else (None, None)
-    marks = map(maybe, (first, last, low, high, as_of))
-    return Second(symbol, time(when), time(when.replace(microsecond=0)), len(trades), *marks)
-
-
-def extremes(symbol: str, times: tuple[datetime, datetime], found: db.MinMax | None) -> Range:
-    """The answer about a range."""
-    start, end = map(time, times)
-    if found is None:
-        return Range(symbol, start, end, 0, None, None, None, None)
-    first, last, low, high = map(trade, (found.first, found.last, found.low, found.high))
-    return Range(symbol, start, end, found.trades, first, last, low, high)
-
-
-def bar(candle: candles.Candle) -> Bar:
-    """A row of `candles`."""
-    opened, high, low, close = map(amount, (candle.open, candle.high, candle.low, candle.close))
-    ids = (candle.first_trade_id, candle.last_trade_id)
-    return Bar(iso(candle.timestamp), opened, high, low, close, *ids, candle.trades)
 
 
 def gap(row: gaps.Gap) -> Gap:

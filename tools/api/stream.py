@@ -18,10 +18,10 @@ from starlette.types import Receive, Scope, Send
 
 import db
 from db import Connection
+from report import answers
 from storage import pages as db_pages
 from storage.pages import Place
 from tools.api import cursor
-from tools.api import shapes as answers
 from tools.api.cursor import Seen
 from tools.api.hub import Beat, Begin, Hub, Listener, Message, Trades, Word
 from tools.api.sessions import AwayError, Sessions
@@ -44,7 +44,7 @@ class EndedError(Exception):
 
 
 class Missed(NamedTuple):
-    """How many trades a stream of ticks has missed, and their lowest and highest price."""
+    """How many trades a stream of ticks has missed, and the low and the high of their price."""
 
     trades: int = 0
     low: Decimal | None = None
@@ -58,7 +58,7 @@ class Missed(NamedTuple):
     def told(self, tick: Tick) -> Tick:
         """`tick` with the numbers of what was missed."""
         low, high = (None if price is None else answers.amount(price) for price in self[1:])
-        return msgspec.structs.replace(tick, trades=self.trades, min=low, max=high)
+        return msgspec.structs.replace(tick, count=self.trades, low=low, high=high)
 
 
 class EndingResponse(StreamingResponse):

@@ -8,9 +8,9 @@ from typing import NamedTuple
 import db
 from model import candles as bars
 from model.lag import lag_ms, percentiles
+from report import answers
 from storage import pages as db_pages
 from storage.pages import Place
-from tools.api import shapes as answers
 from tools.api.cursor import Seen
 from tools.api.shapes import Tick
 

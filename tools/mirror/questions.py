@@ -31,15 +31,15 @@ def as_of_sql(symbol: str, when: datetime) -> str:
 
 
 def min_max_sql(symbol: str, start: datetime, end: datetime) -> str:
-    """Two rows: the earliest trades at the lowest and at the highest price in [start, end), each preceded by its name
+    """Two rows: the earliest trades at the low and at the high of [start, end), each preceded by its name
     and by the number of trades in the range."""
     inside = f"SELECT {_COLUMNS} FROM prices\n  WHERE {_within(symbol, start, end)}"
-    counted = "(SELECT COUNT(*) FROM inside) AS trades"
+    counted = "(SELECT COUNT(*) FROM inside) AS count"
     return (
         f"WITH inside AS (\n  {inside}\n)\n"
-        f"(SELECT 'lowest' AS which, {counted}, * FROM inside ORDER BY price, timestamp, trade_id LIMIT 1)\n"
+        f"(SELECT 'low' AS which, {counted}, * FROM inside ORDER BY price, timestamp, trade_id LIMIT 1)\n"
         "UNION ALL\n"
-        f"(SELECT 'highest', {counted}, * FROM inside ORDER BY price DESC, timestamp, trade_id LIMIT 1)"
+        f"(SELECT 'high', {counted}, * FROM inside ORDER BY price DESC, timestamp, trade_id LIMIT 1)"
     )
 
 
@@ -55,7 +55,7 @@ def as_text(symbol: str, now: datetime | None = None) -> str:
         (f"What was the price of {symbol} at {_said(when)} UTC? Every trade of that second:", second_sql(symbol, when)),
         ("And the price at that time, in case nothing was traded in that second:", as_of_sql(symbol, when)),
         (
-            f"What were the lowest and the highest price of {symbol} from {_said(start)} until {_said(now)} UTC?",
+            f"What were the low and the high of {symbol} from {_said(start)} until {_said(now)} UTC?",
             min_max_sql(symbol, start, now),
         ),
     ]

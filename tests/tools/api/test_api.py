@@ -97,7 +97,7 @@ def test_latest(api: Api) -> None:
 
 
 def test_a_second(api: Api) -> None:
-    """Its first, last, lowest and highest trade, their number, and the price as of the moment that was asked for."""
+    """Its first, last, low and high trade, their number, and the price as of the moment that was asked for."""
     assert api.json("/api/at/BTCUSDT", time="2025-03-01T12:00:00.500Z") == {
         "symbol": "BTCUSDT",
         "time": "2025-03-01T12:00:00.500Z",
@@ -105,9 +105,9 @@ def test_a_second(api: Api) -> None:
         "count": 3,
         "first": shown(STORED[0]),
         "last": shown(STORED[2]),
-        "min": shown(STORED[2]),
-        "max": shown(STORED[1]),
-        "as_of": shown(STORED[1]),
+        "low": shown(STORED[2]),
+        "high": shown(STORED[1]),
+        "as_of": shown(STORED[1]) | {"age_ms": 500},
     }
 
 
@@ -130,7 +130,7 @@ def test_a_second_without_a_trade(api: Api, time: str, as_of: int | None) -> Non
     was not escaped."""
     answer = api.json("/api/at/BTCUSDT", time=time)
 
-    assert (answer["count"], answer["first"], answer["min"]) == (0, None, None)
+    assert (answer["count"], answer["first"], answer["low"]) == (0, None, None)
     assert (answer["as_of"] and answer["as_of"]["trade_id"]) == as_of
 
 
@@ -145,10 +145,11 @@ def test_a_range(api: Api) -> None:
         "count": 5,
         "first": shown(STORED[0]),
         "last": shown(STORED[4]),
-        "min": shown(STORED[4]),
-        "max": shown(STORED[3]),
+        "low": shown(STORED[4]),
+        "high": shown(STORED[3]),
+        "as_of": None,
     }
-    assert (answer["min"]["price"], answer["max"]["price"]) == ("0.00000001", "999999999999.99999999")
+    assert (answer["low"]["price"], answer["high"]["price"]) == ("0.00000001", "999999999999.99999999")
 
 
 def test_a_range_is_half_open(api: Api) -> None:
@@ -158,7 +159,8 @@ def test_a_range_is_half_open(api: Api) -> None:
     everything = api.json("/api/range/BTCUSDT", start="0001-01-01", end="9999-12-31T23:59:59.999999-14:00")
 
     assert (answer["count"], answer["first"]["trade_id"], answer["last"]["trade_id"]) == (1, 13, 13)
-    assert (empty["count"], empty["min"], empty["first"]) == (0, None, None)
+    assert (empty["count"], empty["low"], empty["first"]) == (0, None, None)
+    assert empty["as_of"] == shown(STORED[2]) | {"age_ms": 1}
     assert everything["count"] == len(STORED) + 1
 
 

@@ -279,20 +279,20 @@ def test_price_at_a_second(opened: Page, api: Api) -> None:
     assert "time: not a time" in asked(opened, "at", time="noon")
 
 
-def test_lowest_and_highest(opened: Page, api: Api) -> None:
+def test_low_and_high(opened: Page, api: Api) -> None:
     """Of a range that one types or picks, with the distance and the change, exactly."""
     trades = api.json("/api/trades/BTCUSDT", limit=60)["trades"]
     start, end = (trades[at]["timestamp"][:19].replace("T", " ") for at in (0, 59))
     found = api.json("/api/range/BTCUSDT", start=start, end=end)
     text = asked(opened, "range", start=start, end=end)
-    distance = Decimal(found["max"]["price"]) - Decimal(found["min"]["price"])
+    distance = Decimal(found["high"]["price"]) - Decimal(found["low"]["price"])
 
-    assert found["min"]["price"] in text
-    assert found["max"]["price"] in text
+    assert found["low"]["price"] in text
+    assert found["high"]["price"] in text
     assert f"{distance:.8f}" in text
     assert "start: the range is empty" in asked(opened, "range", start=end, end=start)
     opened.page.click("[data-last='3600']")
-    opened.until(lambda: "96" in opened.text("#range-answer") and "Lowest" in opened.text("#range-answer"))
+    opened.until(lambda: "96" in opened.text("#range-answer") and "Low" in opened.text("#range-answer"))
 
 
 def test_what_is_missing_is_said(opened: Page) -> None:

@@ -230,10 +230,10 @@ def test_ticks(api: Api, tape: Tape) -> None:
     while ticks[-1].data["latest"]["trade_id"] < 39:
         ticks.append(stream.next("tick"))
 
-    assert (first["trades"], first["min"], first["latest"]["trade_id"]) == (0, None, 3)
+    assert (first["count"], first["low"], first["latest"]["trade_id"]) == (0, None, 3)
     assert [one["trade_id"] for one in first["tape"]] == [3, 2, 1]
-    assert sum(tick.data["trades"] for tick in ticks) == 36
-    assert (ticks[0].data["min"], ticks[-1].data["max"]) == ("4.00000000", "39.00000000")
+    assert sum(tick.data["count"] for tick in ticks) == 36
+    assert (ticks[0].data["low"], ticks[-1].data["high"]) == ("4.00000000", "39.00000000")
     assert ticks[-1].id == f"{tape.symbol}:39"
     assert ticks[-1].data["lag_ms"] == 7
     assert ticks[-1].data["candles"]["1d"][-1]["close"] == "39.00000000"
@@ -253,9 +253,9 @@ def test_ticks_after_coming_back(api: Api, tape: Tape) -> None:
     stream.close()
     tape.store(*range(4, 1_604))
     ticks = [tick.data for tick in ticks_until(begun(api, tape, f"{tape.symbol}:3", "ticks"), 1_603)]
-    prices = [Decimal(tick[name]) for tick in ticks for name in ("min", "max") if tick[name] is not None]
+    prices = [Decimal(tick[name]) for tick in ticks for name in ("low", "high") if tick[name] is not None]
 
-    assert sum(tick["trades"] for tick in ticks) == 1_600
+    assert sum(tick["count"] for tick in ticks) == 1_600
     assert (min(prices), max(prices)) == (Decimal(4), Decimal(1_603))
 
 
@@ -266,13 +266,13 @@ def test_ticks_count_each_trade_once(api: Api, tape: Tape) -> None:
         tape.store(*range(stored + 1, stored + 8))
         stored += 7
         if number % 2:
-            counted += sum(tick.data["trades"] for tick in ticks_until(stream, stored))
+            counted += sum(tick.data["count"] for tick in ticks_until(stream, stored))
         stream.close()
         stream = begun(api, tape, stream.last_id, "ticks")
-    counted += sum(tick.data["trades"] for tick in ticks_until(stream, stored))
+    counted += sum(tick.data["count"] for tick in ticks_until(stream, stored))
 
     assert counted == stored - 3
-    assert sum(tick.data["trades"] for tick in ticks_until(other, stored)) == stored - 3
+    assert sum(tick.data["count"] for tick in ticks_until(other, stored)) == stored - 3
 
 
 def test_status(api: Api, connection: db.Connection, tape: Tape) -> None:
@@ -411,7 +411,7 @@ def test_a_stream_of_ticks_that_missed_too_much(settings: config.Settings, monke
     text = b"".join(asyncio.run(begin())).decode()
     db.close(connection)
     assert "event: reset" in text
-    assert '"trades":0' in text
+    assert '"count":0' in text
     assert f"id: {tape.symbol}:199" in text
 
 

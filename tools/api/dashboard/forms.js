@@ -1,4 +1,4 @@
-// The two questions: the price at a second, and the lowest and highest price in a range.
+// The two questions: the price at a second, and the low and the high of a range.
 
 import { change, exact } from "/static/amounts.js";
 import { ask } from "/static/stream.js";
@@ -48,8 +48,8 @@ function second(answer) {
   if (answer.count) {
     return [list(
       fact("First", ...trade(answer.first)),
-      fact("Lowest", ...trade(answer.min)),
-      fact("Highest", ...trade(answer.max)),
+      fact("Low", ...trade(answer.low)),
+      fact("High", ...trade(answer.high)),
       fact("Last", ...trade(answer.last)),
     ), words(`${plural(answer.count)} of ${answer.symbol} in that second.`, "note")];
   }
@@ -64,16 +64,16 @@ function second(answer) {
   ];
 }
 
-function extremes(answer) {
+function lowAndHigh(answer) {
   if (!answer.count) return [words(`No trade of ${answer.symbol} in that range.`)];
   const { direction, difference, percent } = change(answer.first.price, answer.last.price);
   const moved = document.createElement("span");
   moved.className = ["down", "", "up"][direction + 1];
   moved.append(exact(difference), ` (${percent})`);
   return [list(
-    fact("Lowest", ...trade(answer.min, true)),
-    fact("Highest", ...trade(answer.max, true)),
-    fact("Between them", exact(change(answer.min.price, answer.max.price).difference.replace("+", ""))),
+    fact("Low", ...trade(answer.low, true)),
+    fact("High", ...trade(answer.high, true)),
+    fact("Between them", exact(change(answer.low.price, answer.high.price).difference.replace("+", ""))),
     fact("First to last", moved),
   ), words(`${plural(answer.count)} of ${answer.symbol}.`, "note")];
 }
@@ -101,7 +101,7 @@ export function connect(symbol) {
   range.addEventListener("submit", (event) => {
     event.preventDefault();
     const parameters = { start: range.elements.start.value, end: range.elements.end.value };
-    reply(document.getElementById("range-answer"), `range/${encodeURIComponent(symbol())}`, parameters, extremes);
+    reply(document.getElementById("range-answer"), `range/${encodeURIComponent(symbol())}`, parameters, lowAndHigh);
   });
   for (const button of document.querySelectorAll("[data-last]")) {
     button.addEventListener("click", () => {

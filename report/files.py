@@ -1,0 +1,48 @@
+"""The files of `--plot` and `--html`."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+
+from report.html import Picture, as_html
+from report.source import Mistake, Source
+from report.text import Answer
+
+
+def draw(source: Source, options: argparse.Namespace, answers: Sequence[Answer], now: datetime) -> None:
+    """Writes the files of --plot and --html. Raises Mistake."""
+    try:
+        # Slow to import, and not needed for anything else.
+        from report import charts
+    except ImportError as error:
+        raise Mistake(f"charts need another package: pip install -r requirements-tools.txt ({error})") from error
+    spans = {number: (one.symbol, *one.span) for number, one in enumerate(answers) if one.span}
+    drawn = charts.fetch_all(source.connection, spans)
+    if options.plot:
+        # Of the report's ranges the longest, which comes last.
+        longest = list({chart.found.symbol: chart for chart in drawn.values()}.values())
+        if not longest or len(longest) > charts.CHARTS_MAX:
+            shown = f"a picture can show 1 to {charts.CHARTS_MAX} symbols with trades, not {len(longest)}"
+            raise Mistake(f"{shown}; choose with --symbol, or another range")
+        _write(options.plot, charts.png(longest))
+    if options.html:
+        pictures = {number: Picture(charts.png([chart]), charts.describe(chart)) for number, chart in drawn.items()}
+        _write(options.html, as_html((source.settings, source.fallback), answers, pictures, now).encode())
+
+
+def _write(path: Path, content: bytes) -> None:
+    """A file that appears whole, or stays as it was. Raises Mistake."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.write_bytes(content)
+        part.replace(path)
+    except OSError as error:
+        raise Mistake(f"{path} cannot be written: {error.strerror}") from error
+    finally:
+        with suppress(OSError):
+            part.unlink()
+    print(f"query_examples.py: wrote {path}", file=sys.stderr)

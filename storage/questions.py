@@ -1,0 +1,130 @@
+"""The questions: each is one function that returns one named tuple, which the report's text, its JSON and the API show.
+
+How another is added is told in docs/adding.md.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from operator import attrgetter
+from typing import NamedTuple
+
+from model.candles import Candle
+from model.times import MILLISECOND, floor_ms
+from model.trade import Trade
+from storage import ranges, trades
+from storage.ranges import MinMax
+from storage.session import Connection
+
+SCAN_TRADES_MAX = 200_000
+"""The answer about a range of up to so many trades is compared with that of a scan, which takes about 0.1 s."""
+SCAN_TRIES = 3
+"""The answers come one after the other, and trades may be stored between them."""
+
+_price = attrgetter("price")
+
+
+class Aged(NamedTuple):
+    """A trade and its age at the time that was asked about; negative if the exchange's clock runs ahead."""
+
+    trade: Trade
+    age_ms: int
+
+
+class Second(NamedTuple):
+    """What traded in the second of `time`; of several trades at the low or the high the earliest is given.
+
+    `as_of`: the last trade up to `time`, whose price was the price then.
+    """
+
+    symbol: str
+    time: datetime
+    second: datetime
+    trades: Sequence[Trade]
+    first: Trade | None
+    low: Trade | None
+    high: Trade | None
+    last: Trade | None
+    as_of: Aged | None
+
+
+class Range(NamedTuple):
+    """What traded in [start, end); of several trades at the low or the high the earliest is given.
+
+    `as_of`: if nothing traded, the last trade before, whose price was the price at `start`.
+    `equals_scan`: whether a scan of the trades gives the same; None: not compared.
+    """
+
+    symbol: str
+    start: datetime
+    end: datetime
+    count: int  # type: ignore[assignment]  # a tuple's own count() is not needed
+    first: Trade | None = None
+    low: Trade | None = None
+    high: Trade | None = None
+    last: Trade | None = None
+    as_of: Aged | None = None
+    equals_scan: bool | None = None
+
+
+class Candles(NamedTuple):
+    """The candles of `resolution` seconds that begin in [start, end), oldest first; where nothing traded is none."""
+
+    symbol: str
+    resolution: int
+    start: datetime
+    end: datetime
+    candles: Sequence[Candle]
+
+
+def latest_price(connection: Connection, symbol: str, now: datetime) -> Aged | None:
+    """The newest trade and its age `now`; None: there is none."""
+    return _aged(trades.latest(connection, symbol), now)
+
+
+def price_at(connection: Connection, symbol: str, time: datetime) -> Second:
+    """What traded in the second of `time`, and the price as of `time`."""
+    found, then = trades.trades_in_second(connection, symbol, time), floor_ms(time)
+    before = next((trade for trade in reversed(found) if trade.timestamp <= then), None)
+    as_of = _aged(before or trades.price_as_of(connection, symbol, time), time)
+    first = low = high = last = None
+    if found:
+        # min() and max() return the earliest of equal ones, since the trades are in order.
+        first, low, high, last = found[0], min(found, key=_price), max(found, key=_price), found[-1]
+    return Second(symbol, time, time.replace(microsecond=0), found, first, low, high, last, as_of)
+
+
+def low_and_high(connection: Connection, symbol: str, start: datetime, end: datetime) -> Range:
+    """The low and the high of the price in [start, end); as quick for years as for a minute."""
+    found = ranges.min_max(connection, symbol, start, end)
+    if found is None:
+        before = trades.price_as_of(connection, symbol, start)
+        return Range(symbol, start, end, 0, as_of=_aged(before, start))
+    return _range(found, start, end)
+
+
+def compared(connection: Connection, answer: Range) -> Range:
+    """`answer` with whether a scan of the trades gives the same, if they are not too many."""
+    asked = answer.symbol, answer.start, answer.end
+    if not 0 < answer.count <= SCAN_TRADES_MAX:
+        return answer
+    for _ in range(SCAN_TRIES):
+        scanned = ranges.min_max_by_scan(connection, *asked)
+        if scanned and _range(scanned, answer.start, answer.end) == answer:
+            return answer._replace(equals_scan=True)
+        answer = low_and_high(connection, *asked)
+    return answer._replace(equals_scan=False)
+
+
+def candles(connection: Connection, symbol: str, resolution: int, start: datetime, end: datetime) -> Candles:
+    """The candles that begin in [start, end)."""
+    found = ranges.candles(connection, symbol, resolution, start, end)
+    return Candles(symbol, resolution, start, end, found)
+
+
+def _aged(trade: Trade | None, time: datetime) -> Aged | None:
+    return None if trade is None else Aged(trade, (time - trade.timestamp) // MILLISECOND)
+
+
+def _range(found: MinMax, start: datetime, end: datetime) -> Range:
+    """`start` and `end` as they were asked: those of `found` are whole milliseconds."""
+    return Range(found.symbol, start, end, found.trades, found.first, found.low, found.high, found.last)
