@@ -49,7 +49,7 @@ _STYLE: Any = {
 
 
 class Chart(NamedTuple):
-    """The data of a symbol's chart of [start, end): lowest and highest price, the series, and the open gaps in it."""
+    """The data of a symbol's chart of [start, end): its low and high, the series, and the open gaps in it."""
 
     found: MinMax
     series: Series

@@ -41,7 +41,7 @@ def parse_options(argv: list[str] | None, description: str | None) -> tuple[Pars
     at = commands.add_parser("at", parents=[common], allow_abbrev=False, help="the price at a second")
     at.add_argument("time", metavar="TIME", type=parse_time, help="UTC, such as 2025-11-20T10:15:09")
     span = commands.add_parser(
-        "range", parents=[common, drawn], allow_abbrev=False, help="the lowest and highest price in a time range"
+        "range", parents=[common, drawn], allow_abbrev=False, help="the low and the high price in a time range"
     )
     span.add_argument("start", metavar="START", type=parse_time, nargs="?", help="start of the range (inclusive)")
     span.add_argument("end", metavar="END", type=parse_time, nargs="?", help="end of the range (exclusive)")

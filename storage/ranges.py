@@ -51,7 +51,7 @@ class _Wanted(NamedTuple):
 
 @guard
 def min_max(connection: Connection, symbol: str, start: datetime, end: datetime) -> MinMax | None:
-    """The lowest and highest price in [start, end), each with its trade; None if nothing traded.
+    """The low and the high of the price in [start, end), each with its trade; None if nothing traded.
 
     The count is the number of ids from the first trade to the last, minus those in open gaps: exact if timestamps rise
     with the ids, as the exchange's do.
