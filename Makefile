@@ -7,8 +7,10 @@ ARGS ?=
 FAMILY ?= mariadb
 SECONDS ?= 60
 SEED ?=
+# Only charts need matplotlib, which is large.
+REPORT := $(if $(filter --plot% --html%,$(ARGS)),.venv/.tools,.venv/.run)
 
-.PHONY: help run demo api report test soak bench lint clean server
+.PHONY: help run demo api report test soak bench lint clean ahead server
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -22,14 +24,14 @@ demo: .venv/.demo server ## capture from the stand-in exchange, with a dashboard
 api: .venv/.demo server ## REST API and live dashboard of the captured trades (ARGS="--demo": those of the demo)
 	@exec $(BIN)/python -m tools.api $(ARGS)
 
-report: .venv/.run server ## latest price, price at a second, lowest and highest price in a range
+report: $(REPORT) server ## latest price, price at a second, low and high of a range
 	@exec $(BIN)/python query_examples.py $(ARGS)
 
-test: .venv/.dev server ## the tests, on MariaDB and MySQL, or on the server in MYSQL_*; ARGS="-m 'not slow'"
+test: ahead .venv/.dev server ## the tests, on MariaDB and MySQL, or on the server in MYSQL_*; ARGS="-m 'not slow'"
 	@test -n "$$MYSQL_HOST$$MYSQL_UNIX_SOCKET" || tests/fetch_mysql.sh
 	@tools/setup.sh postgres
 	@tools/setup.sh browser
-	@echo "Running the tests; all of them take about 8 minutes on two cores ..." >&2
+	$(if $(ARGS),,@echo "Running all of the tests (about 8 min on two cores) ..." >&2)
 	@exec $(BIN)/python -m pytest -rs -n 2 --dist loadfile $(ARGS)
 
 soak: .venv/.demo server ## capture while everything around it fails, then compare every trade; SECONDS=600 SEED=7 FAMILY=mysql
@@ -49,6 +51,9 @@ clean: ## remove the virtual environment and the caches, but never data/
 	rm -rf .venv .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './data/*' -prune -exec rm -rf {} +
 
+ahead:
+	@test -e .venv/.dev || echo "First the set-up (about 3 min, 2.5 GB), then the tests (about 8 min on two cores)." >&2
+
 server:
 	@tools/setup.sh server
 
@@ -57,13 +62,17 @@ $(BIN)/python:
 	@tools/setup.sh venv "$(PYTHON)"
 
 .venv/.run: requirements.txt $(BIN)/python
-	@tools/setup.sh packages requirements.txt
+	@tools/setup.sh packages $<
 	@touch $@
 
 .venv/.demo: requirements-demo.txt requirements.txt $(BIN)/python
-	@tools/setup.sh packages requirements-demo.txt
+	@tools/setup.sh packages $<
 	@touch .venv/.run $@
 
-.venv/.dev: requirements-dev.txt requirements-tools.txt requirements-demo.txt requirements.txt $(BIN)/python
-	@tools/setup.sh packages requirements-dev.txt
+.venv/.tools: requirements-tools.txt requirements-demo.txt requirements.txt $(BIN)/python
+	@tools/setup.sh packages $<
 	@touch .venv/.run .venv/.demo $@
+
+.venv/.dev: requirements-dev.txt requirements-tools.txt requirements-demo.txt requirements.txt $(BIN)/python
+	@tools/setup.sh packages $<
+	@touch .venv/.run .venv/.demo .venv/.tools $@

@@ -51,7 +51,7 @@ mkdir -p new/sources new/state/lists/partial new/cache/archives/partial new/root
 : >new/state/status
 printf 'Types: deb\nURIs: %s\nSuites: unstable\nComponents: main\nSigned-By: %s\n' "$uri" "$keyring" >new/sources/sid.sources
 
-echo "Fetching a MySQL server for the tests into .cache/mysql (about 20 s, 70 MB) ..." >&2
+echo "Fetching a MySQL server for the tests into .cache/mysql (about 20 s, 70 MB to download) ..." >&2
 own_apt update >new/log 2>&1 || give_up "MySQL was not fetched: $(grep -m 1 '^[EW]:' new/log || echo 'apt-get update failed')"
 own_apt -y --download-only install mysql-server-core >new/log 2>&1 ||
     give_up "MySQL was not fetched: $(grep -m 1 '^E:' new/log || echo 'apt-get install failed')"

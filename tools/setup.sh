@@ -1,6 +1,6 @@
 #!/bin/sh
 # What the Makefile sets up, each only if missing. Each step says what it does and how long it usually takes; the output
-# of pip and apt goes to .cache/setup.log, and its end is shown if they fail.
+# of pip and apt goes to .cache/setup.log, and its errors are shown if they fail.
 #   tools/setup.sh venv [PYTHON]    the virtual environment .venv, with Python 3.11 or later
 #   tools/setup.sh packages FILE    the packages of requirements.txt and FILE
 #   tools/setup.sh browser          Chromium, for the tests of the dashboard, which are skipped if it cannot be installed
@@ -15,63 +15,94 @@ die() {
 }
 
 LOG=.cache/setup.log
-LOG_LINES_SHOWN=5
+LOCK=.cache/setup.lock
+LOG_LINES_SHOWN=3
+LINE_CHARS_SHOWN=300
 
-# Runs a command with its output in the log; if it fails, shows the end of the log.
-quietly() {
+# Of two terminals that set up at the same time, the second waits, and then finds it done. A process that is gone holds
+# no lock.
+take_lock() {
+    [ "$(readlink "$LOCK")" != "pid:$$" ] || return 0
     mkdir -p .cache
-    echo "\$ $*" >>"$LOG"
-    "$@" >>"$LOG" 2>&1 && return
-    tail -n "$LOG_LINES_SHOWN" "$LOG" >&2
-    echo "(the rest is in $LOG)" >&2
+    waiting="Waiting for the set-up that is under way in this folder ..."
+    until ln -s "pid:$$" "$LOCK" 2>/dev/null; do
+        owner=$(readlink "$LOCK") || continue
+        kill -0 "${owner#pid:}" 2>/dev/null || { rm -f "$LOCK"; continue; }
+        [ -z "$waiting" ] || echo "$waiting" >&2
+        waiting=
+        sleep 0.2
+    done
+    trap 'rm -f "$LOCK"' EXIT
+    trap 'exit 130' HUP INT TERM
+}
+
+# step WORDS COMMAND...: says the words, then runs the command with its output in the log. If it fails, its first errors
+# are shown, since later ones follow from them, or else its last lines.
+step() {
+    take_lock
+    echo "$1 ..." >&2
+    shift
+    "$@" >"$LOG" 2>&1 </dev/null && return
+    errors=$(grep -iE '^(error|e|w): ' "$LOG" | awk '!seen[$0]++' | head -n "$LOG_LINES_SHOWN")
+    echo "${errors:-$(tail -n "$LOG_LINES_SHOWN" "$LOG")}" | cut -c "1-$LINE_CHARS_SHOWN" | sed 's/^/    /' >&2
+    echo "    (the rest is in $LOG)" >&2
     return 1
 }
 
+[ "$(id -u)" = 0 ] && sudo= || sudo=sudo
+apt="${sudo:+sudo }apt-get"
+
 may_install() {
-    command -v apt-get >/dev/null && { [ "$(id -u)" = 0 ] || command -v sudo >/dev/null; }
+    command -v apt-get >/dev/null && { [ -z "$sudo" ] || command -v sudo >/dev/null; }
 }
 
-# apt_install WORDS PACKAGE...: installs Debian or Ubuntu packages, as root or with sudo; it updates the package lists
-# first, since a fresh machine may have none.
+try_apt() {
+    $sudo env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=120 \
+        --no-install-recommends install "$@"
+}
+
+# Installs Debian or Ubuntu packages. A fresh machine has no package lists, another may have old ones: then it gets them.
 apt_install() {
-    may_install || return 1
-    words=$1
-    shift
-    [ "$(id -u)" = 0 ] && sudo= || sudo=sudo
-    echo "Installing $words" >&2
-    quietly $sudo apt-get -qq update || echo "apt-get update failed; continuing with the existing package lists" >&2
-    quietly $sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq -y -o Dpkg::Use-Pty=0 --no-install-recommends install "$@"
+    try_apt "$@" || { $sudo apt-get -q update || true; try_apt "$@"; }
 }
 
 new_enough() {
     "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
 }
 
+create_venv() {
+    # Another terminal may have created it in the meantime. Half of one would be taken for a whole one.
+    .venv/bin/python -m pip --version || "$1" -m venv --clear .venv || { rm -rf .venv; return 1; }
+}
+
 make_venv() {
     for python in "$1" python3 python3.14 python3.13 python3.12 python3.11 none; do
         ! new_enough "$python" || break
     done
-    [ "$python" != none ] || die "Python 3.11 or later is needed, and $1 is older or missing: install one, or run make PYTHON=/path/to/python3"
+    [ "$python" != none ] ||
+        die "Python 3.11 or later is needed, and $1 is older or missing: install one, or run make PYTHON=/path/to/python3"
     # Debian has part of the module venv in a separate package.
     if ! "$python" -c 'import ensurepip' 2>/dev/null; then
-        version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
-        apt_install "Python's venv module with apt (about 10 s) ..." "python$version-venv" ||
-            die "$python cannot create a virtual environment: install its venv package (Debian, Ubuntu: apt-get install python$version-venv)"
+        package=$("$python" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')
+        { may_install && step "Installing $package with $apt (about 15 s, 4 MB to download)" apt_install "$package"; } ||
+            die "$python cannot create a virtual environment: install its venv package" \
+                "(Debian, Ubuntu: apt-get install $package)"
     fi
-    echo "Creating the virtual environment .venv (about 10 s) ..." >&2
-    quietly "$python" -m venv --clear .venv || die "$python could not create .venv"
+    step "Creating the virtual environment .venv (about 5 s)" create_venv "$python" ||
+        die "$python could not create .venv; another one is named with make PYTHON=/path/to/python3"
 }
 
 install_packages() {
     case "$1" in
-    requirements.txt) cost="about 10 s, 70 MB" ;;
-    requirements-demo.txt) cost="about 15 s, 100 MB" ;;
-    requirements-dev.txt) cost="about 60 s, 780 MB" ;;
-    *) cost="about 30 s" ;;
+    requirements.txt) cost="10 s, 70 MB" ;;
+    requirements-demo.txt) cost="15 s, 100 MB" ;;
+    requirements-tools.txt) cost="40 s, 460 MB" ;;
+    *) cost="1 min, 780 MB" ;;
     esac
-    echo "Installing the Python packages of $1 into .venv ($cost) ..." >&2
-    quietly .venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r "$1" ||
-        die "pip could not install the packages of $1: is there a network?"
+    step "Installing the Python packages of $1 into .venv (about $cost)" \
+        .venv/bin/python -m pip install --no-input --disable-pip-version-check -r requirements.txt -r "$1" ||
+        die "pip could not install the packages of $1. Is there a network? PIP_INDEX_URL names a mirror of PyPI," \
+            "HTTPS_PROXY a proxy. Then run make again"
 }
 
 has_server() {
@@ -84,17 +115,23 @@ other_server_is_named() {
     [ -n "${MYSQL_HOST:-}${MYSQL_UNIX_SOCKET:-}" ] || grep -Eqs '^ *(export +)?MYSQL_(HOST|UNIX_SOCKET) *= *[^ #]' .env
 }
 
+install_mariadb() {
+    # Ubuntu 22.04 has the version in the names.
+    apt_install mariadb-server-core mariadb-client-core || try_apt mariadb-server-core-10.6 mariadb-client-core-10.6
+}
+
 get_server() {
     if other_server_is_named || has_server; then
         return
+    elif may_install; then
+        step "Installing MariaDB's server, without a system service, with $apt (about 15 s, 9 MB to download)" \
+            install_mariadb && return
+    elif command -v brew >/dev/null; then
+        step "Installing MariaDB with Homebrew (a few minutes)" brew install mariadb && return
     fi
-    words="MariaDB's server, without a system service, with apt (about 10 s, 8 MB to download) ..."
-    apt_install "$words" mariadb-server-core mariadb-client-core ||
-        apt_install "$words" mariadb-server-core-10.6 mariadb-client-core-10.6 ||
-        { command -v brew >/dev/null && brew install mariadb; } ||
-        die "no MariaDB or MySQL server was found, and none could be installed. Three ways out: install one" \
-            "(Debian, Ubuntu: apt-get install mariadb-server-core mariadb-client-core; macOS: brew install mariadb);" \
-            "or start one with Docker and set MYSQL_HOST; or set MYSQL_HOST to a server that you have"
+    die "no MariaDB or MySQL server was found, and none could be installed. Three ways out: install one" \
+        "(Debian, Ubuntu: apt-get install mariadb-server-core mariadb-client-core; macOS: brew install mariadb);" \
+        "or start one with Docker and set MYSQL_HOST; or set MYSQL_HOST to a server that you have"
 }
 
 has_postgres() {
@@ -109,7 +146,6 @@ has_postgres() {
 without_cluster() {
     folder=/etc/postgresql-common/createcluster.d
     setting=$folder/tests-need-none.conf
-    [ "$(id -u)" = 0 ] && sudo= || sudo=sudo
     $sudo sh -c "mkdir -p $folder && echo 'create_main_cluster = false' >$setting" || return 1
     status=0
     "$@" || status=$?
@@ -118,9 +154,10 @@ without_cluster() {
 }
 
 get_postgres() {
-    has_postgres && return
-    may_install && without_cluster apt_install "PostgreSQL, for the tests of the mirror (about 20 s, 20 MB to download) ..." postgresql || true
-    has_postgres || echo "no PostgreSQL could be installed: the tests of the mirror are skipped" >&2
+    has_postgres || {
+        may_install && step "Installing PostgreSQL, for the tests of the mirror, with $apt (about 30 s, 63 MB to download)" \
+            without_cluster apt_install postgresql
+    } || echo "no PostgreSQL could be installed: the tests of the mirror are skipped" >&2
 }
 
 has_browser() {
@@ -129,8 +166,10 @@ has_browser() {
 }
 
 get_browser() {
-    has_browser || apt_install "Chromium, for the tests of the dashboard (about 30 s, 80 MB to download) ..." chromium ||
-        echo "no Chromium: the tests of the dashboard are skipped" >&2
+    has_browser || {
+        may_install && step "Installing Chromium, for the tests of the dashboard, with $apt (about 1 min, 190 MB to download)" \
+            apt_install chromium
+    } || echo "no Chromium could be installed: the tests of the dashboard are skipped" >&2
 }
 
 case "${1:-}" in
