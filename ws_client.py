@@ -27,15 +27,14 @@ import websocket
 
 import config
 import db
-from binance import checks as wire
+from binance import checks
 from binance.checks import Refusal
 from binance.limits import RATE_LIMITED_S, meaning, retry_after_s
 from capture import demo
 from capture.pipeline import Capture, CaptureError, Shared
 from capture.socket_reader import BufferedApp
 from model.trade import Trade
-from process import command, retry
-from process import lock as file_lock
+from process import command, lock, retry
 from process.command import Parser, duration_s, whole
 from process.log import set_up as log_set_up
 from process.retry import backoff_s, jittered
@@ -99,10 +98,10 @@ def parse_trade(frame: str | bytes, received_at: datetime | None, symbols: froze
         raise Refusal(f"symbol {symbol[:40]!r} was not subscribed")
     return Trade(
         symbol,
-        wire.time(payload.T),
-        wire.trade_id(payload.t),
-        wire.decimal("price", payload.p),
-        wire.decimal("quantity", payload.q),
+        checks.time(payload.T),
+        checks.trade_id(payload.t),
+        checks.decimal("price", payload.p),
+        checks.decimal("quantity", payload.q),
         payload.m,
         received_at,
     )
@@ -368,7 +367,7 @@ def _settings(arguments: argparse.Namespace) -> config.Settings:
 def _claim(folder: Path) -> None:
     """Makes sure that no other capture uses `folder`, until this process ends. Raises CaptureError."""
     folder.mkdir(parents=True, exist_ok=True)
-    if file_lock.AVAILABLE and not file_lock.try_alone(file_lock.open_lock(folder / "capture.lock")):
+    if lock.AVAILABLE and not lock.try_alone(lock.open_lock(folder / "capture.lock")):
         raise CaptureError(f"another capture uses DATA_DIR={folder}; stop it, or give this one another DATA_DIR")
 
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import msgspec
 import urllib3
 
-from binance import checks as wire
+from binance import checks
 from binance.limits import RATE_LIMITED_S, Cooldown, meaning, retry_after_s
 from model.trade import Trade
 
@@ -61,7 +61,7 @@ class _Row(msgspec.Struct, gc=False):
 _decode_page = msgspec.json.Decoder(list[_Row]).decode
 _decode_rows = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode_row = msgspec.json.Decoder(_Row).decode
-_REFUSALS = (wire.Refusal, msgspec.DecodeError, UnicodeError, RecursionError)
+_REFUSALS = (checks.Refusal, msgspec.DecodeError, UnicodeError, RecursionError)
 
 
 def parse_rows(symbol: str, body: bytes) -> Page:
@@ -89,10 +89,10 @@ def parse_rows(symbol: str, body: bytes) -> Page:
 def _trade(symbol: str, row: _Row) -> Trade:
     return Trade(
         symbol,
-        wire.time(row.time),
-        wire.trade_id(row.id),
-        wire.decimal("price", row.price),
-        wire.decimal("quantity", row.qty),
+        checks.time(row.time),
+        checks.trade_id(row.id),
+        checks.decimal("price", row.price),
+        checks.decimal("quantity", row.qty),
         row.isBuyerMaker,
     )
 

@@ -16,8 +16,7 @@ import config
 import db
 from binance import rest
 from capture import gap_filler
-from mysqld import program as mysql_server
-from mysqld import shared
+from mysqld import program, shared
 from process import lock, retry
 from process.child import ROOT
 from tests.support import private, servers
@@ -48,7 +47,7 @@ class _Farm:
 
     def __init__(self, stack: ExitStack) -> None:
         self._stack = stack
-        self._templates: dict[str, tuple[mysql_server.Binary, Path]] = {}
+        self._templates: dict[str, tuple[program.Binary, Path]] = {}
 
     def create(self, family: str, stack: ExitStack | None = None) -> servers.PrivateServer:
         """A running server of `family`, which ends with `stack` (the session's if None); skips if there is none."""
@@ -59,7 +58,7 @@ class _Farm:
         stack.callback(server.kill)
         return server
 
-    def _template(self, family: str) -> tuple[mysql_server.Binary, Path]:
+    def _template(self, family: str) -> tuple[program.Binary, Path]:
         if family not in self._templates:
             binary = servers.find_server(family)
             if isinstance(binary, str):
@@ -68,14 +67,14 @@ class _Farm:
         return self._templates[family]
 
 
-def _template_of(binary: mysql_server.Binary) -> Path:
+def _template_of(binary: program.Binary) -> Path:
     """A data folder that no server has touched yet: initialising one takes as long as dozens of tests."""
     TEMPLATES.mkdir(parents=True, exist_ok=True)
     template = TEMPLATES / f"{binary.family}-{binary.version}"
-    with lock.alone(TEMPLATES / "lock", mysql_server.INITIALISE_S_MAX) as ours:
+    with lock.alone(TEMPLATES / "lock", program.INITIALISE_S_MAX) as ours:
         assert ours, "another run of the tests does not end initialising a server"
         if not template.exists():
-            mysql_server.initialise(binary, template)
+            program.initialise(binary, template)
     return template
 
 

@@ -17,7 +17,7 @@ import websocket
 import ws_client
 from binance import limits
 from binance.limits import ConnectBudget, Cooldown
-from capture import socket_reader as buffered_app
+from capture import socket_reader
 from capture.inbox import Inbox
 from capture.pipeline import Shared
 from capture.rejects import Rejects
@@ -296,7 +296,7 @@ def test_the_second_copy_of_a_trade_is_dropped_in_memory(tmp_path: Path) -> None
 def test_who_brings_nothing_new_rests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection that is behind its sibling is read now and then; one that brings trades, or no trade, at once."""
     rests: list[float] = []
-    monkeypatch.setattr(buffered_app, "sleep", rests.append)
+    monkeypatch.setattr(socket_reader, "sleep", rests.append)
     go_on = threading.Semaphore(0)
 
     def script(peer: Peer) -> None:
@@ -326,7 +326,7 @@ def _has_length(found: list[float], length: int) -> bool:
 
 def test_what_waits_is_read_before_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many reads it takes: a connection that is behind catches up at once, and only then rests."""
-    monkeypatch.setattr(buffered_app, "READ_BYTES_MAX", len(trades(1, 1)))
+    monkeypatch.setattr(socket_reader, "READ_BYTES_MAX", len(trades(1, 1)))
     with reading(tmp_path, sending(trades(1, 1), trades(1, 1) * 2_000)) as (connection, _, _):
         # With a rest before each of the reads it would take minutes.
         wait_until(lambda: connection.verdicts["repeated"] == 2_000)

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from binance import checks as wire
+from binance import checks
 from model.trade import Trade
 from tools.exchange import malformed
 from ws_client import NotATrade, parse_trade
@@ -45,9 +45,9 @@ def with_field(name: str, token: str) -> str:
     return re.sub(rf'("{name}":)("[^"]*"|[^,}}]*)', lambda found: found[1] + token, COMBINED, count=1)
 
 
-def refusal(frame: str | bytes, symbols: frozenset[str] | None = SYMBOLS) -> wire.Refusal:
+def refusal(frame: str | bytes, symbols: frozenset[str] | None = SYMBOLS) -> checks.Refusal:
     """Why `frame` is refused."""
-    with pytest.raises(wire.Refusal) as caught:
+    with pytest.raises(checks.Refusal) as caught:
         parse_trade(frame, AT, symbols)
     return caught.value
 
@@ -402,7 +402,7 @@ payloads = st.fixed_dictionaries(
 @example('"\\ud800"')
 def test_no_input_raises_anything_but_a_refusal(frame: str | bytes) -> None:
     """Bytes, text and JSON of any shape, most of them no trades at all."""
-    with contextlib.suppress(wire.Refusal):
+    with contextlib.suppress(checks.Refusal):
         parse_trade(frame, AT, SYMBOLS)
 
 
@@ -529,7 +529,7 @@ def mutate(frame: bytes, chance: random.Random) -> bytes:
 def _outcome(frame: bytes) -> Trade | None:
     try:
         return parse_trade(frame, AT, SYMBOLS)
-    except wire.Refusal:
+    except checks.Refusal:
         return None
 
 
@@ -556,21 +556,21 @@ def test_200_000_mutated_frames_are_read_as_an_independent_reader_reads_them() -
 # The values on their own (binance/checks.py).
 
 
-@pytest.mark.parametrize("check", [functools.partial(wire.decimal, "price"), wire.time, wire.trade_id])
+@pytest.mark.parametrize("check", [functools.partial(checks.decimal, "price"), checks.time, checks.trade_id])
 def test_a_refusal_is_the_same_the_second_time(check: Callable[[object], object]) -> None:
     """The values that are remembered do not let through what was refused, nor what only equals a good one."""
     for _ in range(2):
-        with pytest.raises(wire.Refusal):
+        with pytest.raises(checks.Refusal):
             check("x" if isinstance(check, functools.partial) else 0)
 
 
 def test_what_is_remembered_is_bounded() -> None:
     """Prices without end do not fill the memory, and a remembered one is right."""
     for n in range(1, 20_001):
-        assert wire.decimal("price", f"{n}.5") == Decimal(n) + Decimal("0.5")
-        assert wire.time(1_723_161_255_000 + n) == datetime(2024, 8, 8, 23, 54, 15, tzinfo=UTC) + timedelta(
+        assert checks.decimal("price", f"{n}.5") == Decimal(n) + Decimal("0.5")
+        assert checks.time(1_723_161_255_000 + n) == datetime(2024, 8, 8, 23, 54, 15, tzinfo=UTC) + timedelta(
             milliseconds=n
         )
-    for cached in (wire.decimal, wire.time):
+    for cached in (checks.decimal, checks.time):
         size = cached.cache_info().maxsize
         assert cached.cache_info().currsize == size

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mysqld import program as mysql_server
-from mysqld import shared
+from mysqld import program, shared
 from mysqld.program import ServerError
 from mysqld.shared import leave, use
 from process.child import ROOT
@@ -47,7 +46,7 @@ def test_waiting_for_a_server_that_hangs_has_a_bound(data_dir: Path, monkeypatch
     use(data_dir)
     os.kill(pid_of(data_dir), signal.SIGSTOP)
     monkeypatch.setattr(shared, "STOP_S_MAX", 0.1)
-    monkeypatch.setattr(mysql_server, "GREETING_S_MAX", 0.1)
+    monkeypatch.setattr(program, "GREETING_S_MAX", 0.1)
     try:
         assert "does not answer" in run_script(data_dir, "status").stdout
         with pytest.raises(ServerError, match="has not stopped"):

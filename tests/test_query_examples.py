@@ -19,7 +19,7 @@ import config
 import db
 import query_examples
 from model.trade import Trade
-from mysqld import program as mysql_server
+from mysqld import program
 from process.child import ROOT
 from report import options as query_options
 from report import text as report
@@ -618,8 +618,8 @@ def test_the_sql_gives_the_result_again(ask: Ask, server: Server, database: str,
 def test_the_sql_can_be_pasted_into_the_mysql_client(ask: Ask, server: Server, database: str) -> None:
     """The text of an answer, put into the command-line client as it is, prints the same second."""
     try:
-        client = mysql_server.find_client()
-    except mysql_server.ServerError as error:
+        client = program.find_client()
+    except program.ServerError as error:
         pytest.skip(str(error))
     blocks = ask("at", "2025-11-20T10:15:09", "--symbol", "BTCUSDT").out.split("\n\n")
     where = [f"--socket={server.socket_path}"] if server.socket_path else [f"-h{server.host}", f"-P{server.port}"]

@@ -19,7 +19,7 @@ import mysql.connector
 import pytest
 
 import ws_client
-from binance import checks as wire
+from binance import checks
 from process.child import ROOT
 from tests.support.harness import QUICK, REAL, Rig
 from tests.support.servers import PrivateServer, Server
@@ -283,7 +283,7 @@ def test_a_storm_of_malformed_frames(any_server: Server, tmp_path: Path) -> None
         # Kept verbatim: a frame that fitted is refused again, for the same reason.
         for line in lines[: len(refused)]:
             if "frame" in line and line["bytes"] < 65_536:
-                with pytest.raises(wire.Refusal) as refusal:
+                with pytest.raises(checks.Refusal) as refusal:
                     ws_client.parse_trade(line["frame"], None, frozenset(("BTCUSDT", "ETHUSDT")))
                 assert str(refusal.value) == line["reason"]
 

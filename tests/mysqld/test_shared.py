@@ -11,11 +11,10 @@ from typing import Any
 import mysql.connector
 import pytest
 
-from mysqld import program as mysql_server
-from mysqld import shared
+from mysqld import program, shared
 from mysqld.program import ServerError
 from mysqld.shared import leave, revive, use
-from process import lock as file_lock
+from process import lock
 from tests.support import servers
 from tests.support.child import wait_until
 from tests.support.private import WAIT_S_MAX, User, is_running, kill_server, on_linux, pid_of
@@ -47,12 +46,12 @@ def test_the_first_use_starts_a_durable_server_without_network(data_dir: Path, f
     settings = "@@innodb_flush_log_at_trx_commit, @@log_bin, @@skip_networking, @@innodb_doublewrite"
     durable, binary_log, no_network, doublewrite = ask(socket_path, f"SELECT {settings}")
     assert (durable, binary_log, no_network, str(doublewrite)) in [(1, 0, 1, "1"), (1, 0, 1, "ON")]
-    assert ("MariaDB" in (mysql_server.fetch_version(socket_path) or "")) == (family == "mariadb")
+    assert ("MariaDB" in (program.fetch_version(socket_path) or "")) == (family == "mariadb")
     assert stat.S_IMODE((data_dir / "mysql").stat().st_mode) == 0o700
     assert (data_dir / "mysql" / "family").read_text() == f"{family} {binary.version}\n"
     leave(data_dir)
     assert not is_running(data_dir)
-    assert mysql_server.fetch_version(socket_path) is None
+    assert program.fetch_version(socket_path) is None
 
 
 def test_ctrl_c_during_the_start_lets_the_server_start_before_it_is_stopped(
@@ -67,7 +66,7 @@ def test_ctrl_c_during_the_start_lets_the_server_start_before_it_is_stopped(
         raise KeyboardInterrupt
 
     def stop_then(home: Path, process: Any) -> None:
-        greeted.append(mysql_server.fetch_version(shared.socket_of(home)))
+        greeted.append(program.fetch_version(shared.socket_of(home)))
         stop(home, process)
 
     monkeypatch.setattr(shared, "_await_greeting", interrupt)
@@ -139,7 +138,7 @@ def test_joining_while_the_last_one_leaves_gives_a_server_that_answers(
         old.tell_to_leave()
         socket_path = new.socket()
         old.leave()
-        assert mysql_server.fetch_version(Path(socket_path))
+        assert program.fetch_version(Path(socket_path))
         old = new
 
 
@@ -151,9 +150,9 @@ def test_an_orphaned_server_is_reused_and_then_stopped(data_dir: Path, new_user:
     pid = pid_of(data_dir)
     killed.kill()
     assert is_running(data_dir)
-    assert file_lock.find_holders(data_dir / "mysql" / "users.lock") == []
+    assert lock.find_holders(data_dir / "mysql" / "users.lock") == []
 
-    assert mysql_server.fetch_version(use(data_dir))
+    assert program.fetch_version(use(data_dir))
     assert pid_of(data_dir) == pid
     leave(data_dir)
     assert not is_running(data_dir)
@@ -181,7 +180,7 @@ def test_a_killed_server_is_started_again_by_who_uses_it(data_dir: Path) -> None
     killed = pid_of(data_dir)
     kill_server(data_dir)
 
-    assert mysql_server.fetch_version(use(data_dir))
+    assert program.fetch_version(use(data_dir))
     assert not Path(f"/proc/{killed}").exists()
 
 
@@ -194,7 +193,7 @@ def test_ctrl_c_reaches_the_users_and_not_the_server(data_dir: Path, new_user: C
     os.killpg(starter.process.pid, signal.SIGINT)
     starter.process.wait(WAIT_S_MAX)
 
-    assert mysql_server.fetch_version(socket_path)
+    assert program.fetch_version(socket_path)
     # MariaDB happens to ignore SIGINT, but not the SIGHUP of a terminal that is closed.
     assert os.getsid(pid_of(data_dir)) == pid_of(data_dir)
 
@@ -212,7 +211,7 @@ def test_a_forked_child_does_not_give_its_parents_use_away(data_dir: Path) -> No
     assert os.waitpid(child, 0)[1] == 0
 
     assert is_running(data_dir)
-    assert file_lock.find_holders(data_dir / "mysql" / "users.lock") == [os.getpid()]
+    assert lock.find_holders(data_dir / "mysql" / "users.lock") == [os.getpid()]
 
 
 def test_a_long_path_has_its_socket_elsewhere(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -230,7 +229,7 @@ def test_a_long_path_has_its_socket_elsewhere(data_dir: Path, monkeypatch: pytes
         user = User(deep)
         assert user.socket() == str(socket_path)
         user.leave()
-        assert mysql_server.fetch_version(socket_path)
+        assert program.fetch_version(socket_path)
     finally:
         leave(deep)
 
@@ -238,7 +237,7 @@ def test_a_long_path_has_its_socket_elsewhere(data_dir: Path, monkeypatch: pytes
 @pytest.mark.parametrize("recorded", ["mysql 9.7.4", "mariadb 99.1.2"])
 def test_data_of_another_server_are_refused(data_dir: Path, recorded: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Data of the other family or of a newer release are named with the program that cannot open them."""
-    mariadb = mysql_server.find_binary("mariadb").path
+    mariadb = program.find_binary("mariadb").path
     (data_dir / "mysql" / "data").mkdir(parents=True)
     (data_dir / "mysql" / "family").write_text(f"{recorded}\n")
 
@@ -258,7 +257,7 @@ def test_a_refused_start_carries_the_servers_own_words(data_dir: Path) -> None:
 
     assert "\n" not in str(error.value)
     assert not is_running(data_dir)
-    assert file_lock.find_holders(data_dir / "mysql" / "users.lock") == []
+    assert lock.find_holders(data_dir / "mysql" / "users.lock") == []
 
 
 def test_what_an_interrupted_initialisation_left_is_removed(data_dir: Path) -> None:
@@ -267,7 +266,7 @@ def test_what_an_interrupted_initialisation_left_is_removed(data_dir: Path) -> N
     half.mkdir(parents=True)
     (half / "ibdata1").write_bytes(b"half")
 
-    assert mysql_server.fetch_version(use(data_dir))
+    assert program.fetch_version(use(data_dir))
     assert not half.exists()
 
 
@@ -339,5 +338,5 @@ def test_waiting_for_another_process_has_a_bound(data_dir: Path, monkeypatch: py
     monkeypatch.setattr(shared, "DECIDE_S_MAX", 0.1)
     (data_dir / "mysql").mkdir(parents=True)
 
-    with file_lock.alone(data_dir / "mysql" / "start.lock", WAIT_S_MAX), pytest.raises(ServerError, match="busy"):
+    with lock.alone(data_dir / "mysql" / "start.lock", WAIT_S_MAX), pytest.raises(ServerError, match="busy"):
         use(data_dir)

@@ -13,8 +13,7 @@ import pytest
 import config
 import db
 from model.trade import Trade
-from storage import errors as db_errors
-from storage import session as db_session
+from storage import errors, session
 from tests.makers import MIDNIGHT, trade
 from tests.support.servers import PrivateServer, Server
 from tests.support.tables import ask
@@ -99,7 +98,7 @@ def _guarded(errno: int, text: str) -> db.DatabaseError:
 
 
 def _raised(error: Any) -> db.DatabaseError:
-    @db_errors.guard
+    @errors.guard
     def fail() -> None:
         raise error
 
@@ -259,7 +258,7 @@ def test_a_server_that_hangs_is_gone(settings: config.Settings) -> None:
     before = time.monotonic()
 
     with pytest.raises(db.GoneError):
-        db_errors.guard(db_session.select)(opened, "SELECT SLEEP(10)")
+        errors.guard(session.select)(opened, "SELECT SLEEP(10)")
 
     assert time.monotonic() - before < QUICK_S_MAX
 

@@ -18,7 +18,7 @@ import config
 import db
 from model import gaps
 from model.trade import Trade
-from mysqld import program as mysql_server
+from mysqld import program
 from storage import gaps as stored_gaps
 from tests.support.servers import PrivateServer, Server
 from tests.support.tables import COMPLETENESS, age, ask, check, ids_of, runs, stored_ids
@@ -258,8 +258,8 @@ def test_the_statement_can_be_pasted_into_the_client(connection: db.Connection, 
     """The mysql CLI takes it as it is."""
     db.insert_trades(connection, trades(5, 6, 9))
     try:
-        client = mysql_server.find_client()
-    except mysql_server.ServerError as error:
+        client = program.find_client()
+    except program.ServerError as error:
         pytest.skip(str(error))
     if not isinstance(server, PrivateServer):
         pytest.skip("the client would need the password of the server that MYSQL_* names")

@@ -20,7 +20,7 @@ import db
 from model import gaps
 from model.trade import Trade
 from process.child import ROOT
-from storage import session as db_session
+from storage import session
 from tests.support.servers import Server
 from tests.support.tables import COMPLETENESS, age, ask, check, merged, rebuilt, runs, stored_ids
 
@@ -207,7 +207,7 @@ def _insert_and_die(connection: db.Connection, rows: list[Trade], number: int, t
 
     type(connection).cmd_query = count  # type: ignore[method-assign]
     if not together:
-        db_session.is_fast = lambda: False
+        session.is_fast = lambda: False
     db.insert_trades(connection, rows)
     # The moment after the commit, before anything is done with what it returned.
     if sent + 1 == number:

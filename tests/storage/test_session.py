@@ -17,7 +17,7 @@ import pytest
 import config
 import db
 from process.child import ROOT
-from storage import session as db_session
+from storage import session
 from tests.makers import MIDNIGHT, trade
 from tests.support.servers import PrivateServer, Server
 from tests.support.tables import ask
@@ -52,8 +52,8 @@ def test_a_missing_database_is_created_with_all_that_is_in_it(
         "prices",
         "schema_version",
     }
-    assert ask(root, f"SELECT version FROM {database}.schema_version") == [(db_session.SCHEMA_VERSION,)]
-    assert "version" in db_session.schema_statements()[-1]
+    assert ask(root, f"SELECT version FROM {database}.schema_version") == [(session.SCHEMA_VERSION,)]
+    assert "version" in session.schema_statements()[-1]
 
 
 def test_the_session_is_as_promised(connection: db.Connection, settings: config.Settings) -> None:
@@ -65,7 +65,7 @@ def test_the_session_is_as_promised(connection: db.Connection, settings: config.
         assert variables["time_zone"] == "+00:00"
         assert variables["autocommit"] == "ON"
         assert variables["character_set_client"] == variables["character_set_results"] == "utf8mb4"
-        assert variables["innodb_lock_wait_timeout"] == str(db_session.LOCK_WAIT_S_MAX)
+        assert variables["innodb_lock_wait_timeout"] == str(session.LOCK_WAIT_S_MAX)
         assert {"STRICT_ALL_TABLES", "NO_ZERO_DATE", "NO_ZERO_IN_DATE"} <= set(variables["sql_mode"].split(","))
         # With one of these modes, the quoting of symbols would have to be another one.
         assert not {"NO_BACKSLASH_ESCAPES", "ANSI_QUOTES"} & set(variables["sql_mode"].split(","))
@@ -98,7 +98,7 @@ def test_the_schema_may_be_applied_again_and_again(settings: config.Settings) ->
     before = [ask(first, f"SELECT * FROM {table}") for table in tables]
 
     again = db.connect(settings)
-    for statement in db_session.schema_statements():
+    for statement in session.schema_statements():
         ask(again, statement)
     db.apply_schema(again)
 
@@ -107,7 +107,7 @@ def test_the_schema_may_be_applied_again_and_again(settings: config.Settings) ->
 
 def test_a_schema_that_was_interrupted_is_completed(settings: config.Settings, root: Any, database: str) -> None:
     """Stopped after any number of its statements, the schema is complete after the next connect."""
-    statements = db_session.schema_statements()
+    statements = session.schema_statements()
     for done in range(len(statements)):
         ask(root, f"CREATE DATABASE {database}")
         ask(root, f"USE {database}")
@@ -117,17 +117,17 @@ def test_a_schema_that_was_interrupted_is_completed(settings: config.Settings, r
         opened = db.connect(settings)
 
         assert db.insert_trades(opened, [trade(1), trade(3)]) == 2
-        assert ask(opened, "SELECT version FROM schema_version") == [(db_session.SCHEMA_VERSION,)]
+        assert ask(opened, "SELECT version FROM schema_version") == [(session.SCHEMA_VERSION,)]
         db.close(opened)
         ask(root, f"DROP DATABASE {database}")
 
 
 def test_a_newer_schema_is_refused(settings: config.Settings) -> None:
     """A database of a later release is not touched, and the message says both versions and the ways out."""
-    newer = db_session.SCHEMA_VERSION + 1
+    newer = session.SCHEMA_VERSION + 1
     ask(db.connect(settings), "INSERT INTO schema_version (version) VALUES (%s)", newer)
 
-    with pytest.raises(db.FatalError, match=f"version {newer}.*knows {db_session.SCHEMA_VERSION}.*MYSQL_DATABASE"):
+    with pytest.raises(db.FatalError, match=f"version {newer}.*knows {session.SCHEMA_VERSION}.*MYSQL_DATABASE"):
         db.connect(settings)
 
 
@@ -152,7 +152,7 @@ def test_processes_that_start_together_share_one_schema(
         answers.append((*process.communicate(timeout=WAIT_S_MAX), process.returncode))
 
     assert answers == [("[]\n", "", 0)] * 4
-    assert ask(db.connect(settings), "SELECT version FROM schema_version") == [(db_session.SCHEMA_VERSION,)]
+    assert ask(db.connect(settings), "SELECT version FROM schema_version") == [(session.SCHEMA_VERSION,)]
 
 
 def test_a_reader_creates_nothing(settings: config.Settings, root: Any, database: str) -> None:
@@ -195,7 +195,7 @@ def test_a_server_that_is_not_there_is_known_quickly(
 
 def test_a_server_that_accepts_and_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """A port behind which nobody speaks the protocol costs the named wait and no more."""
-    monkeypatch.setattr(db_session, "CONNECT_S_MAX", 1)
+    monkeypatch.setattr(session, "CONNECT_S_MAX", 1)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         before = time.monotonic()
         with pytest.raises(db.GoneError):

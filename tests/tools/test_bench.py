@@ -24,11 +24,8 @@ from binance.limits import Cooldown
 from process.child import ROOT
 from tests.support.servers import find_server, short_folder
 from tools.bench import __main__ as bench
-from tools.bench import backfill as bench_backfill
+from tools.bench import backfill, latency, queries, stage
 from tools.bench import feed as bench_feed
-from tools.bench import latency as bench_latency
-from tools.bench import queries as bench_queries
-from tools.bench import stage as bench_rig
 from tools.bench.figures import Figure, at_least, at_most, number, table
 from tools.bench.stage import Feed, Look
 from tools.lab.children import RigError
@@ -211,7 +208,7 @@ def test_failed_part_is_named(
 ) -> None:
     """A part that fails does not take the others along; the exit code and one line tell of it."""
 
-    def fail(_bench: bench_rig.Bench) -> list[Figure]:
+    def fail(_bench: stage.Bench) -> list[Figure]:
         raise RigError("the run does not count")
 
     monkeypatch.setattr(bench, "PARTS", {"ingest": fail, "memory": lambda _: [Figure("memory", "size", "MB", [1.0])]})
@@ -255,7 +252,7 @@ def test_frames_are_trades_of_the_tape(feed: Feed) -> None:
             parsed += [ws_client.parse_trade(connection.recv(), None) for _ in range(count)]
 
     tape = list(itertools.islice(bench_feed.trades(("BTCUSDT",)), 50))
-    assert [trade._replace(received_at=None) for trade in map(bench_backfill.as_streamed, tape)] == parsed
+    assert [trade._replace(received_at=None) for trade in map(backfill.as_streamed, tape)] == parsed
     assert last["last_id"] == parsed[-1].trade_id
 
 
@@ -291,7 +288,7 @@ def test_rest_pages_are_the_tape(feed: Feed) -> None:
     """The back-fill's own client gets the prepared rows, from the id that it asks for."""
     feed.order("prepare", trades=2_500, rest=True)
     client = rest.Rest(feed.http, Cooldown())
-    tape = [bench_backfill.as_streamed(trade) for trade in itertools.islice(bench_feed.trades(("BTCUSDT",)), 2_500)]
+    tape = [backfill.as_streamed(trade) for trade in itertools.islice(bench_feed.trades(("BTCUSDT",)), 2_500)]
 
     page = client.fetch_trades("BTCUSDT", tape[1_700].trade_id)
     client.close()
@@ -314,7 +311,7 @@ def test_latency_ends_with_the_first_look_that_saw_the_trade() -> None:
     """A look sees all trades up to the newest; one sent between two looks counts to the second of them."""
     looks = [Look(1_000_000, 0), Look(4_000_000, 11), Look(9_000_000, 13)]
 
-    assert bench_latency.latencies_ms(looks, [10, 11, 12, 13], [0, 3_000_000, 3_000_000, 8_000_000]) == [4, 1, 6, 1]
+    assert latency.latencies_ms(looks, [10, 11, 12, 13], [0, 3_000_000, 3_000_000, 8_000_000]) == [4, 1, 6, 1]
 
 
 def test_a_slow_sync_is_waited_for_by_all_that_arrive_meanwhile(
@@ -323,18 +320,18 @@ def test_a_slow_sync_is_waited_for_by_all_that_arrive_meanwhile(
     """With 10 ms a sync, arrivals each millisecond wait between one sync and two of them, and none is forgotten."""
     monkeypatch.setattr(os, "fdatasync", lambda _: time.sleep(0.01), raising=False)
 
-    waited = bench_latency.disk_ms(tmp_path / "disk", 1_000.0, 0.2)
+    waited = latency.disk_ms(tmp_path / "disk", 1_000.0, 0.2)
 
     assert len(waited) == 200
     assert min(waited) >= 10
-    assert bench_latency.percentile(waited, 50) >= 14
+    assert latency.percentile(waited, 50) >= 14
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(("percent", "expected"), [(1, 1), (50, 50), (99, 99), (100, 100)])
 def test_percentile_is_the_nearest_rank(percent: int, expected: float) -> None:
     """Of 1 to 100 in whatever order, the n-th."""
-    assert bench_latency.percentile([float(value) for value in range(100, 0, -1)], percent) == expected
+    assert latency.percentile([float(value) for value in range(100, 0, -1)], percent) == expected
 
 
 @pytest.mark.parametrize(
@@ -387,13 +384,13 @@ def test_run_that_lost_trades_does_not_count(summary: str) -> None:
             return summary
 
     with pytest.raises(RigError, match="does not count"):
-        bench_rig.stop_lossless(Stopped())  # type: ignore[arg-type]
+        stage.stop_lossless(Stopped())  # type: ignore[arg-type]
 
 
 def test_rows_of_the_table_are_a_tape(tmp_path: Path) -> None:
     """The days that are loaded continue each other: ids without a hole, times in order and each within its day."""
-    sizes = bench_queries.Sizes(2, 3, 1, 1)
-    maker = bench_queries.Maker(sizes)
+    sizes = queries.Sizes(2, 3, 1, 1)
+    maker = queries.Maker(sizes)
     lines = [
         line.split("\t")
         for day in range(sizes.days)
@@ -403,5 +400,5 @@ def test_rows_of_the_table_are_a_tape(tmp_path: Path) -> None:
     times = [datetime.fromisoformat(line[1]).replace(tzinfo=UTC) for line in lines]
     assert [int(line[2]) for line in lines] == list(range(1, sizes.rows + 1))
     assert times == sorted(times)
-    assert [(time - bench_queries.BEGIN).days for time in times] == [0] * (sizes.rows // 2) + [1] * (sizes.rows // 2)
+    assert [(time - queries.BEGIN).days for time in times] == [0] * (sizes.rows // 2) + [1] * (sizes.rows // 2)
     assert all(Decimal(line[3]) > 0 and Decimal(line[4]) > 0 for line in lines)

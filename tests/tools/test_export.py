@@ -31,7 +31,7 @@ from tests.support.servers import Server
 from tests.support.tables import ask
 from tools.export import __main__ as export
 from tools.export import files as export_files
-from tools.export import formats as export_writing
+from tools.export import formats
 
 pytestmark = pytest.mark.slow
 
@@ -280,7 +280,7 @@ def test_influx_amounts_as_text_lose_nothing(run: Run, tmp_path: Path) -> None:
 def test_inexact_counts_what_a_float_changes(amount: str, lost: int) -> None:
     """Only a number that would come back as another one counts, not one that is merely long."""
     assert lost == int(Decimal(repr(float(amount))) != Decimal(amount))
-    assert export_writing.inexact(f"trades price={amount},quantity=1.00000000 1\n".encode()) == lost
+    assert formats.inexact(f"trades price={amount},quantity=1.00000000 1\n".encode()) == lost
 
 
 @pytest.mark.parametrize(
@@ -293,8 +293,8 @@ def test_inexact_counts_what_a_float_changes(amount: str, lost: int) -> None:
 )
 def test_any_symbol_can_be_written(symbol: str, in_csv: bytes, in_influx: bytes) -> None:
     """What would end a field is quoted or escaped, by the rules of each format."""
-    assert export_writing.csv_prefix(symbol) == in_csv
-    assert export_writing.influx_prefix(symbol) == b"trades,symbol=" + in_influx + b" "
+    assert formats.csv_prefix(symbol) == in_csv
+    assert formats.influx_prefix(symbol) == b"trades,symbol=" + in_influx + b" "
 
 
 # ---- The range.
@@ -516,10 +516,10 @@ def test_parquet_without_its_package_is_one_line(run: Run, tmp_path: Path, monke
 
 
 @pytest.mark.usefixtures("tape")
-@pytest.mark.parametrize("layout", export_writing.FORMATS)
+@pytest.mark.parametrize("layout", formats.FORMATS)
 def test_the_rows_come_by_the_index(settings: config.Settings, layout: str) -> None:
     """Neither a full scan nor a sort nor a temporary table."""
-    layout = export_writing.FORMATS[layout].layout
+    layout = formats.FORMATS[layout].layout
     with closing(db.connect(settings)) as connection:
         connection.asked = []
         list(db_export.lines(connection, "BTCUSDT", BITCOIN[0].timestamp, BITCOIN[1].timestamp, layout))

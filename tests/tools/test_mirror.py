@@ -25,7 +25,7 @@ from tests.support.postgres import MISSING, Postgres, find_programs
 from tests.support.servers import POLL_S, PrivateServer, Server, short_folder
 from tools.mirror import __main__ as mirror
 from tools.mirror import postgres as mirror_postgres
-from tools.mirror import questions as mirror_sql
+from tools.mirror import questions
 
 pytestmark = pytest.mark.slow
 
@@ -630,12 +630,12 @@ def test_the_questions_have_the_answers_of_mysql(
     answers = [
         ask(copy, sql)
         for sql in (
-            mirror_sql.latest_sql("BTCUSDT"),
-            mirror_sql.second_sql("BTCUSDT", when),
-            mirror_sql.as_of_sql("BTCUSDT", when),
+            questions.latest_sql("BTCUSDT"),
+            questions.second_sql("BTCUSDT", when),
+            questions.as_of_sql("BTCUSDT", when),
         )
     ]
-    extremes = ask(copy, mirror_sql.min_max_sql("BTCUSDT", start, end))
+    extremes = ask(copy, questions.min_max_sql("BTCUSDT", start, end))
 
     assert len(answers[1]) > 10
     assert answers == [[facts(one) for one in group] for group in expected]

@@ -9,7 +9,7 @@ from fastapi import HTTPException, Response
 
 import db
 from report import answers
-from storage import pages as db_pages
+from storage import pages
 from storage.pages import PAGE_TRADES, Place
 from tools.api.sessions import AwayError, Sessions
 from tools.api.stream import EndingResponse
@@ -54,7 +54,7 @@ class Exports:
         while trades:
             yield "".join(map(_line, trades)).encode()
             last = len(trades) < PAGE_TRADES
-            trades = [] if last else self._patiently(symbol, db_pages.place_of(trades[-1]), times)
+            trades = [] if last else self._patiently(symbol, pages.place_of(trades[-1]), times)
 
     def _patiently(self, symbol: str, after: Place, times: Times) -> list[db.Trade]:
         """The next page. Raises AwayError, which cuts the connection, since a shorter file would look complete."""
@@ -68,7 +68,7 @@ class Exports:
                 time.sleep(AWAY_S)
 
     def _page(self, symbol: str, after: Place | None, times: Times) -> list[db.Trade]:
-        return self._sessions.ask(lambda c: db_pages.page(c, symbol, after, times, PAGE_TRADES))
+        return self._sessions.ask(lambda c: pages.page(c, symbol, after, times, PAGE_TRADES))
 
 
 def _line(trade: db.Trade) -> str:

@@ -20,7 +20,7 @@ from model import candles as bars
 from model.ids import Run, without
 from report import answers
 from storage import gaps as stored_gaps
-from storage import pages as db_pages
+from storage import pages
 from storage.gaps import OpenGaps
 from tools.api import shapes
 from tools.api.hub import Beat, Begin, Hub, Listener, Trades, Word
@@ -123,7 +123,7 @@ class Feed(threading.Thread):
         """Hands on what is new; whether there may be more already."""
         places = {symbol: line.place for symbol, line in self._lines.items()}
         found = self._sessions.ask(
-            lambda c: {symbol: db_pages.newer(c, symbol, place, READ_TRADES_MAX) for symbol, place in places.items()}
+            lambda c: {symbol: pages.newer(c, symbol, place, READ_TRADES_MAX) for symbol, place in places.items()}
         )
         for symbol, trades in found.items():
             fresh = self._lines[symbol].add(trades)
@@ -163,7 +163,7 @@ class Feed(threading.Thread):
 
 
 def _start(connection: Connection, symbol: str) -> Start:
-    newest = db_pages.newest(connection, symbol, TAPE_TRADES)
+    newest = pages.newest(connection, symbol, TAPE_TRADES)
     candles: list[bars.Candle] = []
     for resolution in bars.RESOLUTIONS if newest else ():
         begin = bars.floor(newest[0].timestamp, resolution)
@@ -181,7 +181,7 @@ def _late(connection: Connection, symbol: str, holes: list[Run]) -> list[Late]:
         holes = without(holes, (gap.first_trade_id, gap.last_trade_id))
     found: list[Late] = []
     for first, last in holes:
-        trades = db_pages.with_ids(connection, symbol, first, last, READ_TRADES_MAX)
+        trades = pages.with_ids(connection, symbol, first, last, READ_TRADES_MAX)
         done = last if len(trades) < READ_TRADES_MAX else trades[-1].trade_id
         found.append(Late((first, done), trades))
     return found

@@ -11,8 +11,7 @@ from db import Connection
 from model import candles as bars
 from report import answers
 from storage import gaps as stored_gaps
-from storage import pages as db_pages
-from storage import questions
+from storage import pages, questions
 from storage.gaps import OpenGaps
 from storage.pages import EARLIEST, LATEST
 from tools.api import cursor, params, shapes
@@ -144,7 +143,7 @@ def candles(
     params.check_range(start, end)
     seconds = answers.RESOLUTIONS[resolution]
     if start == EARLIEST:
-        found = context.sessions.ask(lambda c: db_pages.last_candles(c, symbol, seconds, end, CANDLES_DEFAULT))
+        found = context.sessions.ask(lambda c: pages.last_candles(c, symbol, seconds, end, CANDLES_DEFAULT))
     else:
         found = context.sessions.ask(lambda c: _candles(c, symbol, seconds, (start, end)))
     start = found[0].timestamp if found and start == EARLIEST else start
@@ -153,7 +152,7 @@ def candles(
 
 def _candles(connection: Connection, symbol: str, seconds: int, times: tuple[datetime, datetime]) -> list[bars.Candle]:
     """The candles of a range; answers 413 when they may be too many."""
-    stored = db_pages.ends(connection, symbol) or (LATEST, LATEST)
+    stored = pages.ends(connection, symbol) or (LATEST, LATEST)
     step = timedelta(seconds=seconds)
     # Outside of what is stored there are none, so that it does not count.
     start, end = max(times[0], stored[0] - step), min(times[1], stored[1] + step)
@@ -171,8 +170,8 @@ def trades(request: Request, symbol: params.Symbol, wanted: Annotated[params.Pag
     params.check_range(wanted.start, wanted.end)
 
     def question(connection: Connection) -> list[db.Trade]:
-        after = None if wanted.after_id is None else db_pages.find(connection, symbol, wanted.after_id)
-        return db_pages.page(connection, symbol, after, (wanted.start, wanted.end), wanted.limit + 1)
+        after = None if wanted.after_id is None else pages.find(connection, symbol, wanted.after_id)
+        return pages.page(connection, symbol, after, (wanted.start, wanted.end), wanted.limit + 1)
 
     found = context.sessions.ask(question)
     more = found[wanted.limit - 1].trade_id if len(found) > wanted.limit else None
@@ -182,7 +181,7 @@ def trades(request: Request, symbol: params.Symbol, wanted: Annotated[params.Pag
 @router.get("/trades/{symbol}/newest", **_described(shapes.Newest, 404, 422))
 def newest(request: Request, symbol: params.Symbol, limit: params.Limit = 50) -> Response:
     """The last trades, newest first."""
-    found = context_of(request).sessions.ask(lambda c: db_pages.newest(c, symbol, limit))
+    found = context_of(request).sessions.ask(lambda c: pages.newest(c, symbol, limit))
     if not found:
         raise _unknown(symbol)
     return Json(shapes.Newest(symbol, [answers.trade(trade) for trade in found]))

@@ -19,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 import db
 from db import Connection
 from report import answers
-from storage import pages as db_pages
+from storage import pages
 from storage.pages import Place
 from tools.api import cursor
 from tools.api.cursor import Seen
@@ -171,7 +171,7 @@ class Stream:
     async def _missed_trades(self, symbol: str, high: int) -> AsyncIterator[bytes]:
         for first, last in list(self._seen[symbol].holes):
             while first <= last:
-                question = partial(db_pages.with_ids, symbol=symbol, first=first, last=last, size=PAGE_TRADES)
+                question = partial(pages.with_ids, symbol=symbol, first=first, last=last, size=PAGE_TRADES)
                 trades = await self._ask(question)
                 yield self._written(symbol, trades)
                 first = trades[-1].trade_id + 1 if len(trades) == PAGE_TRADES else last + 1
@@ -200,16 +200,16 @@ class Stream:
 
     async def _pages(self, symbol: str, trade_id: int) -> AsyncIterator[list[db.Trade]]:
         """The trades from a little before that of `trade_id` on, as far as they are stored by now."""
-        place = await self._ask(lambda c: db_pages.find(c, symbol, trade_id))
-        after = None if place is None else Place(place.timestamp - db_pages.MARGIN, 0)
-        times = (db_pages.EARLIEST, db_pages.LATEST)
+        place = await self._ask(lambda c: pages.find(c, symbol, trade_id))
+        after = None if place is None else Place(place.timestamp - pages.MARGIN, 0)
+        times = (pages.EARLIEST, pages.LATEST)
         while not self._listener.ended:
-            question = partial(db_pages.page, symbol=symbol, after=after, times=times, size=PAGE_TRADES)
+            question = partial(pages.page, symbol=symbol, after=after, times=times, size=PAGE_TRADES)
             trades = await self._ask(question)
             yield trades
             if len(trades) < PAGE_TRADES:
                 return
-            after = db_pages.place_of(trades[-1])
+            after = pages.place_of(trades[-1])
 
     async def _ask(self, question: Callable[[Connection], T]) -> T:
         """The answer of the database, however long it is away. Raises EndedError."""

@@ -9,7 +9,7 @@ import db
 from model import candles as bars
 from model.lag import lag_ms, percentiles
 from report import answers
-from storage import pages as db_pages
+from storage import pages
 from storage.pages import Place
 from tools.api.cursor import Seen
 from tools.api.shapes import Tick
@@ -32,7 +32,7 @@ class Line:
 
     def __init__(self, start: Start, now: float) -> None:
         newest = start.newest[0] if start.newest else None
-        self.place = db_pages.place_of(newest) if newest else Place(db_pages.EARLIEST + db_pages.MARGIN, 0)
+        self.place = pages.place_of(newest) if newest else Place(pages.EARLIEST + pages.MARGIN, 0)
         self.seen = Seen(max((trade.trade_id for trade in start.newest), default=0))
         self.place = self.place._replace(trade_id=self.seen.high)
         self.newest = newest

@@ -26,30 +26,24 @@ from typing import Any
 import mysql.connector
 
 import db
-from mysqld import program as mysql_server
+from mysqld import program
 from process import command
 from process.child import ROOT
 from process.command import Parser
-from tools.bench import api as bench_api
-from tools.bench import backfill as bench_backfill
-from tools.bench import export as bench_export
-from tools.bench import ingest as bench_ingest
-from tools.bench import latency as bench_latency
-from tools.bench import memory as bench_memory
-from tools.bench import queries as bench_queries
+from tools.bench import api, backfill, export, ingest, latency, memory, queries
 from tools.bench.figures import Figure, machine, table
 from tools.bench.stage import Bench, BenchServer
 from tools.lab.children import RigError
 from tools.lab.servers import copy_sparse, find_server
 
 PARTS: dict[str, Callable[[Bench], list[Figure]]] = {
-    bench_ingest.PART: bench_ingest.run,
-    bench_latency.PART: bench_latency.run,
-    bench_memory.PART: bench_memory.run,
-    bench_backfill.PART: bench_backfill.run,
-    bench_export.PART: bench_export.run,
-    bench_api.PART: bench_api.run,
-    bench_queries.PART: bench_queries.run,
+    ingest.PART: ingest.run,
+    latency.PART: latency.run,
+    memory.PART: memory.run,
+    backfill.PART: backfill.run,
+    export.PART: export.run,
+    api.PART: api.run,
+    queries.PART: queries.run,
 }
 SCHEMA = ROOT / "schema.sql"
 KEPT = ROOT / ".cache" / "bench"
@@ -81,19 +75,19 @@ def started(family: str, folder: Path, quick: bool, keep: bool) -> Iterator[Benc
     """
     binary = find_server(family)
     if isinstance(binary, str):
-        raise mysql_server.ServerError(binary)
+        raise program.ServerError(binary)
     schema = zlib.crc32(SCHEMA.read_bytes())
-    rows = bench_queries.sizes_of(quick).rows
+    rows = queries.sizes_of(quick).rows
     kept = KEPT / f"{binary.family}-{binary.version}-{rows}-{schema:08x}"
     template = kept if keep and kept.exists() else folder / "template"
     if not template.exists():
-        mysql_server.initialise(binary, template)
+        program.initialise(binary, template)
     server = BenchServer(binary, template, folder)
     server.start()
     try:
         bench = Bench(server, folder, quick, keep)
         yield bench
-        if keep and template != kept and bench.has_database(bench_queries.DATABASE):
+        if keep and template != kept and bench.has_database(queries.DATABASE):
             server.stop()
             KEPT.mkdir(parents=True, exist_ok=True)
             copy_sparse(folder / "data", kept)
@@ -108,7 +102,7 @@ def main(argv: list[str] | None = None) -> int:
     for name in arguments.parts:
         if name not in PARTS:
             parser.error(f"{name!r} is not a part; the parts are {', '.join(PARTS)}")
-    return command.run(parser, lambda: _main(arguments), (mysql_server.ServerError, OSError))
+    return command.run(parser, lambda: _main(arguments), (program.ServerError, OSError))
 
 
 def _main(arguments: argparse.Namespace) -> int:
@@ -120,7 +114,7 @@ def _main(arguments: argparse.Namespace) -> int:
     ):
         around = machine(Path(folder))
         figures, seconds, failed = measure(bench, names)
-        server = f"{mysql_server.FAMILIES[bench.server.family]} {bench.server.version}"
+        server = f"{program.FAMILIES[bench.server.family]} {bench.server.version}"
     document = {
         "server": server,
         "family": arguments.family,

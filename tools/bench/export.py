@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import config
-from mysqld import program as mysql_server
+from mysqld import program
 from process.child import ROOT
 from tools.bench.backfill import SYMBOL, fill, tape_of
 from tools.bench.figures import Figure, at_least
@@ -53,7 +53,7 @@ def run(bench: Bench) -> list[Figure]:
 
 def _client_s(settings: config.Settings) -> float:
     sql = f"SELECT {COLUMNS} FROM trades WHERE symbol = '{SYMBOL}' ORDER BY timestamp, trade_id"
-    command = [str(mysql_server.find_client()), "--no-defaults", f"--socket={settings.mysql_unix_socket}"]
+    command = [str(program.find_client()), "--no-defaults", f"--socket={settings.mysql_unix_socket}"]
     command += [f"--user={settings.mysql_user}", "--batch", "--quick", f"--execute={sql}", settings.mysql_database]
     return _seconds(command, {}, settings.data_dir / "client.tsv")
 

@@ -21,7 +21,7 @@ import mysql.connector
 
 import config
 import db
-from mysqld import program as mysql_server
+from mysqld import program
 from process.child import ROOT
 from tools.lab.children import Capture, Process, RigError
 from tools.lab.servers import PrivateServer
@@ -48,12 +48,12 @@ _UNSET = (
 class BenchServer(PrivateServer):
     """A server with exactly the settings of the private one that users get, durability included."""
 
-    def __init__(self, binary: mysql_server.Binary, template: Path, folder: Path) -> None:
+    def __init__(self, binary: program.Binary, template: Path, folder: Path) -> None:
         super().__init__(binary, template, folder)
         self.version = binary.version
         # The comparisons need LOAD DATA LOCAL, which MySQL refuses by default.
         self._command = [
-            *mysql_server.command(binary, folder / "data", self.socket_path, folder / "pid"),
+            *program.command(binary, folder / "data", self.socket_path, folder / "pid"),
             "--local-infile=1",
         ]
 

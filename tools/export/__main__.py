@@ -51,7 +51,7 @@ from process.command import Parser
 from report.options import parse_duration, parse_time
 from report.source import Mistake, Source, open_source, wanted_symbols
 from report.text import iso
-from storage import lines as db_export
+from storage import lines
 from tools.export.files import ExportError, Place, publish, staged
 from tools.export.formats import FORMATS, Export, Span, Tally, write
 
@@ -135,7 +135,7 @@ def _export(source: Source, options: argparse.Namespace) -> None:
 
 def _span(source: Source, symbol: str, options: argparse.Namespace) -> Span | None:
     """The requested part of the stored trades of `symbol`; None if there is none."""
-    stored = db_export.stored_range(source.connection, symbol)
+    stored = lines.stored_range(source.connection, symbol)
     if stored is None:
         return None
     start, end = max(options.start or stored[0], stored[0]), min(options.end or stored[1], stored[1])

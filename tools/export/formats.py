@@ -13,7 +13,7 @@ from urllib.parse import quote
 import db
 from model import candles as bars
 from model.candles import DAY
-from storage import lines as db_export
+from storage import lines
 from storage.lines import Chunk
 from tools.export.files import ExportError, Output, Place
 
@@ -104,7 +104,7 @@ class Tally:
 
 def write(connection: db.Connection, export: Export, place: Place, advance: Callable[[int], object]) -> Tally:
     """Writes the files of `export` to the stage of `place`; calls `advance` with the number of trades in each chunk."""
-    tally = Tally(export.format.layout == db_export.INFLUX)
+    tally = Tally(export.format.layout == lines.INFLUX)
     for name, spans in _files(export):
         path = place.stage / name if name else place.stage
         trades = _trades(connection, export.format.layout, spans)
@@ -129,7 +129,7 @@ def _files(export: Export) -> Iterator[tuple[str, Sequence[Span]]]:
 
 def _trades(connection: db.Connection, layout: str, spans: Sequence[Span]) -> Iterator[tuple[str, Chunk]]:
     for span in spans:
-        for chunk in db_export.lines(connection, *span, layout):
+        for chunk in lines.lines(connection, *span, layout):
             yield span.symbol, chunk
 
 
@@ -212,11 +212,11 @@ def _parquet(output: Output, with_symbol: bool) -> Writer:
 
 _DAILY = "{symbol}-trades-{day}"
 FORMATS = {
-    "csv": Format(db_export.PLAIN, _csv, f"{_DAILY}.csv"),
-    "binance": Format(db_export.BINANCE, _binance, f"{_DAILY}.csv", one_symbol=True),
-    "parquet": Format(db_export.PLAIN, _parquet, "symbol={symbol}/day={day}/trades.parquet"),
-    "influx": Format(db_export.INFLUX, _influx, f"{_DAILY}.lp"),
-    "influx-text": Format(db_export.INFLUX_TEXT, _influx, f"{_DAILY}.lp"),
+    "csv": Format(lines.PLAIN, _csv, f"{_DAILY}.csv"),
+    "binance": Format(lines.BINANCE, _binance, f"{_DAILY}.csv", one_symbol=True),
+    "parquet": Format(lines.PLAIN, _parquet, "symbol={symbol}/day={day}/trades.parquet"),
+    "influx": Format(lines.INFLUX, _influx, f"{_DAILY}.lp"),
+    "influx-text": Format(lines.INFLUX_TEXT, _influx, f"{_DAILY}.lp"),
 }
 
 # A float holds any number of up to 15 digits; with 8 decimals, only those of ten million or more need a look.

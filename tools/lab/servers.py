@@ -18,7 +18,7 @@ from typing import Any
 import mysql.connector
 
 import config
-from mysqld import program as mysql_server
+from mysqld import program
 from process.child import ROOT
 
 MYSQL_CACHE = ROOT / ".cache" / "mysql"
@@ -81,7 +81,7 @@ class PrivateServer(Server):
 
     host = "127.0.0.1"
 
-    def __init__(self, binary: mysql_server.Binary, template: Path, folder: Path) -> None:
+    def __init__(self, binary: program.Binary, template: Path, folder: Path) -> None:
         self.family = binary.family
         self.socket_path: Path = folder / "socket"
         self.port = free_port()
@@ -93,7 +93,7 @@ class PrivateServer(Server):
         copy_sparse(template, folder / "data")
         (folder / "accounts.sql").write_text(_ACCOUNTS)
         self._command = [
-            *mysql_server.command(binary, folder / "data", self.socket_path, folder / "pid"),
+            *program.command(binary, folder / "data", self.socket_path, folder / "pid"),
             "--skip-networking=0",
             "--bind-address=127.0.0.1",
             f"--init-file={folder / 'accounts.sql'}",
@@ -121,7 +121,7 @@ class PrivateServer(Server):
                 self._launch()
                 self._has_run = True
                 return
-            except mysql_server.ServerError as error:
+            except program.ServerError as error:
                 if not left or _TAKEN not in str(error):
                     raise
             if self._has_run:
@@ -137,12 +137,10 @@ class PrivateServer(Server):
         guard = ["sh", "-c", _GUARD, "guard", str(self._process.pid), str(self._folder)]
         self._guard = subprocess.Popen(guard, stdin=subprocess.PIPE, start_new_session=True)
         deadline = time.monotonic() + START_S_MAX
-        while mysql_server.fetch_version(self.socket_path) is None:
+        while program.fetch_version(self.socket_path) is None:
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self._end(signal.SIGKILL)
-                raise mysql_server.ServerError(
-                    self._log.read_bytes()[before:].decode(errors="replace")[-LOG_CHARS_MAX:]
-                )
+                raise program.ServerError(self._log.read_bytes()[before:].decode(errors="replace")[-LOG_CHARS_MAX:])
             time.sleep(POLL_S)
 
     def kill(self) -> None:
@@ -189,13 +187,13 @@ def copy_sparse(source: Path, target: Path) -> None:
         shutil.copytree(source, target, dirs_exist_ok=True)
 
 
-def find_server(family: str) -> mysql_server.Binary | str:
+def find_server(family: str) -> program.Binary | str:
     """The program of `family`, or the reason why there is none; MySQL may come from the cache."""
     try:
-        binary = mysql_server.find_binary(family)
+        binary = program.find_binary(family)
         if binary.family != family and family == "mysql" and (MYSQL_CACHE / "mysqld").exists():
-            binary = mysql_server.inspect_binary(MYSQL_CACHE / "mysqld")
-    except mysql_server.ServerError as error:
+            binary = program.inspect_binary(MYSQL_CACHE / "mysqld")
+    except program.ServerError as error:
         return str(error)
     if binary.family == family:
         return binary

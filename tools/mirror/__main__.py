@@ -29,7 +29,7 @@ from process.command import Parser
 from process.retry import backoff_s, jittered
 from storage import follow as db_follow
 from storage.follow import Copied
-from tools.mirror import questions as mirror_sql
+from tools.mirror import questions
 from tools.mirror.postgres import AwayError, MirrorError, MovedError, Target, parse_target
 
 log = logging.getLogger("mirror")
@@ -187,7 +187,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _main(arguments: argparse.Namespace) -> int:
     if arguments.sql:
-        print(mirror_sql.as_text(config.parse_symbols("--sql", arguments.sql)[0]))
+        print(questions.as_text(config.parse_symbols("--sql", arguments.sql)[0]))
         return 0
     settings = config.load()
     settings = config.demo_of(settings) if arguments.demo else settings

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 
 import mysql.connector
 
-from mysqld import program as mysql_server
+from mysqld import program
 from process import command
 from process.command import Parser, number, whole
 from tools.lab.children import Capture, Exchange, Process, RigError, broken_identities, wait_for
@@ -275,14 +275,14 @@ def report(options: Options, result: Result) -> str:
 
 
 def soak(options: Options, folder: Path) -> Result:
-    """Runs the soak in `folder`, where the logs go. Raises RigError, mysql_server.ServerError."""
+    """Runs the soak in `folder`, where the logs go. Raises RigError, program.ServerError."""
     binary = find_server(options.family)
     if isinstance(binary, str):
-        raise mysql_server.ServerError(binary)
+        raise program.ServerError(binary)
     with ExitStack() as stack:
         # A server's socket needs a short path.
         home = stack.enter_context(short_folder())
-        mysql_server.initialise(binary, home / "template")
+        program.initialise(binary, home / "template")
         server = PrivateServer(binary, home / "template", home)
         stack.callback(server.kill)
         server.start()
@@ -295,7 +295,7 @@ def main(argv: list[str] | None = None) -> int:
     given = parser.parse_args(argv)
     seed = given.seed if given.seed is not None else random.randrange(1_000_000)
     options = Options(given.seconds, seed, given.family, given.rate, given.rest_off)
-    known = (mysql_server.ServerError, mysql.connector.Error, OSError)
+    known = (program.ServerError, mysql.connector.Error, OSError)
     return command.run(parser, lambda: _soak(parser, options), known)
 
 

@@ -18,10 +18,8 @@ from tests.support.child import wait_until
 from tests.support.servers import Server
 from tests.support.serving import Api, Event, Stream, serving
 from tests.support.tables import age, ask
-from tools.api import feed as api_feed
-from tools.api import hub as api_hub
+from tools.api import feed, hub, symbol_feed
 from tools.api import stream as api_stream
-from tools.api import symbol_feed as api_line
 from tools.api.cursor import Seen
 from tools.api.hub import Begin, Listener, Trades, Word
 from tools.api.sessions import Sessions
@@ -328,7 +326,7 @@ def test_nobody_listens(api: Api, server: Server) -> None:
 
 def test_as_many_streams_as_there_may_be(api: Api, tape: Tape) -> None:
     """One more is told to come back later, and may when another has gone."""
-    connections = [http.client.HTTPConnection("127.0.0.1", api.port, timeout=10) for _ in range(api_hub.STREAMS_MAX)]
+    connections = [http.client.HTTPConnection("127.0.0.1", api.port, timeout=10) for _ in range(hub.STREAMS_MAX)]
 
     try:
         for connection in connections:
@@ -372,7 +370,7 @@ def test_a_client_that_reads_nothing_is_cut_off() -> None:
         return puts, await listener.take(0.1) == []
 
     puts, dropped = asyncio.run(wait_for_it())
-    assert puts == api_hub.QUEUE_BYTES_MAX // 120_000 + 1
+    assert puts == hub.QUEUE_BYTES_MAX // 120_000 + 1
     assert dropped
 
 
@@ -381,7 +379,7 @@ def test_a_client_gets_only_what_it_wants() -> None:
 
     async def taken(ticks: bool) -> int:
         listener = Listener(frozenset("A"), ticks, {})
-        for message in (trades(1), Trades("B", []), api_hub.Beat("A", 1, b"{}"), Word(True, b"{}"), Begin({}, {})):
+        for message in (trades(1), Trades("B", []), hub.Beat("A", 1, b"{}"), Word(True, b"{}"), Begin({}, {})):
             listener.put(message)
         return len(await listener.take(0.1))
 
@@ -415,6 +413,6 @@ def test_a_stream_of_ticks_that_missed_too_much(settings: config.Settings, monke
     assert f"id: {tape.symbol}:199" in text
 
 
-def api_feed_line(tape: Tape, sessions: Sessions) -> api_line.Line:
+def api_feed_line(tape: Tape, sessions: Sessions) -> symbol_feed.Line:
     """What the feed knows of that symbol."""
-    return api_line.Line(sessions.ask(lambda c: api_feed._start(c, tape.symbol)), 0.0)
+    return symbol_feed.Line(sessions.ask(lambda c: feed._start(c, tape.symbol)), 0.0)

@@ -14,9 +14,7 @@ import websocket
 
 from tests.support.child import wait_until
 from tests.support.stand_in import StandIn
-from tools.exchange import answer_faults as fault_answers
-from tools.exchange import malformed, tape
-from tools.exchange import stream_faults as fault_kinds
+from tools.exchange import answer_faults, malformed, stream_faults, tape
 from tools.exchange.faults import FaultError, parse_flag
 
 SLOW_S = 0.6
@@ -143,7 +141,7 @@ def test_a_frame_that_waits_for_its_partner_is_not_kept_for_ever() -> None:
         connection = exchange.connect()
         began = time.monotonic()
         assert len(ids(connection, 1)) == 1
-        assert time.monotonic() - began >= fault_kinds.HOLD_S_MAX * 0.9
+        assert time.monotonic() - began >= stream_faults.HOLD_S_MAX * 0.9
 
 
 def test_shuffled_ids_stay_within_their_millisecond(exchange: StandIn) -> None:
@@ -542,7 +540,7 @@ def test_bodies_of_another_kind(exchange: StandIn) -> None:
 def test_every_fault_says_what_it_does(exchange: StandIn) -> None:
     """GET /_faults lists each fault of the tables with a sentence."""
     listed = exchange.json("/_faults")["faults"]
-    tables = (fault_kinds.FRAMES, fault_kinds.CONNECTIONS, fault_answers.HANDSHAKES, fault_answers.CALLS)
+    tables = (stream_faults.FRAMES, stream_faults.CONNECTIONS, answer_faults.HANDSHAKES, answer_faults.CALLS)
     assert set(listed) == {name for table in tables for name in table} | {"shuffle", "refuse", "rest_lag", "rest_hole"}
     assert all(text.endswith(".") for text in listed.values())
 
