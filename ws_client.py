@@ -316,7 +316,7 @@ class Connection(threading.Thread):
         return str(error)[:300] if error else "the connection was cut"
 
 
-def main(argv: list[str] | None = None, prog: str | None = None) -> int:
+def main(argv: list[str] | None = None, prog: str = "ws_client.py") -> int:
     """Runs the capture; 0 after it was stopped, 2 when only the operator can help. `prog` is what the user ran."""
     parser = parser_of(prog)
     arguments = parser.parse_args(argv)
@@ -371,8 +371,8 @@ def _claim(folder: Path) -> None:
         raise CaptureError(f"another capture uses DATA_DIR={folder}; stop it, or give this one another DATA_DIR")
 
 
-def parser_of(prog: str | None) -> Parser:
-    """The parser of the flags; its errors name `prog`, or else this script."""
+def parser_of(prog: str) -> Parser:
+    """The parser of the flags; its errors name `prog`."""
     parser = Parser(
         prog=prog,
         description=(__doc__ or "").splitlines()[0],
