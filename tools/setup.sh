@@ -3,9 +3,9 @@
 # of pip and apt goes to .cache/setup.log, and its errors are shown if they fail.
 #   tools/setup.sh venv [PYTHON]    the virtual environment .venv, with Python 3.11 or later
 #   tools/setup.sh packages FILE    the packages of requirements.txt and FILE
-#   tools/setup.sh browser          Chromium, for the tests of the dashboard, which are skipped if it cannot be installed
+#   tools/setup.sh browser          Chromium, for the tests of the dashboard, which are skipped without it
 #   tools/setup.sh server           a database server, unless MYSQL_HOST or MYSQL_UNIX_SOCKET names one
-#   tools/setup.sh postgres         PostgreSQL, for the tests of the mirror, which are skipped if it cannot be installed
+#   tools/setup.sh postgres         PostgreSQL, for the tests of the mirror, which are skipped without it
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -61,7 +61,7 @@ try_apt() {
         --no-install-recommends install "$@"
 }
 
-# Installs Debian or Ubuntu packages. A fresh machine has no package lists, another may have old ones: then it gets them.
+# Installs Debian or Ubuntu packages. If that fails, the package lists are missing, as on a fresh machine, or too old.
 apt_install() {
     try_apt "$@" || { $sudo apt-get -q update || true; try_apt "$@"; }
 }
@@ -80,7 +80,8 @@ make_venv() {
         ! new_enough "$python" || break
     done
     [ "$python" != none ] ||
-        die "Python 3.11 or later is needed, and $1 is older or missing: install one, or run make PYTHON=/path/to/python3"
+        die "Python 3.11 or later is needed, and $1 is older or missing:" \
+            "install one, or run make PYTHON=/path/to/python3"
     # Debian has part of the module venv in a separate package.
     if ! "$python" -c 'import ensurepip' 2>/dev/null; then
         package=$("$python" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')
@@ -155,8 +156,9 @@ without_cluster() {
 
 get_postgres() {
     has_postgres || {
-        may_install && step "Installing PostgreSQL, for the tests of the mirror, with $apt (about 30 s, 63 MB to download)" \
-            without_cluster apt_install postgresql
+        may_install &&
+            step "Installing PostgreSQL, for the tests of the mirror, with $apt (about 30 s, 63 MB to download)" \
+                without_cluster apt_install postgresql
     } || echo "no PostgreSQL could be installed: the tests of the mirror are skipped" >&2
 }
 
@@ -167,8 +169,9 @@ has_browser() {
 
 get_browser() {
     has_browser || {
-        may_install && step "Installing Chromium, for the tests of the dashboard, with $apt (about 1 min, 190 MB to download)" \
-            apt_install chromium
+        may_install &&
+            step "Installing Chromium, for the tests of the dashboard, with $apt (about 1 min, 190 MB to download)" \
+                apt_install chromium
     } || echo "no Chromium could be installed: the tests of the dashboard are skipped" >&2
 }
 
