@@ -11,8 +11,8 @@ the result. Without a command all three are answered for every stored symbol.
     python query_examples.py range --last 1h --plot hour.png
     python query_examples.py report --html report.html
 
-Low and high come from the candles and a few trades, in the same time for any range; the answer about a range of
-up to 200,000 trades is compared with a scan of all of them. Charts need requirements-tools.txt.
+Low and high come from the candles and a few trades, so they take the same time for any range; for a range of up to
+200,000 trades they are checked against a scan of all of its trades. Charts need requirements-tools.txt.
 
 Times are ISO 8601, and UTC unless they have an offset; a range includes its START and not its END. `--last` counts back
 from the newest trade. While nothing real was captured, the demo's trades are read, and the first line says so.
@@ -164,7 +164,7 @@ def _second(connection: Connection, symbol: str, when: datetime, which: str = ""
     lines = quiet(symbol, "that second", when, found.as_of)
     if found.trades:
         earlier = found.as_of is not None and found.as_of.trade.timestamp < found.second
-        marks = [("as of then", found.as_of.trade)] if found.as_of and earlier else []
+        marks = [("until then", found.as_of.trade)] if found.as_of and earlier else []
         listed: Marks = [("", trade) for trade in found.trades[:SECOND_ROWS_MAX]]
         lines = [*trade_table(marks + marks_of(found)), "", f"{count(len(found.trades))} in that second:", ""]
         lines += trade_table(listed)
@@ -188,7 +188,7 @@ def _range(connection: Connection, symbol: str, start: datetime, end: datetime, 
         words = f"{count(found.count)} in {duration(end - start)}; {_COMPARED[found.equals_scan]}"
         lines = [*trade_table(marks_of(found)), "", words]
     result = as_dict(answers.low_and_high(found)) | {"equals_scan": found.equals_scan}
-    period = f"from {said(start)} to before {said(end)} UTC"
+    period = f"from {said(start)} until {said(end)} UTC"
     question = f"What were the low and the high of {symbol}{which} {period}?"
     return Answer("range", symbol, question, sql, result, lines, (start, end))
 
@@ -205,7 +205,7 @@ def _candles(connection: Connection, newest: Trade, resolution: int, number: int
     bar, length = bars.floor(newest.timestamp, resolution), timedelta(seconds=resolution)
     start, end = bar - (number - 1) * length, bar + length
     found, sql = _ask(connection, questions.candles, newest.symbol, resolution, start, end)
-    period = f"from {said(start)} to before {said(end)} UTC"
+    period = f"from {said(start)} until {said(end)} UTC"
     question = f"How did {newest.symbol} trade in each of the last {number} {name}s, {period}?"
     lines = [*candle_table(found.candles), "", *_candle_notes(connection, found.candles, name)]
     return Answer("candles", newest.symbol, question, sql, as_dict(answers.candles(found)), lines)
@@ -214,7 +214,7 @@ def _candles(connection: Connection, newest: Trade, resolution: int, number: int
 def _candle_notes(connection: Connection, candles: Sequence[Candle], name: str) -> list[str]:
     first, last = candles[0].first_trade_id, candles[-1].last_trade_id
     gaps = [gap for gap in db.open_gaps(connection, candles[0].symbol) if first < gap.first_trade_id < last]
-    notes = [f"The last {name} goes on with the next trade; one without a trade has no line."]
+    notes = [f"The last {name} is not over yet; one without a trade has no line."]
     if gaps:
         missing = sum(gap.missing for gap in gaps)
         notes.append(f"{count(missing)} of these are missing: see `python backfill.py --list`.")

@@ -109,7 +109,7 @@ def quiet(symbol: str, where: str, when: datetime, as_of: Aged | None) -> list[s
         return [f"No trade of {symbol} in {where}, and none is stored from before it."]
     age = duration(timedelta(milliseconds=as_of.age_ms))
     first = f"No trade of {symbol} in {where}. The price as of {said(when)} UTC was {age} old:"
-    return [first, "", *trade_table([("as of then", as_of.trade)])]
+    return [first, "", *trade_table([("until then", as_of.trade)])]
 
 
 def trade_table(rows: Marks) -> list[str]:
@@ -133,7 +133,7 @@ def candle_table(candles: Sequence[Candle]) -> list[str]:
     trades = ["trades", *(f"{candle.trades:,}" for candle in candles)]
     return _table(
         [
-            ["begin UTC", *(f"{candle.timestamp:%Y-%m-%d %H:%M}" for candle in candles)],
+            ["start UTC", *(f"{candle.timestamp:%Y-%m-%d %H:%M}" for candle in candles)],
             _amounts(f"open {quote}", [candle.open for candle in candles]),
             _amounts("high", [candle.high for candle in candles]),
             _amounts("low", [candle.low for candle in candles]),

@@ -213,19 +213,19 @@ What was the price of BTCUSDT at 2025-11-20 10:03:00.250 UTC?
     No trade of BTCUSDT in that second. The price as of 2025-11-20 10:03:00.250 UTC was 3 min old:
 
                 price USDT  quantity BTC  taker   time UTC                 trade id
-    as of then    61000.50          0.50  bought  2025-11-20 10:00:00.000  102
+    until then    61000.50          0.50  bought  2025-11-20 10:00:00.000  102
 """
     assert ask("at", "2025-11-20T11:03:00.25+01:00", "--symbol", "BTCUSDT") == (0, expected, "")
 
 
 def test_at_a_time_before_the_first_trade_of_its_second(ask: Ask, settings: config.Settings) -> None:
-    """The price as of then was that of a trade from before the second, which is shown beside those of the second."""
+    """The price at that time was that of a trade from before the second, which is shown beside those of the second."""
     store(settings, [BITCOIN[2], BITCOIN[6]])
 
     lines = ask("at", "2025-11-20T10:15:09.500").out.splitlines()
     (answer,) = exact(ask("at", "2025-11-20T10:15:09.500", "--json").out)["answers"]
 
-    assert "    as of then    61000.50    0.50        bought  2025-11-20 10:00:00.000  102" in lines
+    assert "    until then    61000.50    0.50        bought  2025-11-20 10:00:00.000  102" in lines
     assert "    first         61837.63   10.00000001  sold    2025-11-20 10:15:09.999  106" in lines
     as_of = trade(102, "2025-11-20T10:00:00.000Z", "61000.50000000", "0.50000000", False) | {"age_ms": 909_500}
     assert (as_of, 106, 2) == (answer["result"]["as_of"], answer["result"]["first"]["trade_id"], len(answer["sql"]))
@@ -262,8 +262,7 @@ def test_a_range_includes_its_start_and_not_its_end(ask: Ask, database: str) -> 
     expected = f"""\
 Database {database}: trades captured from the exchange; times are UTC
 
-What were the low and the high of BTCUSDT from 2025-11-20 10:15:09 to before 2025-11-20 10:15:10
-UTC?
+What were the low and the high of BTCUSDT from 2025-11-20 10:15:09 until 2025-11-20 10:15:10 UTC?
 
            price USDT  quantity BTC  taker   time UTC                 trade id
     first    61837.63    0.00108     bought  2025-11-20 10:15:09.000  104
@@ -285,7 +284,7 @@ def test_a_range_without_a_trade_gives_the_price_as_of_its_start(ask: Ask) -> No
         "    No trade of BTCUSDT in that range. The price as of 2025-11-20 10:00:30 UTC was 30 s old:",
         "",
         "                price USDT  quantity BTC  taker   time UTC                 trade id",
-        "    as of then    61000.50          0.50  bought  2025-11-20 10:00:00.000  102",
+        "    until then    61000.50          0.50  bought  2025-11-20 10:00:00.000  102",
     ]
     assert (outcome.code, outcome.out.splitlines()[-4:]) == (0, expected)
 
@@ -319,7 +318,7 @@ captured?
 
 
 What were the low and the high of BTCUSDT in the last minute up to its newest trade, from 2025-11-20
-10:14:10.001 to before 2025-11-20 10:15:10.001 UTC?
+10:14:10.001 until 2025-11-20 10:15:10.001 UTC?
 
            price USDT  quantity BTC  taker   time UTC                 trade id
     first    61850.00          2.00  sold    2025-11-20 10:15:08.999  103
@@ -331,7 +330,7 @@ What were the low and the high of BTCUSDT in the last minute up to its newest tr
 
 
 What were the low and the high of BTCUSDT in the last hour up to its newest trade, from 2025-11-20
-09:15:10.001 to before 2025-11-20 10:15:10.001 UTC?
+09:15:10.001 until 2025-11-20 10:15:10.001 UTC?
 
            price USDT  quantity BTC  taker   time UTC                 trade id
     first    61000.50          0.50  bought  2025-11-20 10:00:00.000  102
@@ -343,7 +342,7 @@ What were the low and the high of BTCUSDT in the last hour up to its newest trad
 
 
 What were the low and the high of BTCUSDT in the last day up to its newest trade, from 2025-11-19
-10:15:10.001 to before 2025-11-20 10:15:10.001 UTC?
+10:15:10.001 until 2025-11-20 10:15:10.001 UTC?
 
            price USDT  quantity BTC  taker   time UTC                 trade id
     first    60000.10          0.25  bought  2025-11-19 10:15:10.001  101
@@ -354,22 +353,22 @@ What were the low and the high of BTCUSDT in the last day up to its newest trade
     7 trades in 1 d; a scan of the trades themselves gives the same
 
 
-How did BTCUSDT trade in each of the last 10 minutes, from 2025-11-20 10:06:00 to before 2025-11-20
+How did BTCUSDT trade in each of the last 10 minutes, from 2025-11-20 10:06:00 until 2025-11-20
 10:16:00 UTC?
 
-    begin UTC         open USDT      high       low     close  trades
+    start UTC         open USDT      high       low     close  trades
     2025-11-20 10:15   61850.00  61850.00  61830.50  61839.00       5
 
-    The last minute goes on with the next trade; one without a trade has no line.
+    The last minute is not over yet; one without a trade has no line.
 
 
-How did BTCUSDT trade in each of the last 12 hours, from 2025-11-19 23:00:00 to before 2025-11-20
+How did BTCUSDT trade in each of the last 12 hours, from 2025-11-19 23:00:00 until 2025-11-20
 11:00:00 UTC?
 
-    begin UTC         open USDT      high       low     close  trades
+    start UTC         open USDT      high       low     close  trades
     2025-11-20 10:00   61000.50  61850.00  61000.50  61839.00       6
 
-    The last hour goes on with the next trade; one without a trade has no line.
+    The last hour is not over yet; one without a trade has no line.
 """
 
 

@@ -59,8 +59,8 @@ function second(answer) {
       : `No trade of ${answer.symbol} in that second, and none is stored from before it.`)];
   }
   return [
-    words("No trade in that second. The price as of then was that of the last trade before it:"),
-    list(fact("As of then", ...trade(answer.as_of, true))),
+    words("No trade in that second. The price at that time was that of the last trade before it:"),
+    list(fact("Price at that time", ...trade(answer.as_of, true))),
   ];
 }
 
@@ -73,7 +73,7 @@ function lowAndHigh(answer) {
   return [list(
     fact("Low", ...trade(answer.low, true)),
     fact("High", ...trade(answer.high, true)),
-    fact("Between them", exact(change(answer.low.price, answer.high.price).difference.replace("+", ""))),
+    fact("High − low", exact(change(answer.low.price, answer.high.price).difference.replace("+", ""))),
     fact("First to last", moved),
   ), words(`${plural(answer.count)} of ${answer.symbol}.`, "note")];
 }
