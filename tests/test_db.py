@@ -218,7 +218,7 @@ def test_the_price_as_of_a_time(filled: db.Connection, when: datetime, trade_id:
 
 
 def test_extremes_name_the_first_trade_at_each(filled: db.Connection) -> None:
-    """Lowest and highest price, each with the earliest trade at it; first and last price, and the count."""
+    """The low and the high of the price, each with the earliest trade at it; first and last price, and the count."""
     end = MIDNIGHT + timedelta(seconds=1)
 
     assert db.min_max(filled, BTC, MIDNIGHT - 2 * MS, end) == db.MinMax(

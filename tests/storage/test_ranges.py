@@ -136,9 +136,9 @@ def test_candles_that_lie_are_an_error_that_says_what_helps(settings: config.Set
     """Trades that somebody deleted behind the candles' back are noticed."""
     connection = db.connect(settings)
     db.insert_trades(connection, tape(1)[:2_000])
-    lowest = db.min_max(connection, "BTCUSDT", BEGIN, BEGIN + timedelta(days=3))
-    assert lowest is not None
-    ask(connection, "DELETE FROM trades WHERE price = %s", str(lowest.low.price))
+    found = db.min_max(connection, "BTCUSDT", BEGIN, BEGIN + timedelta(days=3))
+    assert found is not None
+    ask(connection, "DELETE FROM trades WHERE price = %s", str(found.low.price))
 
     with pytest.raises(db.DatabaseError, match="rebuild_candles"):
         db.min_max(connection, "BTCUSDT", BEGIN, BEGIN + timedelta(days=3))
