@@ -21,8 +21,11 @@ class Event(NamedTuple):
 class Stream:
     """An open stream of events."""
 
-    def __init__(self, connection: http.client.HTTPConnection, response: http.client.HTTPResponse) -> None:
-        self.last_id: str | None = None
+    def __init__(
+        self, connection: http.client.HTTPConnection, response: http.client.HTTPResponse, last_id: str | None
+    ) -> None:
+        # As in a browser: one that is cut before its first event comes back with the id that it came with.
+        self.last_id = last_id
         self._connection = connection
         self._response = response
 
@@ -94,7 +97,7 @@ class Api(Child):
         connection.request("GET", _with("/api/stream", {"symbols": symbols, "mode": mode}), headers=headers)
         response = connection.getresponse()
         assert response.status == 200, response.read()
-        stream = Stream(connection, response)
+        stream = Stream(connection, response, last_id)
         self._open.append(stream.close)
         return stream
 
