@@ -32,6 +32,9 @@ _ENVIRONMENT = bool(_GIVEN["MYSQL_HOST"] or _GIVEN["MYSQL_UNIX_SOCKET"])
 
 def pytest_configure() -> None:
     """Take the user's settings out of the tests' sight: an empty value counts as not set and overrides `.env`."""
+    # A run in the background of a shell ignores Ctrl-C, and so would each child that a test wants to interrupt.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.update(dict.fromkeys(servers.SETTING_NAMES, ""))
     # A script that a test starts without a DATA_DIR must not find the user's data.
     os.environ["DATA_DIR"] = str(Path(tempfile.gettempdir()) / f"trades-tests-{os.getpid()}")
