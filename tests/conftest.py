@@ -17,7 +17,7 @@ import db
 from binance import rest
 from capture import gap_filler
 from mysqld import program, shared
-from process import lock, retry
+from process import lock, log, retry
 from process.child import ROOT
 from tests.support import private, servers
 from tests.support.child import wait_until
@@ -109,6 +109,13 @@ def killable_server(request: pytest.FixtureRequest, _farm: _Farm) -> Iterator[se
         pytest.skip("the server that MYSQL_* names is not ours to kill")
     with ExitStack() as stack:
         yield _farm.create(request.param, stack)
+
+
+@pytest.fixture(autouse=True)
+def _end_of_log() -> Iterator[None]:
+    """The log that a command of this test set up writes to a stream that is closed after the test."""
+    yield
+    log.write_out()
 
 
 @pytest.fixture
