@@ -28,6 +28,8 @@ from tests.support.stand_in import StandIn
 from tests.support.tls import make_certificate, needs_openssl
 from ws_client import Connection
 
+pytestmark = pytest.mark.slow
+
 SYMBOLS = ("BTCUSDT", "ETHUSDT")
 QUICK_S = 2.0
 Script = Callable[[Peer], None]

@@ -18,6 +18,8 @@ from tests.makers import MIDNIGHT, trade
 from tests.support.servers import PrivateServer, Server
 from tests.support.tables import ask
 
+pytestmark = pytest.mark.slow
+
 QUICK_S_MAX = 3.0
 """A server that does not answer is known to be gone within that time, where the limit is a second."""
 WAIT_S_MAX = 20.0

@@ -17,6 +17,8 @@ from tests.support.stand_in import StandIn
 from tools.exchange import answer_faults, malformed, stream_faults, tape
 from tools.exchange.faults import FaultError, parse_flag
 
+pytestmark = pytest.mark.slow
+
 SLOW_S = 0.6
 HISTORICAL = "/api/v3/historicalTrades?symbol=BTCUSDT&limit=4&fromId=4000000001"
 
