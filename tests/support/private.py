@@ -18,11 +18,14 @@ WAIT_S_MAX = 30.0
 on_linux = pytest.mark.skipif(not Path("/proc/locks").exists(), reason="only Linux tells who holds a lock (/proc)")
 
 
+# Python acts on a Ctrl-C between two steps of its own: on one that comes just before a read without an end, after the
+# read, which is never. So it waits a little at a time.
 _USER = """
-import pathlib, sys
+import pathlib, select, sys
 from mysqld import shared
 print(shared.use(pathlib.Path(sys.argv[1])), flush=True)
-sys.stdin.read()
+while not select.select([sys.stdin], [], [], 0.05)[0]:
+    pass
 """
 
 
