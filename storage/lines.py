@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 from model import candles as bars
 from model.candles import HOUR
 from storage.errors import guard
-from storage.session import Connection, close, select
-from storage.values import aware, ceil_ms, naive
+from storage.session import Connection, close
+from storage.values import ceil_ms, naive
 
 CHUNK_ROWS = 2_000
 """About 200 KB of text; ten times as much is a tenth slower, since it no longer fits in the CPU caches."""
@@ -124,13 +124,3 @@ def _ask(connection: Connection, sql: str, parameters: tuple[Any, ...]) -> Any:
 def _more(cursor: Any) -> list[tuple[bytes]]:
     rows: list[tuple[bytes]] = cursor.fetchmany(CHUNK_ROWS)
     return rows
-
-
-@guard
-def stored_range(connection: Connection, symbol: str) -> tuple[datetime, datetime] | None:
-    """The half-open time range of all trades of `symbol`; None if there are none."""
-    sql = "SELECT timestamp FROM trades WHERE symbol = %s ORDER BY timestamp {way} LIMIT 1"
-    oldest, newest = (select(connection, sql.format(way=way), (symbol,)) for way in ("ASC", "DESC"))
-    if not oldest or not newest:
-        return None
-    return aware(oldest[0][0]), aware(newest[0][0]) + timedelta(milliseconds=1)

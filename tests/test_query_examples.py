@@ -11,7 +11,7 @@ from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -25,6 +25,7 @@ from report import options as query_options
 from report import text as report
 from storage import questions, ranges
 from tests.support.servers import Server
+from tests.support.tables import exact, store
 
 SUBPROCESS_S_MAX = 60
 NOW = datetime(2025, 11, 20, 10, 15, 20, 345_678, tzinfo=UTC)
@@ -87,12 +88,6 @@ def tape(settings: config.Settings) -> None:
     store(settings, BITCOIN + ETHER)
 
 
-def store(settings: config.Settings, trades: list[Trade]) -> None:
-    """Creates the database of `settings` and puts `trades` into it."""
-    with closing(db.connect(settings)) as connection:
-        db.insert_trades(connection, trades)
-
-
 def environ(server: Server, settings: config.Settings, **changes: str) -> dict[str, str]:
     """The environment of a subprocess that reads the database of `settings`."""
     own = {"MYSQL_DATABASE": settings.mysql_database, "DATA_DIR": str(settings.data_dir)}
@@ -109,15 +104,6 @@ def script(environment: dict[str, str], *argv: str) -> Outcome:
         timeout=SUBPROCESS_S_MAX,
     )
     return Outcome(done.returncode, done.stdout, done.stderr)
-
-
-def exact(text: str) -> Any:
-    """The JSON document `text`, which must not have a float in it."""
-
-    def refuse(number: str) -> NoReturn:
-        raise AssertionError(f"a float: {number}")
-
-    return json.loads(text, parse_float=refuse, parse_constant=refuse)
 
 
 def trade(trade_id: int, timestamp: str, price: str, quantity: str, buyer_is_maker: bool) -> dict[str, Any]:

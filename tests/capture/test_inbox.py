@@ -1,47 +1,32 @@
 """The inbox: it takes what is new, up to its bound, and gives it in batches."""
 
-from datetime import UTC, datetime, timedelta
-from decimal import Decimal
-
 import pytest
 
 from capture.inbox import BATCH_TRADES_MAX, RECENT_IDS, Inbox
-from model.trade import Trade
+from tests.makers import stream, streamed
 
-AT = datetime(2024, 8, 8, 23, 54, 15, 342_000, tzinfo=UTC)
 SYMBOLS = ("BTCUSDT", "ETHUSDT")
-
-
-def trade(n: int, symbol: str = "BTCUSDT", price: str = "61837.63000000") -> Trade:
-    """Trade number `n`; three share a millisecond."""
-    at = AT + timedelta(milliseconds=n // 3)
-    return Trade(symbol, at, n, Decimal(price), Decimal(n).scaleb(-8), n % 2 == 0, at + timedelta(microseconds=1_234))
-
-
-def some(first: int, count: int, symbol: str = "BTCUSDT") -> list[Trade]:
-    """Trades with consecutive ids."""
-    return [trade(n, symbol) for n in range(first, first + count)]
 
 
 def test_the_inbox_drops_at_its_bound_and_remembers_only_what_it_took() -> None:
     """A trade that was dropped is new when a second connection brings it later."""
     inbox = Inbox(SYMBOLS, 2)
-    assert [inbox.put(each) for each in some(1, 3)] == ["new", "new", "dropped"]
-    assert inbox.put(trade(2)) == "repeated"
-    assert inbox.put(trade(3)) == "dropped"
-    assert inbox.take(0) == some(1, 2)
-    assert inbox.put(trade(3)) == "new"
-    assert inbox.put(trade(3, "ETHUSDT")) == "new"
+    assert [inbox.put(each) for each in stream(1, 3)] == ["new", "new", "dropped"]
+    assert inbox.put(streamed(2)) == "repeated"
+    assert inbox.put(streamed(3)) == "dropped"
+    assert inbox.take(0) == stream(1, 2)
+    assert inbox.put(streamed(3)) == "new"
+    assert inbox.put(streamed(3, "ETHUSDT")) == "new"
     assert len(inbox) == 2
 
 
 def test_the_inbox_forgets_after_65_536_ids() -> None:
     """A repetition from longer ago goes to the database, which knows it; a different id in its slot is new."""
     inbox = Inbox(SYMBOLS, 10)
-    assert inbox.put(trade(1)) == "new"
-    assert inbox.put(trade(1 + RECENT_IDS)) == "new"
-    assert inbox.put(trade(1)) == "new"
-    assert inbox.put(trade(RECENT_IDS)) == "new"
+    assert inbox.put(streamed(1)) == "new"
+    assert inbox.put(streamed(1 + RECENT_IDS)) == "new"
+    assert inbox.put(streamed(1)) == "new"
+    assert inbox.put(streamed(RECENT_IDS)) == "new"
 
 
 def test_the_inbox_gives_a_batch_and_waits_for_its_first() -> None:
@@ -49,7 +34,7 @@ def test_the_inbox_gives_a_batch_and_waits_for_its_first() -> None:
     inbox = Inbox(SYMBOLS)
     assert inbox.take(0) == []
     assert inbox.take(0.01) == []
-    for each in some(1, BATCH_TRADES_MAX + 1):
+    for each in stream(1, BATCH_TRADES_MAX + 1):
         inbox.put(each)
     assert [len(inbox.take(0)) for _ in range(3)] == [BATCH_TRADES_MAX, 1, 0]
 
@@ -58,12 +43,12 @@ def test_the_inbox_gives_a_batch_and_waits_for_its_first() -> None:
 def test_the_inbox_is_stopped_even_if_a_trade_comes_late(late: int) -> None:
     """A connection that did not end in time may put trades behind the last message; they are not lost either."""
     inbox = Inbox(SYMBOLS)
-    for each in some(1, 3):
+    for each in stream(1, 3):
         inbox.put(each)
     inbox.stop()
-    for each in some(4, late):
+    for each in stream(4, late):
         inbox.put(each)
-    assert inbox.take(0) == some(1, 3 + late)
+    assert inbox.take(0) == stream(1, 3 + late)
     assert inbox.stopped
     assert inbox.take(0) == []
     assert inbox.stopped

@@ -5,8 +5,6 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -23,26 +21,15 @@ from capture.writer import Writer
 from model.trade import Trade
 from process import retry
 from storage import session, values
+from tests.makers import RECEIVED, stream, streamed
 from tests.support import servers
 from tests.support.child import wait_until
 from tests.support.servers import PrivateServer, Server
 
 pytestmark = pytest.mark.slow
 
-AT = datetime(2024, 8, 8, 23, 54, 15, 342_000, tzinfo=UTC)
 SYMBOLS = ("BTCUSDT", "ETHUSDT")
 WAIT_S = 30.0
-
-
-def trade(n: int, symbol: str = "BTCUSDT", price: str = "61837.63000000") -> Trade:
-    """Trade number `n`; three share a millisecond."""
-    at = AT + timedelta(milliseconds=n // 3)
-    return Trade(symbol, at, n, Decimal(price), Decimal(n).scaleb(-8), n % 2 == 0, at + timedelta(microseconds=1_234))
-
-
-def some(first: int, count: int, symbol: str = "BTCUSDT") -> list[Trade]:
-    """Trades with consecutive ids."""
-    return [trade(n, symbol) for n in range(first, first + count)]
 
 
 class Run:
@@ -192,7 +179,7 @@ def door(server: Server, settings: config.Settings) -> Iterator[tuple[Door, conf
 def test_what_comes_is_stored_field_by_field(settings: config.Settings) -> None:
     """Two symbols, repetitions and a shuffled order; the counters say what became of each."""
     with Run(settings) as run:
-        batch = some(1, 500) + some(1, 300, "ETHUSDT")
+        batch = stream(1, 500) + stream(1, 300, "ETHUSDT")
         run.put([*batch[::-1], *batch[:100]])
         run.settle()
         assert run.writer.stats.take(["BTCUSDT"])[0].trades == 500
@@ -206,25 +193,25 @@ def test_what_comes_is_stored_field_by_field(settings: config.Settings) -> None:
 def test_a_trade_that_was_stored_by_another_run_is_a_duplicate(settings: config.Settings) -> None:
     """It is counted as such, and the row stays as it was."""
     with Run(settings) as run:
-        run.put(some(1, 10))
+        run.put(stream(1, 10))
     with Run(settings) as run:
-        run.put([each._replace(received_at=AT) for each in some(1, 20)])
+        run.put([each._replace(received_at=RECEIVED) for each in stream(1, 20)])
     assert (run.writer.inserted, run.writer.duplicate) == (10, 10)
-    assert stored(settings)[:10] == some(1, 10)
+    assert stored(settings)[:10] == stream(1, 10)
 
 
 def test_a_jump_is_a_gap_and_a_stop_is_one_too(settings: config.Settings) -> None:
     """What is missing in the stream, and what traded while nobody captured, with the reason of each."""
     with Run(settings) as run:
-        run.put(some(1, 10))
+        run.put(stream(1, 10))
         run.settle()
-        run.put(some(15, 5))
+        run.put(stream(15, 5))
         run.settle()
     assert run.writer.gaps_opened == 1
     with Run(settings) as run:
-        run.put(some(25, 5))
+        run.put(stream(25, 5))
         run.settle()
-        run.put(some(35, 5))
+        run.put(stream(35, 5))
     assert open_gaps(settings) == [
         ("BTCUSDT", 11, 14, "missing in the stream"),
         ("BTCUSDT", 20, 24, "capture was not running"),
@@ -243,7 +230,7 @@ def test_nothing_to_store_is_no_error(settings: config.Settings) -> None:
 def test_all_that_was_put_before_the_stop_is_stored(settings: config.Settings) -> None:
     """Several batches wait when the stop comes."""
     with Run(settings) as run:
-        run.put(some(1, 3 * BATCH_TRADES_MAX))
+        run.put(stream(1, 3 * BATCH_TRADES_MAX))
     assert len(stored(settings)) == 3 * BATCH_TRADES_MAX
     assert run.writer.left_over == 0
 
@@ -259,17 +246,17 @@ def test_a_server_that_is_killed_and_stopped_and_started_loses_nothing(
     with Run(settings) as run:
         for number, end in enumerate((killable_server.kill, killable_server.stop)):
             first = 10_000 * number
-            run.put(some(first + 1, 3_000))
+            run.put(stream(first + 1, 3_000))
             end()
-            run.put(some(first + 3_001, 3_000))
+            run.put(stream(first + 3_001, 3_000))
             wait_until(lambda: not run.writer.online and len(run.inbox) == 0)
             assert run.writer.spooled > 0
             assert run.writer.left_over >= 3_000
             killable_server.start()
-            run.put(some(first + 6_001, 4_000))
+            run.put(stream(first + 6_001, 4_000))
             run.settle()
             assert spool_files(settings) == []
-    assert stored(settings) == some(1, 20_000)
+    assert stored(settings) == stream(1, 20_000)
     assert open_gaps(settings) == []
     assert (run.writer.refused, run.verdicts["dropped"], run.writer.failure) == (0, 0, None)
 
@@ -278,16 +265,16 @@ def test_a_server_that_hangs_is_given_up_and_taken_back(killable_server: Private
     """SIGSTOP in the middle of a statement: the time-out ends it, the disk takes over, and nothing comes twice."""
     settings = killable_server.settings("binance", tmp_path)
     with Run(settings) as run:
-        run.put(some(1, 100))
+        run.put(stream(1, 100))
         run.settle()
         killable_server.suspend()
         try:
-            run.put(some(101, 5_000))
+            run.put(stream(101, 5_000))
             wait_until(lambda: run.writer.spooled > 0, WAIT_S)
         finally:
             killable_server.resume()
         run.settle()
-    assert stored(settings) == some(1, 5_100)
+    assert stored(settings) == stream(1, 5_100)
     assert open_gaps(settings) == []
 
 
@@ -296,11 +283,11 @@ def test_the_server_is_away_at_the_start(door: tuple[Door, config.Settings]) -> 
     way, settings = door
     way.close()
     with Run(settings) as run:
-        run.put(some(1, 100))
+        run.put(stream(1, 100))
         wait_until(lambda: run.writer.spooled == 100)
         way.open()
         run.settle()
-    assert stored(settings) == some(1, 100)
+    assert stored(settings) == stream(1, 100)
 
 
 def test_a_server_that_stays_away_leaves_the_trades_on_the_disk(door: tuple[Door, config.Settings]) -> None:
@@ -308,14 +295,14 @@ def test_a_server_that_stays_away_leaves_the_trades_on_the_disk(door: tuple[Door
     way, settings = door
     way.close()
     with Run(settings) as run:
-        run.put(some(1, 100))
+        run.put(stream(1, 100))
     assert (run.writer.left_over, run.writer.inserted) == (100, 0)
     assert len(spool_files(settings)) == 1
     way.open()
     with Run(settings) as later:
-        later.put(some(101, 10))
+        later.put(stream(101, 10))
     assert (later.writer.recovered, later.writer.inserted, later.writer.left_over) == (100, 10, 0)
-    assert stored(settings) == some(1, 110)
+    assert stored(settings) == stream(1, 110)
     assert open_gaps(settings) == []
     assert spool_files(settings) == []
 
@@ -325,11 +312,11 @@ def test_connections_that_are_killed_lose_and_double_nothing(server: Server, set
     ended = 0
     with Run(settings) as run:
         for first in range(1, 20_000, 1_000):
-            run.put(some(first, 1_000))
+            run.put(stream(first, 1_000))
             ended += kill_connections(server)
         run.settle()
     assert ended >= 3
-    assert stored(settings) == some(1, 20_000)
+    assert stored(settings) == stream(1, 20_000)
     assert open_gaps(settings) == []
     assert run.writer.inserted + run.writer.duplicate == 20_000
 
@@ -357,51 +344,51 @@ def test_a_read_only_server_is_waited_for(server: Server, plain_user: config.Set
     if mode == "super_read_only" and server.family != "mysql":
         pytest.skip("MariaDB has no super_read_only")
     with Run(plain_user) as run:
-        run.put(some(1, 100))
+        run.put(stream(1, 100))
         run.settle()
         execute(server, f"SET GLOBAL {mode} = 1")
         try:
-            run.put(some(101, 1_000))
+            run.put(stream(101, 1_000))
             wait_until(lambda: run.writer.spooled == 1_000)
             assert run.writer.failure is None
         finally:
             execute(server, "SET GLOBAL read_only = 0")
         run.settle()
-    assert stored(plain_user) == some(1, 1_100)
+    assert stored(plain_user) == stream(1, 1_100)
 
 
 def test_a_lock_that_is_held_is_waited_for(server: Server, settings: config.Settings) -> None:
     """Someone holds the row of the symbol for longer than the lock wait: the trades go over the disk."""
     with Run(settings) as run:
-        run.put(some(1, 10))
+        run.put(stream(1, 10))
         run.settle()
         with server.connect() as connection, connection.cursor() as cursor:
             cursor.execute(f"SELECT * FROM {settings.mysql_database}.writers FOR UPDATE")
             cursor.fetchall()
-            run.put(some(11, 1_000))
+            run.put(stream(11, 1_000))
             wait_until(lambda: run.writer.spooled > 0)
             assert run.writer.online
         run.settle()
-    assert stored(settings) == some(1, 1_010)
+    assert stored(settings) == stream(1, 1_010)
     assert run.writer.refused == 0
 
 
 def test_a_dropped_schema_is_fatal_and_clear_and_nothing_is_lost(server: Server, settings: config.Settings) -> None:
     """Failure names the setting; what comes goes to the disk; a new start makes the schema and stores it."""
     with Run(settings) as run:
-        run.put(some(1, 10))
+        run.put(stream(1, 10))
         run.settle()
         execute(server, f"DROP DATABASE {settings.mysql_database}")
-        run.put(some(11, 500))
+        run.put(stream(11, 500))
         wait_until(lambda: run.writer.failure is not None)
         assert "MYSQL_DATABASE" in str(run.writer.failure)
         assert "\n" not in str(run.writer.failure)
-        run.put(some(511, 500))
+        run.put(stream(511, 500))
     assert run.writer.left_over == 1_000
     with Run(settings) as later:
         pass
     assert later.writer.recovered == 1_000
-    assert stored(settings) == some(11, 1_000)
+    assert stored(settings) == stream(11, 1_000)
 
 
 @pytest.mark.parametrize("positions", [(0,), (999,), (5, 6, 500), tuple(range(0, 1_000, 50))])
@@ -412,12 +399,12 @@ def test_poison_goes_to_the_rejects_and_its_batch_goes_on(
     with Run(settings):
         pass
     execute(server, f"ALTER TABLE {settings.mysql_database}.trades ADD CONSTRAINT cheap CHECK (price < 100000)")
-    batch = [trade(n + 2, price="666666" if n in positions else "1") for n in range(1_000)]
+    batch = [streamed(n + 2, price="666666" if n in positions else "1") for n in range(1_000)]
     with Run(settings) as run:
-        run.put([trade(1), *batch, trade(1_002)])
+        run.put([streamed(1), *batch, streamed(1_002)])
         run.settle()
     assert run.writer.refused == len(positions)
-    assert stored(settings) == [trade(1), *(each for each in batch if each.price == 1), trade(1_002)]
+    assert stored(settings) == [streamed(1), *(each for each in batch if each.price == 1), streamed(1_002)]
     kept = (settings.capture_dir / "rejects.jsonl").read_text().splitlines()
     assert len(kept) == len(positions)
     assert all("the database refuses it" in line and "666666" in line and "cheap" in line for line in kept)
@@ -433,12 +420,12 @@ def test_poison_in_the_spool_does_not_stop_the_rest(server: Server, door: tuple[
     execute(server, f"ALTER TABLE {settings.mysql_database}.trades ADD CONSTRAINT cheap CHECK (price < 100000)")
     way.close()
     with Run(settings) as run:
-        run.put([*some(1, 50), trade(51, price="666666"), *some(52, 50)])
+        run.put([*stream(1, 50), streamed(51, price="666666"), *stream(52, 50)])
         wait_until(lambda: run.writer.spooled == 101)
         way.open()
         run.settle()
     assert (run.writer.refused, run.writer.inserted) == (1, 100)
-    assert stored(settings) == some(1, 50) + some(52, 50)
+    assert stored(settings) == stream(1, 50) + stream(52, 50)
 
 
 # The disk's faults.
@@ -448,12 +435,12 @@ def test_a_corrupt_line_of_an_earlier_run_becomes_a_gap(settings: config.Setting
     """The line is kept among the rejects, its id is missing, and this run's counters are its own."""
     settings.capture_dir.mkdir(parents=True, exist_ok=True)
     before = spool.Spool(settings.capture_dir / "spool")
-    before.append(some(1, 100))
+    before.append(stream(1, 100))
     before.close()
     (segment,) = spool_files(settings)
     segment.write_bytes(segment.read_bytes().replace(b'",50,"', b'",51,"', 1))
     with Run(settings) as run:
-        run.put(some(101, 10))
+        run.put(stream(101, 10))
     assert (run.writer.recovered, run.writer.inserted, run.writer.refused) == (99, 10, 0)
     assert [each.trade_id for each in stored(settings)] == [n for n in range(1, 111) if n != 50]
     assert [gap[1:3] for gap in open_gaps(settings)] == [(50, 50)]
@@ -471,20 +458,20 @@ def test_without_disk_and_database_memory_is_bounded_and_the_rest_is_counted(
     """The inbox fills to its bound, then trades are dropped and counted; later their ids are gaps. One line says so."""
     way, settings = door
     with Run(settings, size_max=1_000) as run:
-        run.put(some(1, 10))
+        run.put(stream(1, 10))
         run.settle()
         with monkeypatch.context() as patch:
             patch.setattr(spool.Spool, "append", _full)
             way.close()
-            run.put(some(11, 100))
+            run.put(stream(11, 100))
             wait_until(lambda: not run.writer.online and len(run.inbox) == 0)
-            run.put(some(111, 3_000))
+            run.put(stream(111, 3_000))
             assert len(run.inbox) <= 1_000
             assert run.verdicts["dropped"] >= 2_000
             assert not spool_files(settings)
             way.open()
             run.settle()
-        run.put(some(5_000, 10))
+        run.put(stream(5_000, 10))
     kept = list(range(1, 111 + 3_000 - run.verdicts["dropped"]))
     assert [each.trade_id for each in stored(settings)] == kept + list(range(5_000, 5_010))
     assert [gap[1:3] for gap in open_gaps(settings)] == [(kept[-1] + 1, 4_999)]
@@ -495,9 +482,9 @@ def test_a_full_disk_alone_loses_nothing(settings: config.Settings, monkeypatch:
     """With the database there, the disk is not needed."""
     monkeypatch.setattr(spool.Spool, "append", _full)
     with Run(settings) as run:
-        run.put(some(1, 1_000))
+        run.put(stream(1, 1_000))
         run.settle()
-    assert stored(settings) == some(1, 1_000)
+    assert stored(settings) == stream(1, 1_000)
 
 
 def test_a_stop_without_disk_and_database_ends_and_counts(
@@ -508,9 +495,9 @@ def test_a_stop_without_disk_and_database_ends_and_counts(
     monkeypatch.setattr(spool.Spool, "append", _full)
     way.close()
     with Run(settings) as run:
-        run.put(some(1, 10))
+        run.put(stream(1, 10))
         wait_until(lambda: len(run.inbox) == 0)
-        run.put(some(11, 10))
+        run.put(stream(11, 10))
         run.inbox.stop()
         run.writer.join(WAIT_S)
         assert not run.writer.is_alive()
@@ -526,9 +513,9 @@ def test_a_stop_drains_memory_when_the_database_returns_in_time(
     way.close()
     with Run(settings) as run:
         monkeypatch.setattr(writer, "backoff_s", lambda _attempt: 1_000.0)
-        run.put(some(1, 10))
+        run.put(stream(1, 10))
         wait_until(lambda: len(run.inbox) == 0 and run.writer._retry_at > time.monotonic() + 100)
-        run.put(some(11, 2 * BATCH_TRADES_MAX))
+        run.put(stream(11, 2 * BATCH_TRADES_MAX))
         way.open()
     assert run.writer.left_over == 0
     assert len(stored(settings)) == 10 + 2 * BATCH_TRADES_MAX
@@ -546,20 +533,20 @@ def test_a_defect_is_said_and_what_is_in_memory_goes_to_the_disk(
         raise ZeroDivisionError("a defect")
 
     with Run(settings) as run:
-        run.put(some(1, 10))
+        run.put(stream(1, 10))
         run.settle()
         with monkeypatch.context() as patch:
             patch.setattr(db, "insert_acceptable", defect)
-            run.put(some(11, 10))
+            run.put(stream(11, 10))
             wait_until(lambda: run.writer.failure is not None)
-            run.put(some(21, 10))
+            run.put(stream(21, 10))
             run.stop()
     assert "a defect" in str(run.writer.failure)
     assert run.writer.left_over == 20
     with Run(settings) as later:
         pass
     assert later.writer.recovered == 20
-    assert stored(settings) == some(1, 30)
+    assert stored(settings) == stream(1, 30)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
@@ -571,7 +558,7 @@ def test_a_crash_around_the_removal_of_a_segment_doubles_nothing(
     settings.capture_dir.mkdir(parents=True, exist_ok=True)
     monkeypatch.setattr(spool, "REPLAY_BYTES_MAX", 5_000)
     before = spool.Spool(settings.capture_dir / "spool")
-    before.append(some(1, 300))
+    before.append(stream(1, 300))
     before.close()
     real = spool.Spool.done
 
@@ -590,7 +577,7 @@ def test_a_crash_around_the_removal_of_a_segment_doubles_nothing(
     assert 0 < len(stored(settings)) < 300
     with Run(settings):
         pass
-    assert stored(settings) == some(1, 300)
+    assert stored(settings) == stream(1, 300)
     assert spool_files(settings) == []
 
 

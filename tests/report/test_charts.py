@@ -21,7 +21,7 @@ from model.trade import Trade
 from report import charts
 from storage import series as db_charts
 from storage.series import Lag, Step
-from tests.support.tables import ask
+from tests.support.tables import ask, store
 
 pytestmark = pytest.mark.slow
 
@@ -44,12 +44,6 @@ def tape(count: int, step_ms: int, first: int = 1) -> list[Trade]:
         )
         for i in range(count)
     ]
-
-
-def store(settings: config.Settings, trades: list[Trade]) -> None:
-    """Creates the database of `settings` and puts `trades` into it."""
-    with closing(db.connect(settings)) as connection:
-        db.insert_trades(connection, trades)
 
 
 def plainly(trades: list[Trade], start: datetime, end: datetime, width: timedelta) -> tuple[list[Step], list[Lag]]:

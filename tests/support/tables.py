@@ -1,9 +1,13 @@
-"""What the tests read from the tables themselves, without db.py, and what must hold of it."""
+"""What the tests put into the tables and read from the tables themselves, without db.py, and what must hold of it."""
 
+import json
 from collections.abc import Sequence
+from contextlib import closing
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NoReturn
 
+import config
+import db
 from model import candles
 from model.candles import Candle
 from model.trade import Trade
@@ -25,6 +29,21 @@ def ask(connection: Any, sql: str, *parameters: Any) -> list[Any]:
     with connection.cursor() as cursor:
         cursor.execute(sql, parameters)
         return list(cursor.fetchall()) if cursor.description else []
+
+
+def store(settings: config.Settings, trades: Sequence[Trade]) -> None:
+    """Creates the database of `settings` and puts `trades` into it."""
+    with closing(db.connect(settings)) as connection:
+        db.insert_trades(connection, trades)
+
+
+def exact(text: str) -> Any:
+    """The JSON document `text`, which must not have a float in it."""
+
+    def refuse(number: str) -> NoReturn:
+        raise AssertionError(f"a float: {number}")
+
+    return json.loads(text, parse_float=refuse, parse_constant=refuse)
 
 
 def stored(connection: Any, symbol: str = "BTCUSDT") -> list[Trade]:

@@ -3,7 +3,6 @@
 import csv
 import errno
 import hashlib
-import json
 import os
 import re
 import signal
@@ -28,7 +27,7 @@ from model.trade import Trade
 from process.child import ROOT
 from storage import lines as db_export
 from tests.support.servers import Server
-from tests.support.tables import ask
+from tests.support.tables import ask, exact, store
 from tools.export import __main__ as export
 from tools.export import files as export_files
 from tools.export import formats
@@ -121,12 +120,6 @@ def tape(settings: config.Settings) -> None:
     store(settings, BITCOIN + ETHER)
 
 
-def store(settings: config.Settings, trades: list[Trade]) -> None:
-    """Creates the database of `settings` and puts `trades` into it."""
-    with closing(db.connect(settings)) as connection:
-        db.insert_trades(connection, trades)
-
-
 def read_csv(path: Path) -> list[Trade]:
     """The trades of a plain CSV file."""
     with path.open(newline="", encoding="utf-8") as file:
@@ -153,12 +146,8 @@ def read_parquet(path: Path) -> list[Trade]:
 
 def manifest(path: Path) -> dict[str, Any]:
     """The manifest of the export at `path`, in which there must be no float."""
-
-    def refuse(number: str) -> None:
-        raise AssertionError(f"a float: {number}")
-
     name = path / "_manifest.json" if path.is_dir() else path.with_name(path.name + ".manifest.json")
-    document: dict[str, Any] = json.loads(name.read_text(encoding="utf-8"), parse_float=refuse)
+    document: dict[str, Any] = exact(name.read_text(encoding="utf-8"))
     return document
 
 

@@ -46,12 +46,13 @@ from tqdm import tqdm
 
 import config
 import db
+from model.times import MILLISECOND
 from process import command
 from process.command import Parser
 from report.options import parse_duration, parse_time
 from report.source import Mistake, Source, open_source, wanted_symbols
 from report.text import iso
-from storage import lines
+from storage import pages
 from tools.export.files import ExportError, Place, publish, staged
 from tools.export.formats import FORMATS, Export, Span, Tally, write
 
@@ -135,10 +136,11 @@ def _export(source: Source, options: argparse.Namespace) -> None:
 
 def _span(source: Source, symbol: str, options: argparse.Namespace) -> Span | None:
     """The requested part of the stored trades of `symbol`; None if there is none."""
-    stored = lines.stored_range(source.connection, symbol)
+    stored = pages.ends(source.connection, symbol)
     if stored is None:
         return None
-    start, end = max(options.start or stored[0], stored[0]), min(options.end or stored[1], stored[1])
+    first, beyond = stored[0], stored[1] + MILLISECOND
+    start, end = max(options.start or first, first), min(options.end or beyond, beyond)
     if options.last is not None:
         start = max(start, end - options.last)
     return Span(symbol, start, end) if start < end else None
