@@ -92,7 +92,7 @@ def test_repeats_within_a_batch_count_once(connection: db.Connection) -> None:
     assert stored(connection) == EXACT
 
 
-@examples(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.permutations(range(1, 10)), st.integers(1, 9), st.integers(0, 9))
 def test_any_order_leaves_the_same_tables(connection: db.Connection, order: list[int], size: int, twice: int) -> None:
     """The same trades in any order, in any batches, some of them twice: the same trades, candles and no gap."""
@@ -131,7 +131,7 @@ def test_below_a_millisecond_is_cut_off(connection: db.Connection) -> None:
     assert (gap.timestamp_before, gap.timestamp_after) == (LAST_MS, LAST_MS)
 
 
-@examples(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.datetimes(timezones=st.just(UTC)))
 def test_any_moment_comes_back(connection: db.Connection, when: datetime) -> None:
     """Whatever the year is, the time stamp is stored to the millisecond and the receipt to the microsecond."""
@@ -243,7 +243,7 @@ TRADES = st.lists(
 BOUND_US = st.one_of(st.integers(-2_000, 131_000_000), st.integers(0, 131).map(lambda second: second * 1_000_000))
 
 
-@examples(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(TRADES, st.lists(st.tuples(BOUND_US, BOUND_US), min_size=1, max_size=5))
 def test_extremes_of_any_range_are_those_of_the_scan(
     connection: db.Connection, made: list[tuple[int, int]], ranges: list[tuple[int, int]]

@@ -83,7 +83,7 @@ def test_what_was_appended_is_read_in_order_and_then_gone(tmp_path: Path) -> Non
     assert drain(store) == trades(6, 1)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.text(min_size=1, max_size=32).filter(lambda text: not any("\ud800" <= char <= "\udfff" for char in text)),
     st.datetimes(datetime(2017, 1, 1), datetime(2099, 12, 31)),  # noqa: DTZ001
@@ -222,7 +222,7 @@ class SpoolMachine(RuleBasedStateMachine):
 
 
 TestSpoolMachine = SpoolMachine.TestCase
-TestSpoolMachine.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestSpoolMachine.settings = settings(max_examples=60, stateful_step_count=30)
 
 
 @pytest.mark.usefixtures("small")

@@ -172,7 +172,7 @@ BATCHES = st.lists(st.lists(st.integers(1, IDS_MAX), min_size=1, max_size=12), m
 
 
 @pytest.mark.slow
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(BATCHES)
 def test_stored_and_missing_are_every_id_whatever_comes(batches: list[list[int]]) -> None:
     """Any order, repetition and loss of ids leaves stored and open gaps contiguous, after each batch."""
@@ -181,7 +181,7 @@ def test_stored_and_missing_are_every_id_whatever_comes(batches: list[list[int]]
         model.insert(batch)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.permutations(range(1, 25)), st.sets(st.integers(1, 24), max_size=8), st.integers(1, 6))
 def test_the_order_leaves_no_trace_in_what_is_open(order: list[int], lost: set[int], size: int) -> None:
     """The same ids in any order and any batches leave the same open gaps, and all of them once they are all there."""

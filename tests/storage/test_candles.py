@@ -74,7 +74,7 @@ def test_more_candles_than_a_statement_takes(connection: db.Connection) -> None:
 TRADES = st.lists(st.tuples(st.integers(0, 8_000), st.integers(1, 9)), min_size=1, max_size=25)
 
 
-@examples(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(TRADES, st.data())
 def test_merged_is_rebuilt(connection: db.Connection, made: list[tuple[int, int]], data: st.DataObject) -> None:
     """Random trades in random order, in random batches, some repeated, leave the candles of the plain definition."""
@@ -114,7 +114,7 @@ SECONDS = st.one_of(
 BOUNDS_MS = st.builds(lambda second, ms: 1_000 * second + ms, SECONDS, st.sampled_from([-1, 0, 0, 0, 1, 500]))
 
 
-@examples(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(st.tuples(SECONDS, st.integers(1, 6), st.booleans()), min_size=1, max_size=40),
     st.lists(st.tuples(BOUNDS_MS, BOUNDS_MS), min_size=1, max_size=8),

@@ -385,6 +385,6 @@ def test_nothing_is_ever_unaccounted_for(settings: config.Settings, monkeypatch:
         def __init__(self) -> None:
             super().__init__(lambda: db.connect(settings), pool)
 
-    run_state_machine_as_test(Here, settings=examples(max_examples=40, stateful_step_count=15, deadline=None))
+    run_state_machine_as_test(Here, settings=examples(max_examples=40, stateful_step_count=15))
     for connection in pool:
         db.close(connection)

@@ -71,7 +71,7 @@ def moments() -> st.SearchStrategy[datetime]:
     )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(start=moments(), length=st.one_of(st.integers(1, 120_000), st.integers(1, SPAN_MS)))
 def test_any_range_from_candles_equals_the_scan(filled: db.Connection, start: datetime, length: int) -> None:
     """From a millisecond to the whole table, ends on and off the boundaries: every trade of the answer is the same."""
@@ -80,7 +80,7 @@ def test_any_range_from_candles_equals_the_scan(filled: db.Connection, start: da
     assert db.min_max(filled, "BTCUSDT", start, end) == db.min_max_by_scan(filled, "BTCUSDT", start, end)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(one=moments(), other=moments())
 def test_both_ends_on_boundaries(filled: db.Connection, one: datetime, other: datetime) -> None:
     """Both ends may be begins of minutes, hours or days, in either order; a reversed range has no trade."""

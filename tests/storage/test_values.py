@@ -106,7 +106,7 @@ def test_a_symbol_is_never_sql(connection: db.Connection) -> None:
     assert db.insert_trades(connection, made) == 0
 
 
-@examples(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.text(min_size=1, max_size=32))
 def test_any_text_is_stored_verbatim_or_refused(connection: db.Connection, text: str) -> None:
     """Whatever the symbol is, it comes back as it is or it is refused; it is never another one."""

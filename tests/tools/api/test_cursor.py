@@ -16,7 +16,8 @@ def ids(runs: list[Run]) -> set[int]:
     return {number for first, last in runs for number in range(first, last + 1)}
 
 
-@given(st.lists(IDS, max_size=12))
+# Each id makes at most one more hole.
+@given(st.lists(IDS, max_size=HOLES_MAX))
 def test_an_id_is_new_once(numbers: list[int]) -> None:
     """Every id above the begin is new the first time, in whatever order they come."""
     seen, known = Seen(20), set(range(21))
