@@ -54,6 +54,7 @@ class Writer(threading.Thread):
         self._attempt = 0
         self._retry_at = 0.0
         self._complain_at = 0.0
+        self._disk_refuses = False
         self._reason = AWAY
 
     @property
@@ -100,7 +101,7 @@ class Writer(threading.Thread):
 
     def _is_stuck_at_the_end(self) -> bool:
         """Whether neither the database nor the disk takes what is held, and nothing more will arrive."""
-        return self._inbox.stop_asked and bool(self._held) and self._connection is None
+        return self._inbox.stop_asked and self._disk_refuses and self._connection is None
 
     def _wait_s(self) -> float:
         """How long to wait for a trade: not at all while the spool can be replayed."""
@@ -110,12 +111,14 @@ class Writer(threading.Thread):
 
     def _place(self) -> None:
         """Stores what is held in the database or, if trades already wait in the spool, behind those."""
+        self._disk_refuses = False
         if self._connection is not None and self._spool.empty and self._commit(self._held, earlier=False):
             self._held = []
             return
         try:
             self._spool.append(self._held)
         except OSError as error:
+            self._disk_refuses = True
             self._complain(error)
             return
         self.spooled += len(self._held)

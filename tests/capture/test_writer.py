@@ -527,18 +527,21 @@ def test_a_stop_drains_memory_when_the_database_returns_in_time(
 def test_a_defect_is_said_and_what_is_in_memory_goes_to_the_disk(
     settings: config.Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An exception that nobody expected ends the storing, not the keeping."""
-
-    def defect(*_arguments: Any) -> int:
-        raise ZeroDivisionError("a defect")
+    """An exception that nobody expected ends the storing, not the keeping, even if the end was asked for before it."""
 
     with Run(settings) as run:
+
+        def defect(*_arguments: Any) -> int:
+            # Meanwhile the rest of the trades and the message to stop are in the inbox.
+            wait_until(lambda: run.inbox.stop_asked)
+            raise ZeroDivisionError("a defect")
+
         run.put(stream(1, 10))
         run.settle()
         with monkeypatch.context() as patch:
             patch.setattr(db, "insert_acceptable", defect)
             run.put(stream(11, 10))
-            wait_until(lambda: run.writer.failure is not None)
+            wait_until(lambda: len(run.inbox) == 0)
             run.put(stream(21, 10))
             run.stop()
     assert "a defect" in str(run.writer.failure)

@@ -9,6 +9,7 @@ many seconds from the first one on the database refuses every commit.
 
 import functools
 import importlib
+import itertools
 import json
 import math
 import os
@@ -72,16 +73,16 @@ def _let_clock_step() -> None:
 
 def _dying(do: Callable[..., Any], when: str, number: int, matches: Callable[..., bool]) -> Callable[..., Any]:
     """`do`, but the process ends at its `number`-th call that `matches`."""
-    left = number
+    calls = itertools.count(1)
 
     @functools.wraps(do)
     def perhaps(*args: Any, **kwargs: Any) -> Any:
-        nonlocal left
-        left -= matches(*args)
-        if left == 0 and when == "before":
+        # Several threads call: which one makes the fatal call must not change while it is under way.
+        fatal = matches(*args) and next(calls) == number
+        if fatal and when == "before":
             os.kill(os.getpid(), signal.SIGKILL)
         result = do(*args, **kwargs)
-        if left == 0:
+        if fatal:
             os.kill(os.getpid(), signal.SIGKILL)
         return result
 
