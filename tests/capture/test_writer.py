@@ -70,15 +70,19 @@ class Run:
 
     def check(self) -> None:
         """parsed = inserted + duplicate + dropped + left over."""
-        end, seen = self.writer, self.verdicts
-        parsed = seen.total()
-        duplicate, dropped = end.duplicate + seen["repeated"], end.refused + seen["dropped"]
-        assert parsed == end.inserted + duplicate + dropped + end.left_over
+        end = self.writer
+        assert self.verdicts.total() == self.settled_trades() + end.left_over
         assert end.taken == end.inserted + end.duplicate + end.refused + end.left_over - len(self.inbox)
 
+    def settled_trades(self) -> int:
+        """How many trades are inserted, duplicate or dropped."""
+        end, seen = self.writer, self.verdicts
+        return end.inserted + end.duplicate + end.refused + seen["repeated"] + seen["dropped"]
+
     def settled(self) -> bool:
-        """Whether nothing waits, in memory or on the disk."""
-        return self.writer.online and self.writer.left_over == 0
+        """Whether nothing waits, in memory, on the disk, or in the writer's hands between the two."""
+        counted = self.settled_trades() == self.verdicts.total()
+        return self.writer.online and counted and self.writer.left_over == 0 and not spool_files(self.settings)
 
     def settle(self) -> None:
         """Waits until everything is stored."""
