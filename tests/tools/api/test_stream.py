@@ -202,7 +202,7 @@ def test_an_id_that_comes_a_little_late(api: Api, tape: Tape) -> None:
 def test_a_client_from_another_database(api: Api, tape: Tape) -> None:
     """Its last event is newer than what is stored: it is told, and the stream begins anew."""
     stream = begun(api, tape, f"{tape.symbol}:999")
-    reset = stream.next()
+    reset = stream.next("reset", "trade")
     tape.store(4)
 
     assert (reset.name, reset.data["symbol"]) == ("reset", tape.symbol)
