@@ -3,7 +3,6 @@
 import random
 import re
 import signal
-import statistics
 import subprocess
 import sys
 import threading
@@ -33,7 +32,6 @@ pytestmark = pytest.mark.slow
 MIDNIGHT = datetime(2025, 3, 1, tzinfo=UTC)
 COLUMNS = "symbol, timestamp, trade_id, price, quantity, buyer_is_maker, received_at"
 LAG_S_MAX = 2.0
-"""What the median is held to: the machine may stand still for one of them."""
 SETTLE_S_MAX = 30.0
 KILLS = 6
 
@@ -365,11 +363,11 @@ def test_it_follows_within_two_seconds(any_server: Server, trades_of: config.Set
         ):
             db.insert_trades(writer, batch)
             ids = [one.trade_id for one in batch]
-            lags.append(wait_until("it follows", has(copy, *ids, symbol=batch[0].symbol)))
+            lags.append(wait_until("it follows", has(copy, *ids, symbol=batch[0].symbol), LAG_S_MAX))
         code, output, log = process.end()
     db.close(writer)
 
-    assert statistics.median(lags) < LAG_S_MAX
+    assert max(lags) < LAG_S_MAX
     assert postgres_rows(copy) == mysql_rows(trades_of)
     assert (code, output) == (0, "copied 206 trades, 103 of them late; 0 outages\n")
     assert "Traceback" not in log

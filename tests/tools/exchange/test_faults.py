@@ -491,7 +491,7 @@ def test_an_answer_can_be_slow(exchange: StandIn, name: str) -> None:
     exchange.fault(name, delay=SLOW_S)
     began = time.monotonic()
     assert exchange.get(HISTORICAL).status == 200 if name == "rest_slow" else exchange.connect().recv()
-    assert time.monotonic() - began >= SLOW_S
+    assert SLOW_S <= time.monotonic() - began < SLOW_S + 2
 
 
 @pytest.mark.parametrize("name", ["rest_reset", "rest_down", "rest_hang"])
