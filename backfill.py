@@ -55,7 +55,7 @@ def _fill_symbol(
     while gaps and tries < TRIES_MAX:
         gap, missing = gaps[0], missing_in(gaps)
         try:
-            settled = filler.fill_page(connection, gap, gaps[1:])
+            settled = filler.fill_pages(connection, gap, gaps[1:])
         except (RestError, db.ContentionError) as error:
             log.warning("%s", error)
             settled = 0

@@ -7,19 +7,22 @@ exceptions of storage/errors.py. SQL is written here, in storage/ and in schema.
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
 from itertools import chain
+from operator import itemgetter
 
 from model import gaps as trade_ids
 from model.gaps import Gap
 from model.trade import Trade
-from storage.candles import upsert_statements
+from storage.connecting import connect
 from storage.errors import ContentionError, DatabaseError, FatalError, GoneError, NotWritableError, RefusedError, guard
 from storage.gaps import account, continued, give_up, open_gaps, replace_statements, spans
-from storage.ranges import MinMax, candles, min_max, min_max_by_scan, rebuild_candles
-from storage.session import Connection, apply_schema, close, connect, is_fast
+from storage.ranges import MinMax, candles, min_max, min_max_by_scan
+from storage.sealing import Sealable, first_from, remake_statements, seal, seal_locked, sealable
+from storage.session import Connection, close, is_fast
 from storage.trades import latest, price_as_of, symbols, trades_in_second
-from storage.transaction import store_at_once, transaction
-from storage.values import ROWS_PER_STATEMENT_MAX, batches, check_symbol, rows_sql
+from storage.transaction import pull_down_fence, store_at_once, store_few, transaction
+from storage.values import ROWS_PER_STATEMENT_MAX, batches, check_symbol, rows_sql, time_sql
 
 __all__ = [
     "Connection",
@@ -30,11 +33,12 @@ __all__ = [
     "MinMax",
     "NotWritableError",
     "RefusedError",
+    "Sealable",
     "Trade",
-    "apply_schema",
     "candles",
     "close",
     "connect",
+    "first_from",
     "give_up",
     "is_fast",
     "latest",
@@ -42,10 +46,16 @@ __all__ = [
     "min_max_by_scan",
     "open_gaps",
     "price_as_of",
-    "rebuild_candles",
+    "seal",
+    "seal_locked",
+    "sealable",
     "symbols",
     "trades_in_second",
 ]
+
+
+FEW_TRADES_MAX = 4
+"""Up to so many trades one statement is quicker than a transaction (docs/performance.md)."""
 
 
 # Every writer goes through insert_trades: the stream, the spool, the back-fill.
@@ -55,11 +65,11 @@ __all__ = [
 def insert_trades(
     connection: Connection, trades: Sequence[Trade], opened: list[Gap] | None = None, reason: str = trade_ids.MISSED
 ) -> int:
-    """How many of `trades` were new; all are stored when it returns, with their gaps and candles, in one transaction.
+    """How many of `trades` were new; all are stored when it returns, with their gaps, and in the bars that are sealed.
 
     Repeats and any order are fine. Ids that turn out to be missing become rows of `gaps` with that `reason` (appended
-    to `opened`), and open gaps that the trades fall into shrink, split or close. Raises RefusedError (nothing is
-    stored then), GoneError (all or nothing is stored: repeat), ContentionError, NotWritableError, FatalError.
+    to `opened`), and open gaps that the trades fall into shrink, split or close. Raises RefusedError (a part may be
+    stored then), GoneError (all, a part or nothing is stored: repeat), ContentionError, NotWritableError, FatalError.
     """
     if not trades:
         return 0
@@ -68,27 +78,53 @@ def insert_trades(
         groups[trade.symbol].append(trade)
     for symbol in groups:
         check_symbol(symbol)
-    inserts = -(-len(trades) // ROWS_PER_STATEMENT_MAX)
+    earliest = _earliest(trades)
     continuing = {symbol: continued(connection.spans.get(symbol), group) for symbol, group in groups.items()}
     ahead = {symbol: span for symbol, span in continuing.items() if span is not None}
+    new = 0
     if len(ahead) == len(groups):
         # The ordinary case, in one round trip. It fails when somebody else has written, of whom the rest takes care.
-        statements = chain(_insert_statements(trades), upsert_statements(connection, groups))
-        changed = store_at_once(connection, sorted(groups), statements)
-        if changed is not None:
+        new = _store_ahead(connection, trades, sorted(groups), earliest)
+        if new == len(trades):
             connection.spans.update(ahead)
-            return sum(changed[:inserts])
+            return new
     found: list[Gap] = []
     with transaction(connection, sorted(groups)) as work:
-        known = spans(connection, work.tokens)
+        known = spans(connection, work.states)
         grown = {symbol: account(connection, known[symbol], group, reason, found) for symbol, group in groups.items()}
-        merge = upsert_statements(connection, groups)
-        work.last = chain(_insert_statements(trades), replace_statements(connection, found), merge)
+        for symbol, state in work.states.items():
+            pull_down_fence(connection, symbol, state, earliest)
+        remake = (
+            remake_statements(connection, symbol, list(map(_timestamp, group)), work.states[symbol].sealed_until)
+            for symbol, group in groups.items()
+        )
+        work.last = chain(
+            _insert_statements(trades), replace_statements(connection, found), chain.from_iterable(remake)
+        )
         # Before the commit: should anything go wrong with that, all of them are forgotten.
         connection.spans.update(grown)
     if opened is not None:
         opened.extend(found)
-    return sum(work.changed[:inserts])
+    return new + sum(work.changed[: -(-len(trades) // ROWS_PER_STATEMENT_MAX)])
+
+
+def _earliest(trades: Sequence[Trade]) -> datetime:
+    """The earliest time. Raises RefusedError if only some have a time zone."""
+    try:
+        found: datetime = min(map(_timestamp, trades))
+    except TypeError:
+        raise RefusedError("a time without a time zone among others") from None
+    return found
+
+
+def _store_ahead(connection: Connection, trades: Sequence[Trade], symbols: Sequence[str], earliest: datetime) -> int:
+    """How many of `trades` were stored, all of which come next in their symbols: all of them, or the rows of `symbols`
+    are not as this connection left them."""
+    when = f"'{time_sql(earliest, 3)}'"
+    if len(trades) <= FEW_TRADES_MAX:
+        rows = list(zip(map(_symbol, trades), rows_sql(trades), strict=True))
+        return store_few(connection, _INSERT, rows, when, _REPEATED)
+    return sum(store_at_once(connection, symbols, when, _insert_statements(trades)) or ())
 
 
 def insert_acceptable(
@@ -115,8 +151,10 @@ def insert_acceptable(
 
 def _insert_statements(trades: Sequence[Trade]) -> Iterator[str]:
     for part in batches(trades):
-        # INSERT IGNORE would clip what does not fit; this keeps the row that is there and changes nothing.
-        yield f"{_INSERT}{','.join(rows_sql(part))} ON DUPLICATE KEY UPDATE trade_id = trades.trade_id"
+        yield f"{_INSERT} VALUES ({'),('.join(rows_sql(part))}) {_REPEATED}"
 
 
-_INSERT = "INSERT INTO trades (symbol, timestamp, trade_id, price, quantity, buyer_is_maker, received_at) VALUES "
+_INSERT = "INSERT INTO trades (symbol, timestamp, trade_id, price, quantity, buyer_is_maker, received_at)"
+# INSERT IGNORE would clip what does not fit; this keeps the row that is there and changes nothing.
+_REPEATED = "ON DUPLICATE KEY UPDATE trade_id = trades.trade_id"
+_symbol, _timestamp = itemgetter(0), itemgetter(1)

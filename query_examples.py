@@ -1,18 +1,20 @@
-"""Reports from the captured trades: the latest price, the price at a second, the low and the high of a range.
+"""Reports from the captured trades: the latest price, the price at a second, the low and the high of a range, volume.
 
 Each answer shows the question, the SQL that was sent, to paste into the mysql CLI (`python private_mysql.py cli`), and
-the result. Without a command all three are answered for every stored symbol.
+the result. Without a command all of them are answered for every stored symbol.
 
     python query_examples.py
     python query_examples.py latest --symbol BTCUSDT
     python query_examples.py at 2025-11-20T10:15:09 --symbol BTCUSDT,ETHUSDT
     python query_examples.py range 2025-11-20T10:00 2025-11-20T11:00
     python query_examples.py range --last 5m --json
+    python query_examples.py vwap --last 1h
+    python query_examples.py candles 5m --count 12
     python query_examples.py range --last 1h --plot hour.png
     python query_examples.py report --html report.html
 
-Low and high come from the candles and a few trades, so they take the same time for any range; for a range of up to
-200,000 trades they are checked against a scan of all of its trades. Charts need requirements-tools.txt.
+Low, high and volume come from sealed candles and a few trades, so they take the same time for any range; for a range of
+up to 200,000 trades low and high are checked against a scan of all of its trades. Charts need requirements-tools.txt.
 
 Times are ISO 8601, and UTC unless they have an offset; a range includes its START and not its END. `--last` counts back
 from the newest trade. While nothing real was captured, the demo's trades are read, and the first line says so.
@@ -25,7 +27,7 @@ if __name__ == "__main__":
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
@@ -34,7 +36,6 @@ import config
 import db
 from db import Connection, Trade
 from model import candles as bars
-from model.candles import HOUR, MINUTE, Candle
 from model.times import MILLISECOND
 from process import command
 from report import answers
@@ -47,15 +48,19 @@ from report.text import (
     Marks,
     as_json,
     as_text,
+    average,
     candle_table,
     count,
     duration,
     iso,
     marks_of,
+    missing_note,
     quiet,
     said,
     trade_table,
     utc,
+    volume,
+    volume_table,
 )
 from storage import questions
 from storage.questions import Aged
@@ -65,8 +70,8 @@ T = TypeVar("T")
 SECOND_ROWS_MAX = 10
 """Trades of a second that are listed for people; JSON has all of them."""
 REPORT_RANGES = {"minute": timedelta(minutes=1), "hour": timedelta(hours=1), "day": timedelta(days=1)}
-REPORT_CANDLES = {"minute": (MINUTE, 10), "hour": (HOUR, 12)}
-"""Resolution in seconds, and how many of the last candles are shown."""
+REPORT_CANDLES = {"1m": 10, "1h": 12}
+"""How many of the last candles of a resolution are shown."""
 
 
 def main(argv: list[str] | None = None, *, now: datetime | None = None) -> int:
@@ -102,17 +107,17 @@ def answer(source: Source, options: argparse.Namespace, now: datetime) -> Iterat
                 yield _latest(aged, sql, now)
             case "at":
                 yield _second(connection, newest.symbol, options.time)
-            case "range" if options.last is not None:
-                yield _last(connection, newest, options.last, duration(options.last))
-            case "range":
-                yield _range(connection, newest.symbol, options.start, options.end)
+            case "range" | "vwap":
+                yield _asked_range(connection, newest, options)
+            case "candles":
+                yield _candles(connection, newest, options.resolution, options.count)
             case _:
                 yield _latest(aged, sql, now)
                 yield _last_complete_second(connection, newest)
                 for name, length in REPORT_RANGES.items():
-                    yield _last(connection, newest, length, name)
-                for name, (resolution, number) in REPORT_CANDLES.items():
-                    yield _candles(connection, newest, resolution, number, name)
+                    yield _last(_range, connection, newest, length, name)
+                for resolution, number in REPORT_CANDLES.items():
+                    yield _candles(connection, newest, resolution, number)
 
 
 def _newest(connection: Connection, symbol: str, now: datetime) -> tuple[Aged, list[str]]:
@@ -138,7 +143,7 @@ def _ask(connection: Connection, query: Callable[..., T], *parameters: Any) -> t
     """What `query` returns, and the statements that it sent, each as it can be pasted into the mysql CLI."""
     connection.asked = []
     result = query(connection, *parameters)
-    return result, [f"{statement};" for statement in connection.asked]
+    return result, [f"{statement};" for statement in dict.fromkeys(connection.asked)]
 
 
 # ---- The questions. Each is one function that returns an Answer; answer() says which are asked.
@@ -174,51 +179,75 @@ def _second(connection: Connection, symbol: str, when: datetime, which: str = ""
     return Answer("at", symbol, f"What was the price of {symbol} at {said(when)} UTC{which}?", sql, result, lines)
 
 
-def _last(connection: Connection, newest: Trade, length: timedelta, name: str) -> Answer:
+def _asked_range(connection: Connection, newest: Trade, options: argparse.Namespace) -> Answer:
+    ask = _range if options.command == "range" else _volume
+    if options.last is not None:
+        return _last(ask, connection, newest, options.last, duration(options.last))
+    return ask(connection, newest.symbol, options.start, options.end)
+
+
+def _last(ask: Callable[..., Answer], connection: Connection, newest: Trade, length: timedelta, name: str) -> Answer:
     # Counted from now, the answer for a tape that ended yesterday would always be that nothing traded.
     end = newest.timestamp + MILLISECOND
-    return _range(connection, newest.symbol, end - length, end, f" in the last {name} up to its newest trade,")
+    return ask(connection, newest.symbol, end - length, end, f" in the last {name} up to its newest trade,")
 
 
 def _range(connection: Connection, symbol: str, start: datetime, end: datetime, which: str = "") -> Answer:
-    found, sql = _ask(connection, questions.low_and_high, symbol, start, end)
+    (found, traded), sql = _ask(connection, _low_high_and_volume, symbol, start, end)
     found = questions.compared(connection, found)
     lines = quiet(symbol, "that range", start, found.as_of)
     if found.count:
         words = f"{count(found.count)} in {duration(end - start)}; {_COMPARED[found.equals_scan]}"
-        lines = [*trade_table(marks_of(found)), "", words]
+        lines = [*trade_table(marks_of(found)), "", words, volume(traded), average(traded)]
+    lines += missing_note(traded.missing)
     result = as_dict(answers.low_and_high(found)) | {"equals_scan": found.equals_scan}
+    result["traded"] = as_dict(answers.volume(traded))
     period = f"from {said(start)} until {said(end)} UTC"
     question = f"What were the low and the high of {symbol}{which} {period}?"
     return Answer("range", symbol, question, sql, result, lines, (start, end))
 
 
+def _low_high_and_volume(
+    connection: Connection, symbol: str, start: datetime, end: datetime
+) -> tuple[questions.Range, questions.Volume]:
+    return (
+        questions.low_and_high(connection, symbol, start, end),
+        questions.volume(connection, symbol, start, end),
+    )
+
+
+def _volume(connection: Connection, symbol: str, start: datetime, end: datetime, which: str = "") -> Answer:
+    found, sql = _ask(connection, questions.volume, symbol, start, end)
+    lines = [f"No trade of {symbol} in that range."]
+    if found.count:
+        lines = [*volume_table(found), "", average(found), f"{count(found.count)} in {duration(end - start)}"]
+    lines += missing_note(found.missing)
+    question = (
+        f"How much of {symbol} was traded{which} from {said(start)} until {said(end)} UTC, at what average price?"
+    )
+    return Answer("vwap", symbol, question, sql, as_dict(answers.volume(found)), lines)
+
+
 _COMPARED = {
     True: "a scan of the trades themselves gives the same",
     None: f"not compared with a scan of the trades, which is done up to {questions.SCAN_TRADES_MAX:,}",
-    False: "a scan of the trades gives ANOTHER answer: make the candles anew (db.rebuild_candles)",
+    False: "a scan of the trades gives ANOTHER answer: make the candles anew (python -m tools.reseal)",
 }
 
 
-def _candles(connection: Connection, newest: Trade, resolution: int, number: int, name: str) -> Answer:
+def _candles(connection: Connection, newest: Trade, resolution: str, number: int) -> Answer:
     """The bars up to that of the newest trade, which may go on."""
-    bar, length = bars.floor(newest.timestamp, resolution), timedelta(seconds=resolution)
+    seconds = answers.RESOLUTIONS[resolution]
+    bar, length = bars.floor(newest.timestamp, seconds), timedelta(seconds=seconds)
     start, end = bar - (number - 1) * length, bar + length
-    found, sql = _ask(connection, questions.candles, newest.symbol, resolution, start, end)
+    found, sql = _ask(connection, questions.candles, newest.symbol, seconds, start, end)
     period = f"from {said(start)} until {said(end)} UTC"
-    question = f"How did {newest.symbol} trade in each of the last {number} {name}s, {period}?"
-    lines = [*candle_table(found.candles), "", *_candle_notes(connection, found.candles, name)]
+    question = f"How did {newest.symbol} trade in the last {number} candles of {resolution}, {period}?"
+    lines = [*candle_table(found.candles, found.missing), ""]
+    lines.append("The last candle is not over yet; one without a trade has no line.")
+    if any(found.missing):
+        lines.append("Missing: ids in gaps that reach into a candle; see `python backfill.py --list`.")
     return Answer("candles", newest.symbol, question, sql, as_dict(answers.candles(found)), lines)
-
-
-def _candle_notes(connection: Connection, candles: Sequence[Candle], name: str) -> list[str]:
-    first, last = candles[0].first_trade_id, candles[-1].last_trade_id
-    gaps = [gap for gap in db.open_gaps(connection, candles[0].symbol) if first < gap.first_trade_id < last]
-    notes = [f"The last {name} is not over yet; one without a trade has no line."]
-    if gaps:
-        missing = sum(gap.missing for gap in gaps)
-        notes.append(f"{count(missing)} of these are missing: see `python backfill.py --list`.")
-    return notes
 
 
 if __name__ == "__main__":

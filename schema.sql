@@ -1,4 +1,5 @@
 -- The data model. The program runs this file itself, statement by statement; each statement can be run repeatedly.
+-- A database of an earlier version is changed first (storage/schema.py).
 --
 -- Conventions: every time is UTC (each connection sets time_zone = '+00:00'; the mysql CLI shows the stored values),
 -- every range is half-open (>= start AND < end), prices and quantities are exact decimals, never floats.
@@ -19,18 +20,24 @@ CREATE TABLE IF NOT EXISTS trades (
     PRIMARY KEY (symbol, `timestamp`, trade_id)
 ) ENGINE = InnoDB;
 
--- One row is one bar of a symbol: what traded in [timestamp, timestamp + resolution).
--- Merged from the trades in the transaction that inserts them; the merge may be repeated and reordered.
+-- One row is one bar of a symbol: what traded in [timestamp, timestamp + resolution). A bar is sealed, once its time is
+-- over: made from the trades themselves, and made again in every transaction that stores a trade in it. Nothing else
+-- has a row: up to when the bars of a symbol are sealed is told by `symbols`, and later trades are in no bar yet.
 CREATE TABLE IF NOT EXISTS candles (
-    symbol         VARCHAR(32) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
-    resolution     INT UNSIGNED    NOT NULL COMMENT 'seconds: 60, 3600 or 86400',
-    `timestamp`    DATETIME(3)     NOT NULL COMMENT 'start of the bar, UTC',
-    open           DECIMAL(20,8)   NOT NULL,
-    high           DECIMAL(20,8)   NOT NULL,
-    low            DECIMAL(20,8)   NOT NULL,
-    close          DECIMAL(20,8)   NOT NULL,
-    first_trade_id BIGINT UNSIGNED NOT NULL COMMENT 'the trade of `open`',
-    last_trade_id  BIGINT UNSIGNED NOT NULL COMMENT 'the trade of `close`',
+    symbol                 VARCHAR(32) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+    resolution             INT UNSIGNED    NOT NULL COMMENT 'seconds: 60, 3600, 86400; 1 in a minute that is sealed in part',
+    `timestamp`            DATETIME(3)     NOT NULL COMMENT 'start of the bar, UTC',
+    open                   DECIMAL(20,8)   NOT NULL,
+    high                   DECIMAL(20,8)   NOT NULL,
+    low                    DECIMAL(20,8)   NOT NULL,
+    close                  DECIMAL(20,8)   NOT NULL,
+    volume                 DECIMAL(28,8)   NOT NULL COMMENT 'sum of quantity: of the base asset',
+    quote_volume           DECIMAL(48,16)  NOT NULL COMMENT 'sum of price * quantity, exact',
+    taker_buy_volume       DECIMAL(28,8)   NOT NULL COMMENT 'the part of volume in which the taker bought',
+    taker_buy_quote_volume DECIMAL(48,16)  NOT NULL COMMENT 'the part of quote_volume in which the taker bought',
+    trades                 INT UNSIGNED    NOT NULL COMMENT 'how many',
+    first_trade_id         BIGINT UNSIGNED NOT NULL COMMENT 'the trade of `open`',
+    last_trade_id          BIGINT UNSIGNED NOT NULL COMMENT 'the trade of `close`',
     PRIMARY KEY (symbol, resolution, `timestamp`)
 ) ENGINE = InnoDB;
 
@@ -50,17 +57,20 @@ CREATE TABLE IF NOT EXISTS gaps (
 ) ENGINE = InnoDB;
 
 -- One row per symbol, locked by every transaction that stores trades of that symbol, so that two captures and a back-fill
--- on one database agree on which ids are missing. `token` belongs to the last writer: a writer that finds its own token
--- knows that nobody else has written since.
-CREATE TABLE IF NOT EXISTS writers (
-    symbol VARCHAR(32) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
-    token  BIGINT UNSIGNED NOT NULL,
+-- on one database agree on which ids are missing, and on which bars are sealed. `token` belongs to the last writer: a
+-- writer that finds its own token knows that nobody else has written since. `fence` is what a sealing that is under way
+-- will seal up to (and a part of a second more, by which it knows its own): who stores a trade before it pulls it down.
+CREATE TABLE IF NOT EXISTS symbols (
+    symbol       VARCHAR(32) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+    token        BIGINT UNSIGNED NOT NULL,
+    sealed_until DATETIME(3)     NULL     COMMENT 'all bars that end by then are sealed; NULL: none is',
+    fence        DATETIME(6)     NOT NULL DEFAULT '1970-01-01 00:00:00' COMMENT 'never before sealed_until',
     PRIMARY KEY (symbol)
 ) ENGINE = InnoDB;
 
 -- The plain table that most people look for:
 -- SELECT * FROM prices WHERE symbol = 'BTCUSDT' ORDER BY timestamp DESC LIMIT 1
-CREATE OR REPLACE VIEW prices AS SELECT `timestamp`, symbol, price FROM trades;
+CREATE OR REPLACE SQL SECURITY INVOKER VIEW prices AS SELECT `timestamp`, symbol, price FROM trades;
 
 CREATE TABLE IF NOT EXISTS schema_version (
     version    INT UNSIGNED NOT NULL,
@@ -69,4 +79,4 @@ CREATE TABLE IF NOT EXISTS schema_version (
 ) ENGINE = InnoDB;
 
 -- Last, so that a database has a version only once everything above is in it.
-INSERT INTO schema_version (version) VALUES (1) ON DUPLICATE KEY UPDATE version = schema_version.version;
+INSERT INTO schema_version (version) VALUES (2) ON DUPLICATE KEY UPDATE version = schema_version.version;

@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -82,6 +82,8 @@ class _Combined(msgspec.Struct, gc=False):
     data: _Payload
 
 
+_trade = tuple.__new__
+"""Makes a Trade of its values in half the time that its own constructor takes."""
 _decode_combined = msgspec.json.Decoder(_Combined).decode
 _decode_raw = msgspec.json.Decoder(_Payload).decode
 
@@ -96,14 +98,17 @@ def parse_trade(frame: str | bytes, received_at: datetime | None, symbols: froze
     symbol = payload.s
     if symbol not in symbols if symbols is not None else not config.is_symbol(symbol):
         raise Refusal(f"symbol {symbol[:40]!r} was not subscribed")
-    return Trade(
-        symbol,
-        checks.time(payload.T),
-        checks.trade_id(payload.t),
-        checks.decimal("price", payload.p),
-        checks.decimal("quantity", payload.q),
-        payload.m,
-        received_at,
+    return _trade(
+        Trade,
+        (
+            symbol,
+            checks.time(payload.T),
+            checks.trade_id(payload.t),
+            checks.decimal("price", payload.p),
+            checks.decimal("quantity", payload.q),
+            payload.m,
+            received_at,
+        ),
     )
 
 
@@ -233,8 +238,8 @@ class Connection(threading.Thread):
         self._app = BufferedApp(
             self._shared.stream_url,
             self._pause_s,
+            self._on_texts,
             on_open=self._on_open,
-            on_message=self._on_message,
             on_ping=self._on_ping,
             on_error=self._on_error,
         )
@@ -252,18 +257,19 @@ class Connection(threading.Thread):
         if self._stop_asked.is_set():
             self.drop()
 
-    def _on_message(self, _app: websocket.WebSocketApp, frame: str | bytes) -> None:
-        received_at = datetime.now(UTC)
-        self.frames += 1
-        try:
-            trade = parse_trade(frame, received_at, self._symbols)
-        except Refusal as refusal:
-            self._on_refusal(refusal, frame)
-            return
-        self.parsed += 1
-        if trade.trade_id > self.newest.get(trade.symbol, 0):
-            self.newest[trade.symbol] = trade.trade_id
-        self.verdicts[self._shared.inbox.put(trade)] += 1
+    def _on_texts(self, frames: list[bytes], received_at: datetime) -> None:
+        self.frames += len(frames)
+        trades: list[Trade] = []
+        for frame in frames:
+            try:
+                trades.append(parse_trade(frame, received_at, self._symbols))
+            except Refusal as refusal:
+                self._on_refusal(refusal, frame)
+        self.parsed += len(trades)
+        for trade in trades:
+            if trade.trade_id > self.newest.get(trade.symbol, 0):
+                self.newest[trade.symbol] = trade.trade_id
+        self.verdicts.update(self._shared.inbox.put(trades)._asdict())
 
     def _pause_s(self) -> float:
         """How long the thread may rest: a connection that only repeats its sibling need not hurry."""

@@ -1,7 +1,8 @@
 """Fills gaps from the exchange's REST interface: a thread of the capture; backfill.py does it by hand.
 
-A page of trades is inserted and its gap shrunk in one transaction (db.insert_trades), so this can be killed anywhere.
-What the exchange does not have stays an open gap, marked as such; it is asked for again only by hand.
+A few pages of trades are inserted, their gap shrunk and the sealed bars that they are in made again in one transaction
+(db.insert_trades), so this can be killed anywhere. While the database stores them, the next pages are fetched. What the
+exchange does not have stays an open gap, marked as such; it is asked for again only by hand.
 """
 
 import logging
@@ -14,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 import config
 import db
 from binance.limits import Cooldown
-from binance.rest import PAGE_TRADES_MAX, Rest, RestError
+from binance.rest import PAGE_TRADES_MAX, Page, Rest, RestError
 from capture.rejects import Rejects
 from model import gaps as trade_ids
 from model import ids
@@ -32,10 +33,69 @@ GRACE_S = 1.5
 CONFIRM_TIMES = 3
 """The exchange must skip an id this many times, with a growing wait between, before it counts as not served."""
 CONFIRM_S = 1.0
+PAGES_MAX = 16
+COLLECT_S = 2.0
+"""Pages of a long gap are collected up to so many, or for so long, since each transaction makes the bars again that it
+adds to. Twice as many are in memory: about 16 MB."""
+
+
+class _Pages(threading.Thread):
+    """Fetches the pages of a symbol from one id on, as many as `_collect` does at once, in a thread of its own."""
+
+    def __init__(self, rest: Rest, symbol: str, first: int, last: int) -> None:
+        super().__init__(name="pages", daemon=True)
+        self.wanted = symbol, first
+        self._rest = rest
+        self._last = last
+        self._page: Page | None = None
+        self._error: Exception | None = None
+
+    def run(self) -> None:
+        try:
+            self._page = _collect(self._rest, *self.wanted, self._last)
+        except Exception as error:
+            self._error = error
+
+    def result(self) -> Page:
+        """What was fetched, once it is. Raises what fetching it raised."""
+        self.join()
+        if self._error is not None:
+            raise self._error
+        assert self._page is not None
+        return self._page
+
+
+def _collect(rest: Rest, symbol: str, first: int, last: int) -> Page:
+    """A page from id `first` on, and those behind it as long as they have every id up to `last`. Raises RestError."""
+    end_s = time.monotonic() + COLLECT_S
+    page = rest.fetch_trades(symbol, first, min(last - first + 1, PAGE_TRADES_MAX))
+    number = 1
+    while _is_whole(page, first, number * PAGE_TRADES_MAX) and number < PAGES_MAX and time.monotonic() < end_s:
+        after = first + len(page.trades)
+        if after > last:
+            break
+        try:
+            more = rest.fetch_trades(symbol, after, min(last - after + 1, PAGE_TRADES_MAX))
+        except RestError as error:
+            # What is here already should be stored first; the exchange is asked again with the next pages.
+            log.debug("the pages end early: %s", error)
+            break
+        if more.refused or not more.trades or more.trades[0].trade_id != after:
+            break
+        page = Page([*page.trades, *more.trades], page.refused)
+        number += 1
+    return page
+
+
+def _is_whole(page: Page, first: int, trades: int) -> bool:
+    """Whether it has so many trades, of consecutive ids from `first` on, and nothing else."""
+    ends = (page.trades[0].trade_id, page.trades[-1].trade_id) if page.trades else None
+    return not page.refused and len(page.trades) == trades and ends == (first, first + trades - 1)
 
 
 class Filler:
-    """Fills gaps page by page over one database connection and one REST connection, both owned by one thread.
+    """Fills gaps a few pages at a time over one database connection and one REST connection, both owned by one thread
+    (or, while it stores, the REST connection by one that fetches the next pages).
 
     Counters: `filled` ids that were missing and are now stored, `given_up` ids that cannot be filled.
     """
@@ -47,17 +107,17 @@ class Filler:
         self._rejects = rejects
         self._wait = wait
         self._passed_over: Counter[tuple[str, int]] = Counter()
+        self._ahead: _Pages | None = None
 
-    def fill_page(self, connection: db.Connection, gap: Gap, later: Sequence[Gap] = ()) -> int:
-        """How many ids from the start of `gap` on are settled (stored or given up) after one call of the exchange.
+    def fill_pages(self, connection: db.Connection, gap: Gap, later: Sequence[Gap] = ()) -> int:
+        """How many ids from the start of `gap` on are settled (stored or given up) after asking the exchange.
 
         A page costs the same however long it is, so what it holds of the symbol's `later` gaps is stored too. 0: the
         exchange has not got that far yet, or must skip the ids once more to be believed. Raises RestError,
         db.DatabaseError.
         """
         first = gap.first_trade_id
-        limit = min(later[-1].last_trade_id - first + 1 if later else gap.missing, PAGE_TRADES_MAX)
-        page = self._rest.fetch_trades(gap.symbol, first, limit)
+        page = self._fetch(gap, later)
         for reason, text in page.refused:
             self._rejects.put(reason, text)
         trades = _inside([gap, *later], page.trades)
@@ -72,6 +132,28 @@ class Filler:
         # If rows came and none of them is a trade, at least the first id cannot be had.
         served = min((trade.trade_id for trade in page.trades), default=first + 1)
         return self._pass_over(connection, gap, served, trade_ids.NOT_SERVED if page.trades else trade_ids.INVALID)
+
+    def _fetch(self, gap: Gap, later: Sequence[Gap]) -> Page:
+        """The pages from the start of `gap` on; the next ones are fetched while the caller stores these."""
+        symbol, first = gap.symbol, gap.first_trade_id
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            # Even if they are not those that are wanted now: a thread more on the same connection would disturb it.
+            ahead.join()
+        if ahead is not None and ahead.wanted == (symbol, first):
+            page = ahead.result()
+        else:
+            page = _collect(self._rest, symbol, first, later[-1].last_trade_id if later else gap.last_trade_id)
+        after = first + len(page.trades)
+        # Of a long gap only: between short ones there is much that is stored already.
+        if (
+            after <= gap.last_trade_id
+            and len(page.trades) >= PAGE_TRADES_MAX
+            and _is_whole(page, first, len(page.trades))
+        ):
+            self._ahead = _Pages(self._rest, symbol, after, gap.last_trade_id)
+            self._ahead.start()
+        return page
 
     def _insert(self, connection: db.Connection, trades: Sequence[Trade], refused: list[int]) -> None:
         def refuse(trade: Trade, words: str) -> None:
@@ -145,7 +227,7 @@ class Backfill(threading.Thread):
             if self._stop_asked.is_set():
                 break
             self._asked = gap.symbol
-            if self.filler.fill_page(self._connection, gap, of_symbol(gap.symbol, due[number + 1 :])):
+            if self.filler.fill_pages(self._connection, gap, of_symbol(gap.symbol, due[number + 1 :])):
                 self._attempt = 0
                 return 0.0
         if due:

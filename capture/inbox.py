@@ -1,13 +1,16 @@
 """The bounded queue between the connections and the writer, with the memory of which trades went through it.
 
-Connection threads put trades into it and never wait; the writer drains whatever is there, so a batch is one trade when
-it is calm and thousands in a burst.
+Connection threads put into it what one read of the socket brought, and never wait; the writer drains whatever is there,
+so a batch is one trade when it is calm and thousands in a burst.
 """
 
 import logging
 import queue
+import threading
 from collections.abc import Sequence
+from typing import NamedTuple
 
+from model import ids
 from model.trade import Trade
 
 log = logging.getLogger("inbox")
@@ -16,41 +19,84 @@ log = logging.getLogger("inbox")
 QUEUE_TRADES_MAX = 100_000
 """About 50 MB, 20 s of the busiest market. At the bound a trade is dropped and counted; its gap is filled later."""
 BATCH_TRADES_MAX = 4_000
-RECENT_IDS = 65_536
-"""How many ids back a repeated trade is recognised in memory; a power of two."""
+"""A batch that has reached this takes no more; the last read of it may bring a few hundred above."""
+HOLES_MAX = 64
+"""Runs of ids that are remembered as still to come, of each symbol; what is below the lowest is forgotten then."""
+
+
+class Verdicts(NamedTuple):
+    """What became of trades that were handed over: how many of each."""
+
+    new: int
+    repeated: int
+    dropped: int
+
+
+class _Seen:
+    """Which ids of a symbol went through: those from `low` to `top`, but for those in `holes`. Repeats below `low` are
+    left to the database to find."""
+
+    __slots__ = ("holes", "low", "top")
+
+    def __init__(self) -> None:
+        self.low, self.top = 0, -1
+        self.holes: list[ids.Run] = []
+
+    def has(self, trade_id: int) -> bool:
+        """Whether it went through, as far as is remembered."""
+        return self.low <= trade_id <= self.top and not (self.holes and ids.inside(self.holes, trade_id))
+
+    def add(self, trade_id: int) -> None:
+        """It goes through now."""
+        if trade_id == self.top + 1 and self.top >= 0:
+            self.top = trade_id
+        elif self.top < 0:
+            self.low = self.top = trade_id
+        elif trade_id > self.top:
+            self.holes.append((self.top + 1, trade_id - 1))
+            self.top = trade_id
+        elif trade_id < self.low:
+            self.holes[:0] = [(trade_id + 1, self.low - 1)] if trade_id + 1 < self.low else []
+            self.low = trade_id
+        else:
+            self.holes = ids.without(self.holes, (trade_id, trade_id))
+        if len(self.holes) > HOLES_MAX:
+            self.low = self.holes.pop(0)[1] + 1
 
 
 class Inbox:
-    """The bounded queue between the callbacks and the writer, with the memory of which trades went through it.
-
-    Several threads call `put`. A race can only let a repeat through, which the database ignores.
-    """
+    """The bounded queue between the callbacks, several threads that call `put`, and the writer."""
 
     def __init__(self, symbols: Sequence[str], size_max: int | None = None) -> None:
-        # SimpleQueue is several times faster than Queue; put() keeps the bound, to within one trade per thread.
-        self._queue: queue.SimpleQueue[Trade | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[list[Trade] | None] = queue.SimpleQueue()
         self._size_max = QUEUE_TRADES_MAX if size_max is None else size_max
         self._overflowing = False
-        self._recent = {symbol: [0] * RECENT_IDS for symbol in symbols}
+        self._lock = threading.Lock()
+        self._seen = {symbol: _Seen() for symbol in symbols}
+        self._waiting = 0
         self.stop_asked = False
         self.stopped = False
 
-    def put(self, trade: Trade) -> str:
-        """Hands a trade to the writer. Returns what became of it: "new", "repeated" or "dropped"."""
-        recent = self._recent[trade.symbol]
-        slot = trade.trade_id % RECENT_IDS
-        if recent[slot] == trade.trade_id:
-            return "repeated"
-        if self._overflows():
-            return "dropped"
-        recent[slot] = trade.trade_id
-        self._queue.put(trade)
-        return "new"
+    def put(self, trades: Sequence[Trade]) -> Verdicts:
+        """Hands trades to the writer: those that have not gone through before, as long as there is room."""
+        fresh: list[Trade] = []
+        repeated = 0
+        with self._lock:
+            for trade in trades:
+                seen, trade_id = self._seen[trade.symbol], trade.trade_id
+                if trade_id <= seen.top and seen.has(trade_id):
+                    repeated += 1
+                elif not self._overflows(self._waiting + len(fresh)):
+                    seen.add(trade_id)
+                    fresh.append(trade)
+            if fresh:
+                self._waiting += len(fresh)
+                self._queue.put(fresh)
+        return Verdicts(len(fresh), repeated, len(trades) - len(fresh) - repeated)
 
-    def _overflows(self) -> bool:
+    def _overflows(self, size: int) -> bool:
         """Whether the queue is full. It counts as full until it is half empty again, so that one run of ids
         per symbol is lost and not every other trade."""
-        size = self._queue.qsize()
         if size < self._size_max and not (self._overflowing and size > self._size_max // 2):
             self._overflowing = False
         elif not self._overflowing:
@@ -64,18 +110,22 @@ class Inbox:
         self._queue.put(None)
 
     def take(self, wait_s: float) -> list[Trade]:
-        """For the writer: what is there, BATCH_TRADES_MAX at most; waits up to `wait_s` seconds for the first."""
+        """For the writer: what is there, about BATCH_TRADES_MAX at most; waits up to `wait_s` seconds for the first."""
+        trades: list[Trade] = []
         try:
-            items = [self._queue.get(timeout=wait_s) if wait_s > 0 else self._queue.get_nowait()]
+            item = self._queue.get(timeout=wait_s) if wait_s > 0 else self._queue.get_nowait()
+            while True:
+                # The last message need not be the last item: a connection that did not end in time may be behind it.
+                self.stopped = self.stopped or item is None
+                trades += item or ()
+                if len(trades) >= BATCH_TRADES_MAX:
+                    break
+                item = self._queue.get_nowait()
         except queue.Empty:
-            return []
-        more = min(self._queue.qsize(), BATCH_TRADES_MAX - 1)
-        items += [self._queue.get_nowait() for _ in range(more)]
-        trades = [trade for trade in items if trade is not None]
-        # It need not be the last item: a connection that did not end in time may put a trade behind it.
-        self.stopped = self.stopped or len(trades) < len(items)
+            pass
+        with self._lock:
+            self._waiting -= len(trades)
         return trades
 
     def __len__(self) -> int:
-        # The message to stop is not a trade.
-        return max(0, self._queue.qsize() - (self.stop_asked and not self.stopped))
+        return self._waiting

@@ -15,6 +15,7 @@ from capture import progress
 from capture.gap_filler import Backfill
 from capture.inbox import Inbox
 from capture.rejects import Rejects
+from capture.sealer import Sealer
 from capture.standby import Limits, Standby, Watched
 from capture.writer import Writer
 from process import log as console
@@ -26,7 +27,7 @@ LINE_S = 10.0
 READY_S_MAX = 300.0
 """For the writer to find the database: a private server may have to be initialised or to recover first."""
 FINISH_S_MAX = 120.0
-BACKFILL_STOP_S_MAX = 15.0
+STOP_S_MAX = 15.0
 
 
 class Shared(NamedTuple):
@@ -50,7 +51,7 @@ class CaptureError(Exception):
 
 
 class Capture:
-    """Connections → inbox → writer, and the back-fill beside them. `stop_asked` ends it."""
+    """Connections → inbox → writer, and beside them the back-fill and the sealing of bars. `stop_asked` ends it."""
 
     def __init__(
         self,
@@ -69,6 +70,7 @@ class Capture:
         self._inbox = Inbox(settings.symbols)
         self._writer = Writer(settings, self._inbox, self._rejects)
         self._backfill = Backfill(settings, cooldown, self._rejects)
+        self._sealer = Sealer(settings, self._writer.newest)
         self._shared = Shared(settings.symbols, settings.ws_url, self._inbox, self._rejects, cooldown, ConnectBudget())
         self._standby: Standby | None = None
 
@@ -81,12 +83,14 @@ class Capture:
         self._await_database()
         if self._writer.failure is None and not self.stop_asked.is_set():
             self._backfill.start()
+            self._sealer.start()
             self._standby = Standby(self._connection, self._size, self._limits, time.monotonic())
             self._watch(end)
         self._say_that_it_stops()
         if self._standby is not None:
             self._standby.stop()
         self._backfill.stop()
+        self._sealer.stop()
         self._finish()
 
     def _await_database(self) -> None:
@@ -121,8 +125,9 @@ class Capture:
     def _finish(self) -> None:
         self._inbox.stop()
         self._writer.join(FINISH_S_MAX)
-        if self._backfill.is_alive():
-            self._backfill.join(BACKFILL_STOP_S_MAX)
+        for thread in (self._backfill, self._sealer):
+            if thread.is_alive():
+                thread.join(STOP_S_MAX)
         self._rejects.close()
         if self._writer.failure is not None:
             raise CaptureError(self._writer.failure)

@@ -14,7 +14,7 @@ from capture.inbox import Inbox
 from capture.progress import Stats
 from capture.rejects import Rejects
 from capture.spool import Spool
-from model.gaps import AWAY, MISSED, Gap
+from model.gaps import AWAY, MISSED, Gap, Point
 from model.trade import Trade
 from process.retry import backoff_s, jittered
 
@@ -66,6 +66,11 @@ class Writer(threading.Thread):
     def online(self) -> bool:
         """Whether the database answered when it was last used."""
         return self._connection is not None
+
+    def newest(self) -> dict[str, Point]:
+        """The newest trade of each symbol that was stored since the database was last reached; for another thread."""
+        connection = self._connection
+        return {symbol: span.last for symbol, span in list(connection.spans.items())} if connection else {}
 
     def run(self) -> None:
         try:

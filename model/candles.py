@@ -1,4 +1,4 @@
-"""Candles (open, high, low, close) of trades: pure, no SQL. Merging them is the upsert in db.py."""
+"""Candles (open, high, low, close, volume): their grid of times, and how a range is made up of them. Pure, no SQL."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -7,12 +7,15 @@ from decimal import Decimal
 from operator import attrgetter
 from typing import NamedTuple
 
+from model.amounts import EXACT
+from model.times import EPOCH
 from model.trade import Trade
 
-MINUTE, HOUR, DAY = 60, 3_600, 86_400
-"""Resolutions, in seconds."""
+FINE, MINUTE, HOUR, DAY = 1, 60, 3_600, 86_400
+"""Resolutions that are stored, in seconds; FINE only within a minute that is not over yet."""
 RESOLUTIONS = (MINUTE, HOUR, DAY)
-FINER = {DAY: HOUR, HOUR: MINUTE, MINUTE: 0}
+"""Those that are kept."""
+FINER = {DAY: HOUR, HOUR: MINUTE, MINUTE: 0, FINE: 0}
 """What the candles of a resolution are made of; 0: of trades."""
 
 _timestamp = attrgetter("timestamp")
@@ -21,7 +24,11 @@ _price = attrgetter("price")
 
 
 class Candle(NamedTuple):
-    """A row of the table `candles`: what traded in [timestamp, timestamp + resolution seconds)."""
+    """A row of the table `candles`: what traded in [timestamp, timestamp + resolution seconds).
+
+    `volume` is of the base asset, `quote_volume` the sum of price × quantity; the part of both in which the taker
+    bought is given too. `trades` is how many there are.
+    """
 
     symbol: str
     resolution: int
@@ -30,21 +37,19 @@ class Candle(NamedTuple):
     high: Decimal
     low: Decimal
     close: Decimal
+    volume: Decimal
+    quote_volume: Decimal
+    taker_buy_volume: Decimal
+    taker_buy_quote_volume: Decimal
+    trades: int
     first_trade_id: int
     last_trade_id: int
 
-    @property
-    def trades(self) -> int:
-        """How many ids the first and last trade span, which is the number of trades where no gap is open."""
-        return self.last_trade_id - self.first_trade_id + 1
-
 
 def floor(timestamp: datetime, resolution: int) -> datetime:
-    """The start of the candle that `timestamp` falls into."""
-    minute = timestamp.replace(second=0, microsecond=0)
-    if resolution == MINUTE:
-        return minute
-    return minute.replace(minute=0) if resolution == HOUR else minute.replace(minute=0, hour=0)
+    """The start of the candle of `resolution` seconds (a part of a day) that `timestamp`, in UTC, falls into."""
+    since = timestamp - EPOCH
+    return timestamp - timedelta(seconds=since.seconds % resolution, microseconds=since.microseconds)
 
 
 def ceil(timestamp: datetime, resolution: int) -> datetime:
@@ -61,8 +66,24 @@ class Piece(NamedTuple):
     end: datetime
 
 
-def pieces(start: datetime, end: datetime, coarsest: int = DAY) -> list[Piece]:
-    """[start, end) cut into at most seven consecutive pieces: candles as coarse as fit, trades at the ragged edges."""
+def pieces(start: datetime, end: datetime, sealed_until: datetime | None) -> list[Piece]:
+    """[start, end) cut into at most ten consecutive pieces: candles as coarse as fit, trades at the ragged edges.
+
+    There are candles up to `sealed_until` (None: no candle at all): of minutes, hours and days, and of seconds for the
+    last minute if that is only partly sealed. Behind it there are trades only.
+    """
+    if sealed_until is None:
+        sealed_until = minute = start
+    else:
+        minute = floor(sealed_until, MINUTE)
+    return [
+        *_cut(start, min(end, minute), DAY),
+        *_cut(max(start, minute), min(end, sealed_until), FINE),
+        *_cut(max(start, sealed_until), end, 0),
+    ]
+
+
+def _cut(start: datetime, end: datetime, coarsest: int) -> list[Piece]:
     if start >= end:
         return []
     if not coarsest:
@@ -70,68 +91,71 @@ def pieces(start: datetime, end: datetime, coarsest: int = DAY) -> list[Piece]:
     finer = FINER[coarsest]
     low, high = ceil(start, coarsest), floor(end, coarsest)
     if low >= high:
-        return pieces(start, end, finer)
-    return [*pieces(start, low, finer), Piece(coarsest, low, high), *pieces(high, end, finer)]
+        return _cut(start, end, finer)
+    return [*_cut(start, low, finer), Piece(coarsest, low, high), *_cut(high, end, finer)]
+
+
+# ---- Candles that grow while trades arrive, for who has seen each trade once; the stored ones are made by SQL.
 
 
 def of_trades(trades: Sequence[Trade]) -> list[Candle]:
-    """The candles of all resolutions that `trades` of one symbol make, whatever their order or repetition."""
-    minutes = [_of_minute(group) for group in _by_minute(trades)]
-    if len(minutes) == 1:
-        # A batch of the live stream: its hour and its day have the same prices.
-        (minute,) = minutes
-        return [minute, _as(minute, HOUR), _as(minute, DAY)]
-    return [*minutes, *_coarser(minutes, HOUR), *_coarser(minutes, DAY)]
-
-
-def _as(candle: Candle, resolution: int) -> Candle:
-    """The coarser candle that the trades of `candle` alone make."""
-    return Candle(candle[0], resolution, floor(candle[2], resolution), *candle[3:])
-
-
-def _by_minute(trades: Sequence[Trade]) -> Iterable[Sequence[Trade]]:
-    # A batch of the live stream almost always lies within one minute, which two passes in C can tell.
-    first, last = min(map(_timestamp, trades)), max(map(_timestamp, trades))
-    if first is last or floor(first, MINUTE) == floor(last, MINUTE):
-        return [trades]
+    """The candles of all kept resolutions that `trades` of one symbol make, each of which is given once."""
     groups: dict[datetime, list[Trade]] = defaultdict(list)
     for trade in trades:
         groups[floor(trade.timestamp, MINUTE)].append(trade)
-    return groups.values()
+    minutes = [_of_minute(begin, group) for begin, group in groups.items()]
+    return [*minutes, *_coarser(minutes, HOUR), *_coarser(minutes, DAY)]
 
 
-def _of_minute(trades: Sequence[Trade]) -> Candle:
+def _of_minute(begin: datetime, trades: Sequence[Trade]) -> Candle:
     first, last = min(trades, key=_trade_id), max(trades, key=_trade_id)
     prices = list(map(_price, trades))
+    bought = [trade for trade in trades if not trade.buyer_is_maker]
     return Candle(
         first.symbol,
         MINUTE,
-        floor(first.timestamp, MINUTE),
+        begin,
         first.price,
         max(prices),
         min(prices),
         last.price,
+        *_volumes(trades),
+        *_volumes(bought),
+        len(trades),
         first.trade_id,
         last.trade_id,
     )
 
 
+def _volumes(trades: Sequence[Trade]) -> tuple[Decimal, Decimal]:
+    base = quote = Decimal()
+    for trade in trades:
+        base = EXACT.add(base, trade.quantity)
+        quote = EXACT.add(quote, EXACT.multiply(trade.price, trade.quantity))
+    return base, quote
+
+
 def _coarser(candles: Iterable[Candle], resolution: int) -> list[Candle]:
-    merged: dict[datetime, Candle] = {}
+    joint: dict[datetime, Candle] = {}
     for candle in candles:
-        candle = _as(candle, resolution)
-        begin = candle.timestamp
-        merged[begin] = merge(merged[begin], candle) if begin in merged else candle
-    return list(merged.values())
+        begin = floor(candle.timestamp, resolution)
+        candle = candle._replace(resolution=resolution, timestamp=begin)
+        joint[begin] = joined(joint[begin], candle) if begin in joint else candle
+    return list(joint.values())
 
 
-def merge(one: Candle, other: Candle) -> Candle:
-    """The candle of both candles' trades, which are of the same bar: idempotent, commutative and associative."""
-    earlier = one if one.first_trade_id <= other.first_trade_id else other
-    later = one if one.last_trade_id >= other.last_trade_id else other
-    return earlier._replace(
+def joined(one: Candle, other: Candle) -> Candle:
+    """The candle of the trades of both, which are of the same bar and have no trade in common."""
+    first = one if one.first_trade_id < other.first_trade_id else other
+    last = one if one.last_trade_id > other.last_trade_id else other
+    return first._replace(
         high=max(one.high, other.high),
         low=min(one.low, other.low),
-        close=later.close,
-        last_trade_id=later.last_trade_id,
+        close=last.close,
+        volume=EXACT.add(one.volume, other.volume),
+        quote_volume=EXACT.add(one.quote_volume, other.quote_volume),
+        taker_buy_volume=EXACT.add(one.taker_buy_volume, other.taker_buy_volume),
+        taker_buy_quote_volume=EXACT.add(one.taker_buy_quote_volume, other.taker_buy_quote_volume),
+        trades=one.trades + other.trades,
+        last_trade_id=last.last_trade_id,
     )

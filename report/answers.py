@@ -17,7 +17,8 @@ from model.times import floor_ms
 from report.text import iso
 from storage import questions
 
-RESOLUTIONS = {"1m": model_candles.MINUTE, "1h": model_candles.HOUR, "1d": model_candles.DAY}
+RESOLUTIONS = {"1s": 1, "1m": 60, "5m": 300, "15m": 900, "1h": 3_600, "4h": 14_400, "1d": 86_400}
+"""In seconds; a day has a whole number of each."""
 RESOLUTION_NAMES = {seconds: name for name, seconds in RESOLUTIONS.items()}
 
 Amount = Annotated[
@@ -26,6 +27,18 @@ Amount = Annotated[
         pattern=r"^[0-9]{1,12}\.[0-9]{8}$",
         description="An exact decimal, as the exchange wrote it; never a JSON number, which would round it.",
         examples=["97123.45000000"],
+    ),
+]
+Sum = Annotated[
+    str,
+    Meta(pattern=r"^[0-9]{1,20}\.[0-9]{8}$", description="An exact sum of quantities.", examples=["1234.56780000"]),
+]
+QuoteSum = Annotated[
+    str,
+    Meta(
+        pattern=r"^[0-9]{1,32}\.[0-9]{16}$",
+        description="An exact sum of price × quantity.",
+        examples=["119922222.0412340000000000"],
     ),
 ]
 Time = Annotated[
@@ -92,10 +105,11 @@ class Range(msgspec.Struct, frozen=True):
     as_of: AgedTrade | None
 
 
-class Bar(msgspec.Struct, frozen=True):
-    """A candle: what traded from `timestamp` on, for the time that its resolution says.
+class Growing(msgspec.Struct, frozen=True):
+    """A candle: what traded from `timestamp` on, for the time that its resolution says, in exact sums.
 
-    `trades` is the number of ids from the first to the last: exact where no gap is open.
+    `volume` is of the base asset, `quote_volume` the sum of price × quantity; of both, the part in which the taker
+    bought.
     """
 
     timestamp: Time
@@ -103,9 +117,20 @@ class Bar(msgspec.Struct, frozen=True):
     high: Amount
     low: Amount
     close: Amount
+    volume: Sum
+    quote_volume: QuoteSum
+    taker_buy_volume: Sum
+    taker_buy_quote_volume: QuoteSum
+    trades: Count
     first_trade_id: Id
     last_trade_id: Id
-    trades: Count
+
+
+class Bar(Growing, frozen=True):
+    """A candle, and how many ids are in the open gaps that reach into it; a gap that reaches into several counts in
+    each, since nobody knows to which its trades belong."""
+
+    missing: Count
 
 
 class Candles(msgspec.Struct, frozen=True):
@@ -118,7 +143,26 @@ class Candles(msgspec.Struct, frozen=True):
     candles: list[Bar]
 
 
-ANSWERS = (AgedTrade, Second, Range, Candles)
+class Volume(msgspec.Struct, frozen=True):
+    """What was traded in [start, end), in exact sums, and of that the part in which the taker bought.
+
+    `vwap`: the volume-weighted average price, quote_volume / volume, rounded to 8 decimals, half to even; null: nothing
+    traded. `missing`: how many ids are in the open gaps that reach into the range.
+    """
+
+    symbol: str
+    start: Time
+    end: Time
+    count: Count
+    volume: Sum
+    quote_volume: QuoteSum
+    taker_buy_volume: Sum
+    taker_buy_quote_volume: QuoteSum
+    vwap: Amount | None
+    missing: Count
+
+
+ANSWERS = (AgedTrade, Second, Range, Candles, Volume)
 """One for each question; the API's description has them all."""
 
 
@@ -131,6 +175,11 @@ def as_dict(shape: msgspec.Struct) -> dict[str, Any]:
 def amount(value: Decimal) -> str:
     """The digits that are stored."""
     return f"{value:.8f}"
+
+
+def quote_amount(value: Decimal) -> str:
+    """All digits of a sum of products of two amounts."""
+    return f"{value:.16f}"
 
 
 def time(value: datetime) -> str:
@@ -182,12 +231,36 @@ def low_and_high(found: questions.Range) -> Range:
 
 def candles(found: questions.Candles) -> Candles:
     """The answer about candles."""
-    name, rows = RESOLUTION_NAMES[found.resolution], list(map(bar, found.candles))
-    return Candles(found.symbol, name, iso(found.start), iso(found.end), rows)
+    rows = [Bar(**_bar(candle), missing=missing) for candle, missing in zip(found.candles, found.missing, strict=True)]
+    return Candles(found.symbol, RESOLUTION_NAMES[found.resolution], iso(found.start), iso(found.end), rows)
 
 
-def bar(candle: model_candles.Candle) -> Bar:
-    """A row of `candles`."""
-    opened, high, low, close = map(amount, (candle.open, candle.high, candle.low, candle.close))
-    ids = (candle.first_trade_id, candle.last_trade_id)
-    return Bar(iso(candle.timestamp), opened, high, low, close, *ids, candle.trades)
+def growing(candle: model_candles.Candle) -> Growing:
+    """A candle that is not over."""
+    return Growing(**_bar(candle))
+
+
+def _bar(candle: model_candles.Candle) -> dict[str, Any]:
+    fields = candle._asdict() | dict(zip(_SUMS, _sums(candle), strict=True))
+    fields |= {name: amount(fields[name]) for name in ("open", "high", "low", "close")}
+    del fields["symbol"], fields["resolution"]
+    return fields | {"timestamp": iso(candle.timestamp)}
+
+
+def volume(found: questions.Volume) -> Volume:
+    """The answer about the volume of a range."""
+    vwap = None if found.vwap is None else amount(found.vwap)
+    asked = found.symbol, iso(found.start), iso(found.end)
+    return Volume(*asked, found.count, *_sums(found), vwap, found.missing)
+
+
+_SUMS = ("volume", "quote_volume", "taker_buy_volume", "taker_buy_quote_volume")
+
+
+def _sums(found: model_candles.Candle | questions.Volume) -> tuple[str, str, str, str]:
+    return (
+        amount(found.volume),
+        quote_amount(found.quote_volume),
+        amount(found.taker_buy_volume),
+        quote_amount(found.taker_buy_quote_volume),
+    )

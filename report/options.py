@@ -5,10 +5,12 @@ import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from process.command import Parser
+from process.command import Parser, whole
+from report.answers import RESOLUTIONS
 from report.text import iso
 
 LAST_DAYS_MAX = 36_500
+CANDLES_MAX = 5_000
 TIME_MIN = datetime(1970, 1, 1, tzinfo=UTC)
 """Long before the exchange's first trade, and well within what DATETIME can hold."""
 
@@ -35,22 +37,35 @@ def parse_options(argv: list[str] | None, description: str | None) -> tuple[Pars
         parents=[common, drawn],
         allow_abbrev=False,
     )
-    commands = parser.add_subparsers(dest="command", metavar="{report,latest,at,range}", title="commands")
+    commands = parser.add_subparsers(dest="command", metavar="{report,latest,at,range,vwap,candles}", title="commands")
     commands.add_parser("report", parents=[common, drawn], allow_abbrev=False, help="all answers (the default)")
     commands.add_parser("latest", parents=[common], allow_abbrev=False, help="the latest price")
     at = commands.add_parser("at", parents=[common], allow_abbrev=False, help="the price at a second")
     at.add_argument("time", metavar="TIME", type=parse_time, help="UTC, such as 2025-11-20T10:15:09")
-    span = commands.add_parser(
-        "range", parents=[common, drawn], allow_abbrev=False, help="the low and the high price in a time range"
-    )
-    span.add_argument("start", metavar="START", type=parse_time, nargs="?", help="start of the range (inclusive)")
-    span.add_argument("end", metavar="END", type=parse_time, nargs="?", help="end of the range (exclusive)")
-    span.add_argument("--last", metavar="DURATION", type=parse_duration, help="up to the newest trade: 30s, 5m, 2h, 1d")
+    helps = {
+        "range": "the low and the high price in a time range",
+        "vwap": "the volume and the average price of a range",
+    }
+    spans = {
+        name: commands.add_parser(
+            name, parents=[common, drawn] if name == "range" else [common], allow_abbrev=False, help=words
+        )
+        for name, words in helps.items()
+    }
+    for span in spans.values():
+        span.add_argument("start", metavar="START", type=parse_time, nargs="?", help="start of the range (inclusive)")
+        span.add_argument("end", metavar="END", type=parse_time, nargs="?", help="end of the range (exclusive)")
+        span.add_argument(
+            "--last", metavar="DURATION", type=parse_duration, help="up to the newest trade: 30s, 5m, 2h, 1d"
+        )
+    bars = commands.add_parser("candles", parents=[common], allow_abbrev=False, help="the last candles, with volume")
+    bars.add_argument("resolution", metavar="RESOLUTION", choices=RESOLUTIONS, help=", ".join(RESOLUTIONS))
+    bars.add_argument("--count", metavar="N", type=whole(1, CANDLES_MAX), default=20, help="how many (default 20)")
     options = parser.parse_args(argv, argparse.Namespace(symbol=[], json=False, demo=False, plot=None, html=None))
-    if options.command in ("latest", "at") and (options.plot or options.html):
+    if options.command not in (None, "report", "range") and (options.plot or options.html):
         parser.error(f"{options.command} has nothing to draw; --plot and --html go with range or report")
-    if options.command == "range":
-        _require_range(span, options)
+    if options.command in spans:
+        _require_range(spans[options.command], options)
     return parser, options
 
 

@@ -9,10 +9,11 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 
 import config
-from model.candles import Candle
+from model.amounts import EXACT
+from model.candles import MINUTE, Candle
 from model.times import MILLISECOND
 from model.trade import Trade
-from storage.questions import Aged, Range, Second
+from storage.questions import Aged, Range, Second, Volume
 
 LINE_CHARS_MAX = 100
 SQL_INDENT = "  "
@@ -83,14 +84,17 @@ def headline(settings: config.Settings, fallback: bool) -> str:
 
 
 def fold(statement: str) -> str:
-    """`statement` on lines of LINE_CHARS_MAX where its clauses allow it; the same SQL but for the white space."""
+    """`statement` on lines of LINE_CHARS_MAX where its clauses or at least its words allow it; the same SQL but for the
+    white space."""
+    width = LINE_CHARS_MAX - len(SQL_INDENT)
     lines, clause = [""], ""
     # A quoted text may have a space in it, and stays in one piece.
     for word in [*re.findall(r"(?:'(?:[^'\\]|\\.)*'|[^\s'])+", statement), ""]:
-        if word and word not in ("FROM", "WHERE", "AND", "ORDER", "GROUP", "UNION"):
+        ends = not word or word in ("FROM", "WHERE", "AND", "ORDER", "GROUP", "UNION")
+        if not ends and len(clause) + len(word) < width - len(SQL_INDENT):
             clause += f" {word}"
             continue
-        if lines[-1] and len(lines[-1] + clause) > LINE_CHARS_MAX - len(SQL_INDENT):
+        if lines[-1] and len(lines[-1] + clause) > width:
             lines.append(" ")
         lines[-1] += clause
         clause = f" {word}"
@@ -127,20 +131,51 @@ def trade_table(rows: Marks) -> list[str]:
     return _table(columns)
 
 
-def candle_table(candles: Sequence[Candle]) -> list[str]:
-    """The candles, all of one symbol, oldest first."""
-    quote = split_symbol(candles[0].symbol)[1]
-    trades = ["trades", *(f"{candle.trades:,}" for candle in candles)]
+def candle_table(candles: Sequence[Candle], missing: Sequence[int]) -> list[str]:
+    """The candles, all of one symbol, oldest first, and how many ids may be missing in each, if any are."""
+    base, quote = split_symbol(candles[0].symbol)
+    form = "%Y-%m-%d %H:%M" if candles[0].resolution >= MINUTE else "%Y-%m-%d %H:%M:%S"
+    columns = [
+        ["start UTC", *(f"{candle.timestamp:{form}}" for candle in candles)],
+        _amounts(f"open {quote}", [candle.open for candle in candles]),
+        _amounts("high", [candle.high for candle in candles]),
+        _amounts("low", [candle.low for candle in candles]),
+        _amounts("close", [candle.close for candle in candles]),
+        _amounts(f"volume {base}", [candle.volume for candle in candles]),
+        _right("trades", [f"{candle.trades:,}" for candle in candles]),
+    ]
+    return _table([*columns, _right("missing", [f"{number:,}" for number in missing])] if any(missing) else columns)
+
+
+def volume_table(found: Volume) -> list[str]:
+    """The sums of a range, in two lines: all of it, and where the taker bought."""
+    base, quote = split_symbol(found.symbol)
     return _table(
         [
-            ["start UTC", *(f"{candle.timestamp:%Y-%m-%d %H:%M}" for candle in candles)],
-            _amounts(f"open {quote}", [candle.open for candle in candles]),
-            _amounts("high", [candle.high for candle in candles]),
-            _amounts("low", [candle.low for candle in candles]),
-            _amounts("close", [candle.close for candle in candles]),
-            [cell.rjust(max(map(len, trades))) for cell in trades],
+            ["", "traded", "taker bought"],
+            _amounts(f"volume {base}", [found.volume, found.taker_buy_volume]),
+            _amounts(f"volume {quote}", [found.quote_volume, found.taker_buy_quote_volume]),
         ]
     )
+
+
+def volume(found: Volume) -> str:
+    """The volume in words."""
+    base, quote = split_symbol(found.symbol)
+    return f"volume {amount(found.volume)} {base}".rstrip() + f" for {amount(found.quote_volume)} {quote}".rstrip()
+
+
+def average(found: Volume) -> str:
+    """The volume-weighted average price in words; something must have traded."""
+    assert found.vwap is not None
+    exact = EXACT.multiply(found.vwap, found.volume) == found.quote_volume
+    price = f"{amount(found.vwap)} {split_symbol(found.symbol)[1]}".rstrip()
+    return f"average price (VWAP) {price}" + ("" if exact else ", rounded to 8 decimals, half to even")
+
+
+def missing_note(missing: int) -> list[str]:
+    """That ids are missing in a range, if any are."""
+    return [f"up to {count(missing)} missing in that range: see `python backfill.py --list`"] if missing else []
 
 
 def split_symbol(symbol: str) -> tuple[str, str]:
@@ -160,13 +195,16 @@ def _amounts(heading: str, values: Sequence[Decimal]) -> list[str]:
     """A column whose decimal points are below each other."""
     texts = [amount(value) for value in values]
     decimals = max(len(text.partition(".")[2]) for text in texts)
-    cells = [heading.strip(), *(text + " " * (decimals - len(text.partition(".")[2])) for text in texts)]
-    return [cell.rjust(max(map(len, cells))) for cell in cells]
+    return _right(heading.strip(), [text + " " * (decimals - len(text.partition(".")[2])) for text in texts])
+
+
+def _right(heading: str, cells: Sequence[str]) -> list[str]:
+    return [cell.rjust(max(map(len, [heading, *cells]))) for cell in (heading, *cells)]
 
 
 def amount(value: Decimal) -> str:
     """An exact decimal without its trailing zeros, but with two decimals at least."""
-    whole, _, fraction = f"{value:.8f}".partition(".")
+    whole, _, fraction = f"{value:f}".partition(".")
     return f"{whole}.{fraction.rstrip('0').ljust(2, '0')}"
 
 

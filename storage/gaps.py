@@ -14,7 +14,7 @@ from model.times import floor_ms
 from model.trade import Trade
 from storage.errors import guard
 from storage.session import Connection, execute, run, select, sent
-from storage.transaction import transaction
+from storage.transaction import State, transaction
 from storage.values import aware, batches, naive
 
 ABSORB_S = 5
@@ -22,17 +22,18 @@ ABSORB_S = 5
 SPAN_MARGIN_S = 1
 
 
-def spans(connection: Connection, tokens: dict[str, int]) -> dict[str, Span | None]:
+def spans(connection: Connection, locked: dict[str, State]) -> dict[str, Span | None]:
     """The spans of the locked symbols: as remembered, or from the tables where somebody else has written since."""
-    others = [symbol for symbol in tokens if tokens[symbol] != connection.token or symbol not in connection.spans]
+    mine, remembered = connection.token, connection.spans
+    others = [symbol for symbol, state in locked.items() if state.token != mine or symbol not in remembered]
     if others:
         marks = ", ".join(["%s"] * len(others))
-        run(connection, f"UPDATE writers SET token = %s WHERE symbol IN ({marks})", [connection.token, *others])
+        run(connection, f"UPDATE symbols SET token = %s WHERE symbol IN ({marks})", [connection.token, *others])
         # What we remembered of them is outdated, which the token, now ours again, will not show next time.
         for symbol in others:
             connection.spans.pop(symbol, None)
     read = {symbol: _read_span(connection, symbol) for symbol in others}
-    return {symbol: read[symbol] if symbol in read else connection.spans[symbol] for symbol in tokens}
+    return {symbol: read[symbol] if symbol in read else connection.spans[symbol] for symbol in locked}
 
 
 def _read_span(connection: Connection, symbol: str) -> Span | None:
@@ -112,7 +113,7 @@ def give_up(connection: Connection, symbol: str, first: int, last: int, reason: 
     now = datetime.now(UTC)
     changed = 0
     with transaction(connection, [symbol]) as work:
-        spans(connection, work.tokens)
+        spans(connection, work.states)
         for gap in _open_gaps(connection, symbol, first, last):
             low, high = max(first, gap.first_trade_id), min(last, gap.last_trade_id)
             ends = [(low - 1, gap.timestamp_before), (high + 1, gap.timestamp_after)]
@@ -165,6 +166,14 @@ def open_gaps(connection: Connection, symbol: str | None = None) -> list[Gap]:
     else:
         rows = select(connection, f"{sql} ORDER BY symbol, first_trade_id")
     return [_gap(row) for row in rows]
+
+
+@guard
+def gaps_in(connection: Connection, symbol: str, start: datetime, end: datetime) -> list[Gap]:
+    """The open gaps of which a trade may be missing in [start, end): their ids lie between their neighbours' times."""
+    sql = f"SELECT {_GAP} FROM gaps WHERE filled_at IS NULL AND symbol = %s AND timestamp_after >= %s"
+    sql += " AND timestamp_before < %s ORDER BY first_trade_id"
+    return [_gap(row) for row in select(connection, sql, naive((symbol, start, end)))]
 
 
 class OpenGaps(NamedTuple):

@@ -8,14 +8,21 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-from model.candles import DAY, FINER, Candle
+from model import candles as bars
+from model.candles import Candle
+from model.times import floor_ms
 from model.trade import Trade
+from storage import ranges
 from storage.errors import guard
 from storage.session import Connection, select
+from storage.transaction import snapshot
 from storage.values import aware, ceil_ms, naive, trade_of
 
 PAGE_TRADES = 5_000
 """About 2 MB of Python objects."""
+NEAR_IDS = 2_000
+"""So close to an id, the trades in between are read."""
+LOOK_BACK_FACTOR = 4
 MARGIN = timedelta(seconds=1)
 """The exchange's timestamps rise with the ids, except for deviations below this."""
 EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
@@ -23,7 +30,6 @@ LATEST = datetime(2200, 1, 1, tzinfo=UTC)
 """Every stored time is between the two, which DATETIME and Python can hold with room to spare."""
 
 _TRADE = ", ".join(Trade._fields)
-_CANDLE = ", ".join(Candle._fields)
 
 
 class Place(NamedTuple):
@@ -61,6 +67,15 @@ def newest(connection: Connection, symbol: str, size: int) -> list[Trade]:
 
 
 @guard
+def newest_and_growing(connection: Connection, symbol: str, size: int) -> tuple[list[Trade], list[Candle]]:
+    """The last `size` trades, newest first, and the candles that the newest is in, of the same moment: a trade that is
+    stored later is in neither."""
+    with snapshot(connection):
+        found = newest(connection, symbol, size)
+        return found, ranges.growing(connection, symbol, found[0].timestamp) if found else []
+
+
+@guard
 def newer(connection: Connection, symbol: str, place: Place, size: int) -> list[Trade]:
     """At most `size` trades with a higher id than `place`, which is a trade of the last seconds; in order of time.
 
@@ -75,26 +90,32 @@ def newer(connection: Connection, symbol: str, place: Place, size: int) -> list[
 def find(connection: Connection, symbol: str, trade_id: int) -> Place | None:
     """The place of the trade with that id or, if it is not stored, with the next lower stored id; None if none is.
 
-    The search goes from the day to the hour to the minute that has the id, and then looks at that minute's trades.
+    Ids rise with the times, so the time of the id is searched: by the rule of three, and every other time by halves.
     """
-    start, end = EARLIEST, LATEST
-    resolution = DAY
-    while resolution:
-        rows = select(
-            connection,
-            "SELECT timestamp FROM candles WHERE symbol = %s AND resolution = %s AND timestamp >= %s AND timestamp < %s"
-            " AND first_trade_id <= %s ORDER BY timestamp DESC LIMIT 1",
-            naive((symbol, resolution, start, end, trade_id)),
-        )
-        if not rows:
-            return None
-        start = aware(rows[0][0])
-        end, resolution = start + timedelta(seconds=resolution), FINER[resolution]
+    end = "SELECT timestamp, trade_id FROM trades WHERE symbol = %s ORDER BY timestamp {way}, trade_id {way} LIMIT 1"
+    rows = [row for way in ("ASC", "DESC") for row in select(connection, end.format(way=way), (symbol,))]
+    if not rows:
+        return None
+    low, high = (Place(aware(when), number) for when, number in rows)
+    if not low.trade_id <= trade_id < high.trade_id:
+        low = high = low if trade_id < low.trade_id else high
+    probe = "SELECT timestamp, trade_id FROM trades WHERE symbol = %s AND timestamp >= %s AND timestamp < %s"
+    probe += " ORDER BY timestamp, trade_id LIMIT 1"
+    halve = False
+    while high.trade_id - low.trade_id > NEAR_IDS and high.timestamp - low.timestamp > MARGIN:
+        part = 0.5 if halve else (trade_id - low.trade_id) / (high.trade_id - low.trade_id)
+        middle = floor_ms(low.timestamp + (high.timestamp - low.timestamp) * min(max(part, 0.01), 0.99))
+        found = select(connection, probe, naive((symbol, middle, high.timestamp)))
+        if found and found[0][1] <= trade_id:
+            low = Place(aware(found[0][0]), found[0][1])
+        else:
+            high = Place(middle, found[0][1] if found else high.trade_id)
+        halve = not halve
     rows = select(
         connection,
-        "SELECT timestamp, trade_id FROM trades WHERE symbol = %s AND timestamp >= %s AND timestamp < %s"
+        "SELECT timestamp, trade_id FROM trades WHERE symbol = %s AND timestamp >= %s AND timestamp <= %s"
         " AND trade_id <= %s ORDER BY trade_id DESC LIMIT 1",
-        naive((symbol, start - MARGIN, end + MARGIN, trade_id)),
+        naive((symbol, low.timestamp - MARGIN, high.timestamp + MARGIN, trade_id)),
     )
     return Place(aware(rows[0][0]), rows[0][1]) if rows else None
 
@@ -122,11 +143,19 @@ def ends(connection: Connection, symbol: str) -> tuple[datetime, datetime] | Non
 
 @guard
 def last_candles(connection: Connection, symbol: str, resolution: int, end: datetime, size: int) -> list[Candle]:
-    """The last `size` candles of `resolution` seconds that start before `end`, oldest first."""
-    sql = f"SELECT {_CANDLE} FROM candles WHERE symbol = %s AND resolution = %s AND timestamp < %s"
-    values = naive((symbol, resolution, ceil_ms(end), size))
-    rows = select(connection, f"{sql} ORDER BY timestamp DESC LIMIT %s", values)
-    return [Candle(*map(aware, row)) for row in reversed(rows)]
+    """The last `size` candles of `resolution` seconds that begin before `end`, oldest first."""
+    stored = ends(connection, symbol)
+    if stored is None:
+        return []
+    end = min(bars.ceil(ceil_ms(end), resolution), bars.floor(stored[1], resolution) + timedelta(seconds=resolution))
+    length = size * timedelta(seconds=resolution)
+    while True:
+        # Where nothing traded there is no candle, so it may take a longer look back.
+        start = max(end - length, bars.floor(stored[0], resolution))
+        found = ranges.candles(connection, symbol, resolution, start, end)
+        if len(found) >= size or start <= stored[0]:
+            return found[-size:]
+        length *= LOOK_BACK_FACTOR
 
 
 def _within(times: tuple[datetime, datetime]) -> tuple[datetime, datetime]:

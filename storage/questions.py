@@ -3,15 +3,20 @@
 How another is added is told in docs/adding.md.
 """
 
+from bisect import bisect_left
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
+from decimal import Decimal
+from itertools import accumulate
 from operator import attrgetter
 from typing import NamedTuple
 
+from model.amounts import average_price
 from model.candles import Candle
 from model.times import MILLISECOND, floor_ms
 from model.trade import Trade
-from storage import ranges, trades
+from storage import gaps as stored_gaps
+from storage import pages, ranges, trades
 from storage.ranges import MinMax
 from storage.session import Connection
 
@@ -67,13 +72,37 @@ class Range(NamedTuple):
 
 
 class Candles(NamedTuple):
-    """The candles of `resolution` seconds that begin in [start, end), oldest first; where nothing traded is none."""
+    """The candles of `resolution` seconds that begin in [start, end), oldest first; where nothing traded is none.
+
+    `missing`: for each, how many ids are in the open gaps that reach into it; those of a gap that reaches into several
+    count in each, since nobody knows to which they belong.
+    """
 
     symbol: str
     resolution: int
     start: datetime
     end: datetime
     candles: Sequence[Candle]
+    missing: Sequence[int]
+
+
+class Volume(NamedTuple):
+    """What was traded in [start, end), in exact sums; the parts in which the taker bought; and the average price.
+
+    `vwap`: quote_volume / volume, rounded to 8 decimals, half to even; None: nothing traded. `missing`: how many ids
+    are in the open gaps that reach into the range.
+    """
+
+    symbol: str
+    start: datetime
+    end: datetime
+    count: int  # type: ignore[assignment]  # a tuple's own count() is not needed
+    volume: Decimal
+    quote_volume: Decimal
+    taker_buy_volume: Decimal
+    taker_buy_quote_volume: Decimal
+    vwap: Decimal | None
+    missing: int
 
 
 def latest_price(connection: Connection, symbol: str, now: datetime) -> Aged | None:
@@ -117,8 +146,36 @@ def compared(connection: Connection, answer: Range) -> Range:
 
 def candles(connection: Connection, symbol: str, resolution: int, start: datetime, end: datetime) -> Candles:
     """The candles that begin in [start, end)."""
-    found = ranges.candles(connection, symbol, resolution, start, end)
-    return Candles(symbol, resolution, start, end, found)
+    asked = symbol, resolution, start, end
+    return _candles(connection, asked, ranges.candles(connection, *asked))
+
+
+def last_candles(connection: Connection, symbol: str, resolution: int, end: datetime, size: int) -> Candles | None:
+    """The last `size` candles that begin before `end`; None: there is none."""
+    found = pages.last_candles(connection, symbol, resolution, end, size)
+    return _candles(connection, (symbol, resolution, found[0].timestamp, end), found) if found else None
+
+
+def _candles(connection: Connection, asked: tuple[str, int, datetime, datetime], found: Sequence[Candle]) -> Candles:
+    symbol, resolution, _, _ = asked
+    length, gaps = timedelta(seconds=resolution), []
+    if found:
+        gaps = stored_gaps.gaps_in(connection, symbol, found[0].timestamp, found[-1].timestamp + length)
+    # Gaps are in order of their ids, and so, in effect, of their times: those that reach into a candle are neighbours.
+    befores, afters = [gap.timestamp_before for gap in gaps], [gap.timestamp_after for gap in gaps]
+    sums = [0, *accumulate(gap.missing for gap in gaps)]
+    missing = [
+        sums[bisect_left(befores, candle.timestamp + length)] - sums[bisect_left(afters, candle.timestamp)]
+        for candle in found
+    ]
+    return Candles(*asked, found, missing)
+
+
+def volume(connection: Connection, symbol: str, start: datetime, end: datetime) -> Volume:
+    """The volume and the volume-weighted average price of [start, end); as quick for years as for a minute."""
+    found = ranges.totals(connection, symbol, start, end)
+    vwap = average_price(found.quote_volume, found.volume)
+    return Volume(symbol, start, end, *found[:5], vwap, found.missing)
 
 
 def _aged(trade: Trade | None, time: datetime) -> Aged | None:

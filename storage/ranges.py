@@ -1,25 +1,33 @@
 """Answers about time ranges whose cost does not grow with the range: whole candles, and trades for the ragged edges.
 
-A range is cut into at most seven pieces: trades, minutes, hours, days, hours, minutes, trades (candles.pieces).
+A range is cut into at most ten pieces, such as trades, minutes, hours, days, hours, minutes, trades (candles.pieces).
 """
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
+from functools import reduce
 from typing import NamedTuple
 
 from model import candles as bars
-from model.candles import DAY, HOUR, MINUTE, Candle, Piece
+from model.amounts import EXACT
+from model.candles import Candle, Piece
+from model.times import MILLISECOND
 from model.trade import Trade
+from storage.bars import COLUMNS, candle_of, of_pieces
 from storage.errors import DatabaseError, guard
-from storage.session import Connection, run, select
-from storage.transaction import snapshot, transaction
+from storage.gaps import gaps_in
+from storage.sealing import sealed_until
+from storage.session import Connection, select
+from storage.transaction import snapshot
 from storage.values import aware, ceil_ms, naive, number_sql, trade_of
 
 _TRADE = ", ".join(Trade._fields)
-_CANDLE = ", ".join(Candle._fields)
-_DISAGREE = "the candles do not agree with the trades, as if some were deleted; db.rebuild_candles rebuilds them"
+_DISAGREE = (
+    "the candles do not agree with the trades, as if some were changed by hand; `python -m tools.reseal` mends them"
+)
 _WITHIN = "symbol = %s AND timestamp >= %s AND timestamp < %s"
+_BAR = "symbol = %s AND resolution = %s AND timestamp >= %s AND timestamp < %s"
 
 
 class MinMax(NamedTuple):
@@ -57,13 +65,13 @@ def min_max(connection: Connection, symbol: str, start: datetime, end: datetime)
     with the ids, as the exchange's do.
     """
     start, end = ceil_ms(start), ceil_ms(end)
-    # The statements build on each other, and a candle that is still growing would change between them.
+    # The statements build on each other, and what is sealed would change between them.
     with snapshot(connection):
         return _min_max(connection, symbol, start, end)
 
 
 def _min_max(connection: Connection, symbol: str, start: datetime, end: datetime) -> MinMax | None:
-    found = _extremes(connection, symbol, bars.pieces(start, end))
+    found = _extremes(connection, symbol, bars.pieces(start, end, sealed_until(connection, symbol)))
     if not found:
         return None
     lows, highs = min(found, key=lambda part: part.low), max(found, key=lambda part: part.high)
@@ -106,13 +114,85 @@ def _scan(connection: Connection, symbol: str, start: datetime, end: datetime) -
 
 @guard
 def candles(connection: Connection, symbol: str, resolution: int, start: datetime, end: datetime) -> list[Candle]:
-    """The candles of `resolution` (60, 3600 or 86400 seconds) that start in [start, end), oldest first.
+    """The candles of `resolution` seconds (a part of a day) that begin in [start, end), oldest first.
 
-    A period without trades has no candle. The number of trades (Candle.trades) is exact unless a gap is open in it.
+    Made of what is sealed, as coarse as it fits, and of the trades behind that; a time without trades has no candle.
     """
-    sql = f"SELECT {_CANDLE} FROM candles WHERE symbol = %s AND resolution = %s AND timestamp >= %s AND timestamp < %s"
-    rows = select(connection, f"{sql} ORDER BY timestamp", naive((symbol, resolution, ceil_ms(start), ceil_ms(end))))
-    return [Candle(*map(aware, row)) for row in rows]
+    with snapshot(connection):
+        return _candles(connection, symbol, resolution, bars.ceil(ceil_ms(start), resolution), ceil_ms(end))
+
+
+def _candles(connection: Connection, symbol: str, resolution: int, start: datetime, end: datetime) -> list[Candle]:
+    end = bars.ceil(end, resolution)
+    until = sealed_until(connection, symbol)
+    # Up to here each candle is sealed, or made of sealed ones only.
+    border = start if until is None else min(max(start, bars.floor(until, resolution)), end)
+    stored = max((one for one in bars.RESOLUTIONS if resolution % one == 0), default=0)
+    found: list[Candle] = []
+    if start < border and stored == resolution:
+        sql = f"SELECT {COLUMNS} FROM candles WHERE symbol = %s AND resolution = %s AND timestamp >= %s"
+        values = naive((symbol, resolution, start, border))
+        found += map(candle_of, select(connection, f"{sql} AND timestamp < %s ORDER BY timestamp", values))
+    elif start < border:
+        found += _made(connection, symbol, resolution, [Piece(stored, start, border)])
+    if border < end:
+        found += _made(connection, symbol, resolution, bars.pieces(border, end, until))
+    return found
+
+
+def _made(connection: Connection, symbol: str, resolution: int, pieces: Sequence[Piece]) -> list[Candle]:
+    return list(map(candle_of, select(connection, *of_pieces(symbol, resolution, pieces))))
+
+
+def growing(connection: Connection, symbol: str, when: datetime) -> list[Candle]:
+    """The candles of the kept resolutions that `when` falls into; for a block in a snapshot()."""
+    begins = [(resolution, bars.floor(when, resolution)) for resolution in bars.RESOLUTIONS]
+    found = [_candles(connection, symbol, resolution, begin, begin + MILLISECOND) for resolution, begin in begins]
+    return [candle for candles in found for candle in candles]
+
+
+class Totals(NamedTuple):
+    """The exact sums of the trades of a range: see Candle. `missing`: how many ids are in the open gaps that reach into
+    it; of a gap that reaches beyond it nobody knows how many of its ids belong here, so all are counted."""
+
+    trades: int
+    volume: Decimal
+    quote_volume: Decimal
+    taker_buy_volume: Decimal
+    taker_buy_quote_volume: Decimal
+    missing: int
+
+
+@guard
+def totals(connection: Connection, symbol: str, start: datetime, end: datetime) -> Totals:
+    """The sums of the trades of [start, end), in time that does not grow with the range."""
+    start, end = ceil_ms(start), ceil_ms(end)
+    with snapshot(connection):
+        pieces = bars.pieces(start, end, sealed_until(connection, symbol))
+        parts = [_SUMS_OF_BARS if piece.resolution else _SUMS_OF_TRADES for piece in pieces]
+        values = [value for piece in pieces for value in _values(symbol, piece)]
+        rows = select(connection, " UNION ALL ".join(parts), naive(values)) if parts else []
+        missing = sum(gap.missing for gap in gaps_in(connection, symbol, start, end))
+    # A part without trades has no sum.
+    trades, base, quote, taker_base, taker_quote = (
+        reduce(EXACT.add, (row[column] for row in rows if row[column] is not None), Decimal()) for column in range(5)
+    )
+    return Totals(int(trades), base, quote, taker_base, taker_quote, missing)
+
+
+_SUMS_OF_BARS = (
+    "SELECT SUM(trades), SUM(volume), SUM(quote_volume), SUM(taker_buy_volume), SUM(taker_buy_quote_volume)"
+    f" FROM candles WHERE {_BAR}"
+)
+_SUMS_OF_TRADES = (
+    "SELECT COUNT(*), SUM(quantity), SUM(price * quantity), SUM(IF(buyer_is_maker, 0, quantity)),"
+    f" SUM(IF(buyer_is_maker, 0, price * quantity)) FROM trades WHERE {_WITHIN}"
+)
+
+
+def _values(symbol: str, piece: Piece) -> list[object]:
+    """The parameters of _BAR or of _WITHIN."""
+    return [symbol, piece.resolution, piece.start, piece.end] if piece.resolution else [symbol, piece.start, piece.end]
 
 
 def _extremes(connection: Connection, symbol: str, pieces: Sequence[Piece]) -> list[_Extremes]:
@@ -121,14 +201,10 @@ def _extremes(connection: Connection, symbol: str, pieces: Sequence[Piece]) -> l
     parameters: list[object] = []
     for index, piece in enumerate(pieces):
         if piece.resolution:
-            parts.append(
-                f"SELECT {index}, MIN(low), MAX(high) FROM candles"
-                " WHERE symbol = %s AND resolution = %s AND timestamp >= %s AND timestamp < %s"
-            )
-            parameters += [symbol, piece.resolution, piece.start, piece.end]
+            parts.append(f"SELECT {index}, MIN(low), MAX(high) FROM candles WHERE {_BAR}")
         else:
             parts.append(f"SELECT {index}, MIN(price), MAX(price) FROM trades WHERE {_WITHIN}")
-            parameters += [symbol, piece.start, piece.end]
+        parameters += _values(symbol, piece)
     if not parts:
         return []
     rows = select(connection, " UNION ALL ".join(parts), naive(parameters))
@@ -146,8 +222,8 @@ def _closer(connection: Connection, symbol: str, wanted: dict[str, _Wanted]) -> 
     for name, (column, price, piece) in wanted.items():
         if piece.resolution:
             parts.append(
-                f"(SELECT '{name}', timestamp FROM candles WHERE symbol = %s AND resolution = %s AND timestamp >= %s"
-                f" AND timestamp < %s AND {column} = {number_sql(price)} ORDER BY timestamp LIMIT 1)"
+                f"(SELECT '{name}', timestamp FROM candles WHERE {_BAR} AND {column} = {number_sql(price)}"
+                " ORDER BY timestamp LIMIT 1)"
             )
             parameters += [symbol, *piece]
     rows = select(connection, " UNION ALL ".join(parts), naive(parameters))
@@ -194,61 +270,3 @@ def _one(connection: Connection, where: str, parameters: Sequence[object]) -> Tr
     if not rows:
         raise DatabaseError(_DISAGREE)
     return trade_of(rows[0])
-
-
-@guard
-def rebuild_candles(connection: Connection, symbol: str) -> int:
-    """Rebuilds the candles of `symbol` from its trades. Returns how many there are now.
-
-    For a table that something else has filled. Safe during a capture: trades captured meanwhile are merged as usual.
-    """
-    with transaction(connection, [symbol]):
-        ends = "(SELECT timestamp FROM trades WHERE symbol = %s ORDER BY timestamp {way} LIMIT 1)"
-        sql = f"SELECT {ends.format(way='ASC')}, {ends.format(way='DESC')}"
-        ((first, last),) = select(connection, sql, (symbol, symbol))
-        if first is None:
-            run(connection, "DELETE FROM candles WHERE symbol = %s", (symbol,))
-            return 0
-        first, last = bars.floor(aware(first), DAY), aware(last)
-        outside = "DELETE FROM candles WHERE symbol = %s AND (timestamp < %s OR timestamp > %s)"
-        run(connection, outside, naive((symbol, first, last)))
-    day, made = first, 0
-    while day <= last:
-        made += _rebuild_day(connection, symbol, day)
-        day += timedelta(days=1)
-    return made
-
-
-def _rebuild_day(connection: Connection, symbol: str, day: datetime) -> int:
-    """Rebuilds the minutes from trades, one hour and one transaction at a time, so that nobody waits long; then hours
-    and days. Returns how many candles there are."""
-    minutes = (MINUTE, "'%Y-%m-%d %H:%i:00'", ("price",) * 4 + ("trade_id",) * 2, f"trades WHERE {_WITHIN}")
-    hours = (HOUR, "'%Y-%m-%d %H:00:00'", Candle._fields[3:], f"candles WHERE {_WITHIN} AND resolution = {MINUTE}")
-    days = (DAY, "'%Y-%m-%d 00:00:00'", Candle._fields[3:], f"candles WHERE {_WITHIN} AND resolution = {HOUR}")
-    made = 0
-    for begin in (day + timedelta(hours=number) for number in range(24)):
-        made += _rebuild(connection, (symbol, begin, begin + timedelta(hours=1)), [minutes])
-    return made + _rebuild(connection, (symbol, day, day + timedelta(days=1)), [hours, days])
-
-
-def _rebuild(
-    connection: Connection, bounds: tuple[str, datetime, datetime], steps: list[tuple[int, str, Sequence[str], str]]
-) -> int:
-    within = naive(bounds)
-    with transaction(connection, bounds[:1]):
-        for resolution, *_rest in steps:
-            run(connection, f"DELETE FROM candles WHERE {_WITHIN} AND resolution = {resolution}", within)
-        return sum(run(connection, _rebuild_sql(*step), within) for step in steps)
-
-
-def _rebuild_sql(resolution: int, form: str, columns: Sequence[str], source: str) -> str:
-    """The SQL that builds candles of `resolution` from finer rows. The first and last price come from the same pass:
-    each follows its id, which is padded so that texts sort like numbers."""
-    first_price, high, low, last_price, first_id, last_id = columns
-    begin = f"CAST(DATE_FORMAT(timestamp, {form}) AS DATETIME(3))"
-    first = f"CAST(SUBSTR(MIN(CONCAT(LPAD({first_id}, 20, '0'), {first_price})), 21) AS DECIMAL(20,8))"
-    last = f"CAST(SUBSTR(MAX(CONCAT(LPAD({last_id}, 20, '0'), {last_price})), 21) AS DECIMAL(20,8))"
-    return (
-        f"INSERT INTO candles ({_CANDLE}) SELECT symbol, {resolution}, {begin} AS begin, {first}, MAX({high}),"
-        f" MIN({low}), {last}, MIN({first_id}), MAX({last_id}) FROM {source} GROUP BY symbol, begin"
-    )

@@ -1,13 +1,11 @@
-"""Connections to the database: setting up a session, applying the schema, sending statements.
+"""Sessions of the database: setting one up, sending statements.
 
 storage/ and db.py are the only Python that knows SQL or the driver.
 """
 
-import re
 import secrets
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import mysql.connector
@@ -16,9 +14,7 @@ from mysql.connector.errors import get_mysql_exception
 
 import config
 from model.gaps import Span
-from mysqld import shared
-from mysqld.program import ServerError
-from storage.errors import FatalError, GoneError, RefusedError, guard
+from storage.errors import FatalError, RefusedError
 
 try:
     from _mysql_connector import MySQLInterfaceError  # type: ignore[import-not-found]
@@ -27,8 +23,6 @@ except ImportError:  # The wheel's C extension does not load here: still correct
     _Driver = MySQLConnection  # type: ignore[assignment, misc]
     MySQLInterfaceError = mysql.connector.Error
 
-SCHEMA_FILE = Path(__file__).parent.with_name("schema.sql")
-SCHEMA_VERSION = 1
 CONNECT_S_MAX = 5
 WRITE_S_MAX = 10
 """A server that does not take or answer a writer's statement within this time counts as gone."""
@@ -39,8 +33,7 @@ LOCK_WAIT_S_MAX = 5
 class Connection(_Driver):
     """A driver connection that remembers which ids are accounted for and, on request, the statements that it sent.
 
-    `asked`: set it to a list, and each SELECT is appended as it was sent, with its values. `names_new_rows`: whether
-    the server has `INSERT … AS new`, as MySQL since 8.0.19, which has deprecated VALUES(column), MariaDB's only way.
+    `asked`: set it to a list, and each SELECT is appended as it was sent, with its values.
     """
 
     asked: list[str] | None = None
@@ -49,47 +42,6 @@ class Connection(_Driver):
         super().__init__(**options)
         self.token = secrets.randbits(63)
         self.spans: dict[str, Span] = {}
-        self.locks: dict[tuple[str, ...], str] = {}
-        self.names_new_rows = "MariaDB" not in (self.server_info or "") and (self.server_version or ()) >= (8, 0, 19)
-
-
-@guard
-def connect(
-    settings: config.Settings | None = None, *, read_only: bool = False, read_s_max: int | None = None
-) -> Connection:
-    """A connection to the database of `settings` (default: the environment's), which is created if missing.
-
-    UTC, strict, utf8mb4, READ COMMITTED, autocommit. With `read_only` the session cannot write, and nothing is
-    created. Without a configured server the private one is used. Raises GoneError or FatalError.
-    """
-    settings = settings or config.load()
-    if settings.private:
-        settings = settings._replace(
-            mysql_unix_socket=_private_socket(settings.data_dir), mysql_user="root", mysql_password=""
-        )
-    try:
-        connection = _open(settings, settings.mysql_database, read_s_max or (READ_S_MAX if read_only else WRITE_S_MAX))
-    except mysql.connector.Error as error:
-        if error.errno != mysql.connector.errorcode.ER_BAD_DB_ERROR or read_only:
-            raise
-        _create_database(settings)
-        connection = _open(settings, settings.mysql_database, read_s_max or WRITE_S_MAX)
-    if read_only:
-        run(connection, "SET SESSION TRANSACTION READ ONLY")
-    else:
-        apply_schema(connection)
-    return connection
-
-
-def _private_socket(data_dir: Path) -> str:
-    """The socket of the private server. If it cannot be started, only the operator can help; if it ran for this process
-    and is gone, it is worth another try."""
-    try:
-        return str(shared.use(data_dir))
-    except shared.ServerGoneError as error:
-        raise GoneError(str(error)) from error
-    except ServerError as error:
-        raise FatalError(str(error)) from error
 
 
 def close(connection: Connection) -> None:
@@ -103,7 +55,9 @@ def is_fast() -> bool:
     return not issubclass(Connection, MySQLConnection)
 
 
-def _open(settings: config.Settings, database: str | None, read_s_max: int) -> Connection:
+def open_session(settings: config.Settings, database: str | None, read_s_max: int) -> Connection:
+    """A session on the configured server: UTC, strict, utf8mb4, READ COMMITTED, autocommit. Raises the driver's errors,
+    and FatalError if MYSQL_SSL_CA asks for what the server does not offer."""
     options: dict[str, Any] = {"host": settings.mysql_host or "localhost", "port": settings.mysql_port}
     if settings.mysql_unix_socket:
         options = {"unix_socket": settings.mysql_unix_socket}
@@ -127,55 +81,14 @@ def _open(settings: config.Settings, database: str | None, read_s_max: int) -> C
         connection,
         "SET time_zone = '+00:00',"
         " sql_mode = 'STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO',"
-        f" innodb_lock_wait_timeout = {LOCK_WAIT_S_MAX}",
+        # The second is for a table whose columns are being changed, which by default is waited for a day or a year.
+        f" innodb_lock_wait_timeout = {LOCK_WAIT_S_MAX}, lock_wait_timeout = {max(1, read_s_max // 2)}",
     )
     # The driver checks the certificate of a server that has one, but silently goes without TLS if there is none.
     if "ssl_ca" in options and not select(connection, "SHOW SESSION STATUS LIKE 'Ssl_cipher'")[0][1]:
         connection.close()
         raise FatalError("MYSQL_SSL_CA is set, but the server at MYSQL_HOST does not offer TLS")
     return connection
-
-
-def _create_database(settings: config.Settings) -> None:
-    connection = _open(settings, None, WRITE_S_MAX)
-    # config.py lets only letters, digits and _ into the name; a name cannot be a parameter.
-    run(connection, f"CREATE DATABASE IF NOT EXISTS `{settings.mysql_database}` CHARACTER SET utf8mb4")
-    connection.close()
-
-
-@guard
-def apply_schema(connection: Connection) -> None:
-    """Brings the database to SCHEMA_VERSION by running schema.sql; does nothing if it already has that version.
-
-    So an account without the right to create tables can work in a database that somebody else prepared. Raises
-    FatalError for a database of a newer version.
-    """
-    version = _schema_version(connection)
-    if version is not None and version > SCHEMA_VERSION:
-        raise FatalError(
-            f"the database has schema version {version}, this program knows {SCHEMA_VERSION}: "
-            "update the program, or set MYSQL_DATABASE to another name"
-        )
-    if version == SCHEMA_VERSION:
-        return
-    for statement in schema_statements():
-        run(connection, statement)
-
-
-def schema_statements() -> list[str]:
-    """The statements of schema.sql, in order, without their comments."""
-    bare = re.sub(r"--.*", "", SCHEMA_FILE.read_text(encoding="utf-8"))
-    return [statement.strip() for statement in bare.split(";\n") if statement.strip()]
-
-
-def _schema_version(connection: Connection) -> int | None:
-    try:
-        ((version,),) = select(connection, "SELECT MAX(version) FROM schema_version")
-    except mysql.connector.ProgrammingError as error:
-        if error.errno != mysql.connector.errorcode.ER_NO_SUCH_TABLE:
-            raise
-        return None
-    return None if version is None else int(version)
 
 
 def sent(connection: Connection, sql: str, parameters: Sequence[Any]) -> str:

@@ -1,31 +1,44 @@
-"""Transactions: how several writers agree on what is missing, and how a reader sees one moment.
+"""Transactions: how several writers agree on what is missing and what is sealed, and how a reader sees one moment.
 
 Two captures, or a capture and a back-fill, may store trades of one symbol at the same time. Each remembers which ids
-are accounted for (Connection.spans), and a gap row is right only if that memory is. So the table `writers` has a row
+are accounted for (Connection.spans), and a gap row is right only if that memory is. So the table `symbols` has a row
 per symbol with the token of the connection that stored last: a transaction locks the rows of its symbols, and where
-it finds another token it forgets what it remembered and reads the spans from the tables.
+it finds another token it forgets what it remembered and reads the spans from the tables. In the same row stands before
+which time no trade may be stored without looking (`fence`; storage/sealing.py).
 
-store_at_once is the ordinary case, in one round trip instead of three: BEGIN, the lock, the rows and COMMIT are sent
-together. Its lock is an upsert that sets the token to NULL where it is not ours; the column refuses NULL, so a foreign
-token fails the whole transaction before anything is stored. The caller then repeats the batch with transaction(),
-which looks before it stores.
+The ordinary case asks for both in the statements that store, so it takes one round trip: store_few for the few trades
+of a calm market, store_at_once for many. They store nothing of a symbol whose row is not as expected; the caller then
+repeats the batch with transaction(), which looks before it stores.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
+from typing import NamedTuple
 
 import mysql.connector
+from mysql.connector import errorcode
 
-from storage.session import Connection, execute, run, select, sent
+from model.times import EPOCH
+from storage.session import Connection, execute, run, select
+from storage.values import aware, quoted
+
+
+class State(NamedTuple):
+    """The row of a symbol in `symbols`."""
+
+    token: int
+    sealed_until: datetime | None
+    fence: datetime
 
 
 @dataclass
 class Work:
-    """A transaction that stores trades: the `tokens` of the locked symbols; the `last` statements, which come from the
+    """A transaction that stores trades: the `states` of the locked symbols; the `last` statements, which come from the
     block and are sent together with the COMMIT; afterwards how many rows each of these `changed`."""
 
-    tokens: dict[str, int]
+    states: dict[str, State]
     last: Iterable[str] = ()
     changed: Sequence[int] = ()
 
@@ -40,53 +53,92 @@ def transaction(connection: Connection, symbols: Sequence[str]) -> Iterator[Work
     except BaseException:
         # Whether a COMMIT that failed took effect is unknown, so nothing that was remembered can be trusted.
         connection.spans.clear()
-        _roll_back(connection)
+        roll_back(connection)
         raise
 
 
-def store_at_once(connection: Connection, symbols: Sequence[str], statements: Iterable[str]) -> list[int] | None:
-    """How many rows each of `statements` changed, in a transaction of one round trip; None: nothing is stored, since
-    somebody else has stored trades of `symbols` after this connection did."""
+def store_at_once(
+    connection: Connection, symbols: Sequence[str], earliest: str, statements: Iterable[str]
+) -> list[int] | None:
+    """How many rows each of `statements` changed, in a transaction of one round trip; `earliest`: the time of the
+    earliest trade in SQL. None: nothing is stored, since somebody else has stored trades of one of `symbols` after this
+    connection did, or since a trade is before its fence."""
+    names = ", ".join(map(quoted, symbols))
+    # NULL, which the column refuses, fails the whole transaction before anything is stored.
+    look = f"UPDATE symbols SET token = IF({_expected(connection, earliest)}, token, NULL) WHERE symbol IN ({names})"
     try:
-        return execute(connection, "BEGIN", _lock(connection, tuple(symbols)), *statements, "COMMIT")[2:-1]
+        return execute(connection, "BEGIN", look, *statements, "COMMIT")[2:-1]
     except mysql.connector.IntegrityError as error:
-        _roll_back(connection)
-        if error.errno != mysql.connector.errorcode.ER_BAD_NULL_ERROR:
+        roll_back(connection)
+        if error.errno != errorcode.ER_BAD_NULL_ERROR:
             raise
         return None
     except BaseException:
         connection.spans.clear()
-        _roll_back(connection)
+        roll_back(connection)
         raise
 
 
-def _lock(connection: Connection, symbols: tuple[str, ...]) -> str:
-    """Locks the rows as _begin does. Another writer's token becomes NULL, which the column refuses with an error."""
-    if symbols not in connection.locks:
-        rows = ", ".join(["(%s, %s)"] * len(symbols))
-        sql = f"INSERT INTO writers (symbol, token) VALUES {rows}"
-        sql += " ON DUPLICATE KEY UPDATE token = IF(writers.token = %s, writers.token, NULL)"
-        mine = connection.token
-        values = [value for symbol in symbols for value in (symbol, mine)]
-        connection.locks[symbols] = sent(connection, sql, [*values, mine])
-    return connection.locks[symbols]
+def store_few(
+    connection: Connection, insert: str, rows: Sequence[tuple[str, str]], earliest: str, repeated: str
+) -> int:
+    """How many of `rows` (symbol, values in SQL) were stored, by one statement, which costs the server half of what a
+    transaction costs: those that are new, of the symbols whose row is as store_at_once wants it.
+
+    `insert` and `repeated`: the statement up to the values, and what it does with a row that is there.
+    """
+    expected = _expected(connection, earliest)
+    # The lock is as good as an UPDATE's: who takes it sees the row as it is, and holds it until the commit.
+    parts = [
+        f"SELECT {values} FROM symbols WHERE symbol = {quoted(symbol)} AND {expected} FOR UPDATE"
+        for symbol, values in rows
+    ]
+    query = parts[0] if len(parts) == 1 else " UNION ALL ".join(f"({part})" for part in parts)
+    try:
+        return execute(connection, f"{insert} {query} {repeated}")[0]
+    except BaseException:
+        connection.spans.clear()
+        raise
 
 
-def _roll_back(connection: Connection) -> None:
+def _expected(connection: Connection, earliest: str) -> str:
+    return f"token = {connection.token:d} AND fence <= {earliest}"
+
+
+def roll_back(connection: Connection) -> None:
+    """Ends a transaction without its changes; if that fails, the server does it by itself."""
     with suppress(mysql.connector.Error):
         execute(connection, "ROLLBACK")
 
 
-def _begin(connection: Connection, symbols: Sequence[str]) -> dict[str, int]:
-    """The tokens of `symbols`, whose rows are locked; a symbol that is new gets its row."""
-    marks = ", ".join(["%s"] * len(symbols))
-    sql = f"SELECT symbol, token FROM writers WHERE symbol IN ({marks}) ORDER BY symbol FOR UPDATE"
-    tokens = dict(select(connection, sql, symbols, before="BEGIN"))
-    if len(tokens) < len(symbols):
+_STATES = "SELECT symbol, token, sealed_until, fence FROM symbols WHERE symbol IN ({}) ORDER BY symbol"
+
+
+def _states(rows: Iterable[tuple[str, int, datetime | None, datetime]]) -> dict[str, State]:
+    return {symbol: State(token, aware(until), aware(fence)) for symbol, token, until, fence in rows}
+
+
+def _begin(connection: Connection, symbols: Sequence[str]) -> dict[str, State]:
+    """The rows of `symbols`, which are locked; a symbol that is new gets one."""
+    sql = _STATES.format(_marks(symbols)) + " FOR UPDATE"
+    found = _states(select(connection, sql, symbols, before="BEGIN"))
+    if len(found) < len(symbols):
         rows = ", ".join(["(%s, 0)"] * len(symbols))
-        run(connection, f"INSERT INTO writers VALUES {rows} ON DUPLICATE KEY UPDATE token = writers.token", symbols)
-        tokens = dict(select(connection, sql, symbols))
-    return tokens
+        insert = f"INSERT INTO symbols (symbol, token) VALUES {rows}"
+        run(connection, f"{insert} ON DUPLICATE KEY UPDATE token = symbols.token", symbols)
+        found = _states(select(connection, sql, symbols))
+    return found
+
+
+def pull_down_fence(connection: Connection, symbol: str, state: State, earliest: datetime) -> None:
+    """Stops a sealing that is under way, whose bars would be without the trade at `earliest`; the row is locked."""
+    sealed = state.sealed_until or EPOCH
+    if earliest < state.fence and state.fence != sealed:
+        run(connection, "UPDATE symbols SET fence = COALESCE(sealed_until, '1970-01-01') WHERE symbol = %s", (symbol,))
+
+
+def _marks(values: Sequence[object]) -> str:
+    return ", ".join(["%s"] * len(values))
 
 
 @contextmanager

@@ -10,12 +10,10 @@ import re
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from operator import is_not
 from typing import Any, TypeVar
 
 from mysql.connector.conversion import MySQLConverter
 
-from model.candles import Candle
 from model.times import EPOCH, MILLISECOND, floor_ms
 from model.trade import Trade
 from storage.errors import RefusedError
@@ -36,18 +34,18 @@ def batches(rows: Sequence[T]) -> Iterator[Sequence[T]]:
 
 
 def rows_sql(trades: Sequence[Trade]) -> Iterator[str]:
-    """The rows as SQL. Raises RefusedError for what the engines would round or shift without an error."""
-    quoted = {symbol: _quoted(symbol) for symbol in {trade.symbol for trade in trades}}
+    """The values of the rows as SQL. Raises RefusedError for what the engines would round or shift without an error."""
+    names = {symbol: quoted(symbol) for symbol in {trade.symbol for trade in trades}}
     last, when = None, ""
     for symbol, timestamp, trade_id, price, quantity, buyer_is_maker, received_at in trades:
         # The parser gives the trades of one millisecond the very same object.
         if timestamp is not last:
-            last, when = timestamp, _time(timestamp, 3)
-        received = "NULL" if received_at is None else f"'{_time(received_at, 6)}'"
+            last, when = timestamp, time_sql(timestamp, 3)
+        received = "NULL" if received_at is None else f"'{time_sql(received_at, 6)}'"
         numbers = f"{price!s},{quantity!s}"
         if not _TWO_NUMBERS(numbers):
             numbers = f"{number_sql(price)},{number_sql(quantity)}"
-        yield f"({quoted[symbol]},'{when}',{_digits(trade_id)},{numbers},{_digits(buyer_is_maker)},{received})"
+        yield f"{names[symbol]},'{when}',{_digits(trade_id)},{numbers},{_digits(buyer_is_maker)},{received}"
 
 
 def check_symbol(symbol: str) -> None:
@@ -58,13 +56,17 @@ def check_symbol(symbol: str) -> None:
         raise RefusedError(f"symbol {symbol[:80]!r} does not fit VARCHAR({SYMBOL_CHARS_MAX})")
 
 
-@functools.lru_cache(maxsize=1_024)
-def _quoted(text: str) -> str:
+@functools.lru_cache(maxsize=4_096)
+def quoted(text: str) -> str:
+    """A symbol as SQL; the exchange has about 3,600."""
     return str(bytes(_QUOTE.quote(_QUOTE.escape(text.encode()))), "utf-8")
 
 
-def _time(when: datetime, decimals: int) -> str:
-    """`when` in UTC, floored to so many decimals of a second; quicker than isoformat, which asks the time zone."""
+def time_sql(when: datetime, decimals: int) -> str:
+    """`when`, which is in UTC, without quotes, floored to so many decimals of a second.
+
+    Quicker than isoformat, which asks the time zone. Raises RefusedError for a time in another zone.
+    """
     # Another zone would mean the same moment, but its hours and days would not be those of the candles.
     if when.tzinfo is not UTC:
         raise RefusedError(f"{when!r} is not a time in UTC")
@@ -97,31 +99,6 @@ _DECIMAL = r"[0-9]{1,12}(?:\.[0-9]{1,8})?"
 _NUMBER = re.compile(_DECIMAL).fullmatch
 _TWO_NUMBERS = re.compile(f"{_DECIMAL},{_DECIMAL}").fullmatch
 _DIGITS_MAX = 20
-
-
-def candles_sql(candles: Sequence[Candle]) -> Iterator[str]:
-    """The rows of `candles` as SQL."""
-    last, prices = None, ""
-    for candle in candles:
-        # The hour and the day of a batch have the very same prices as its minute.
-        if last is None or any(map(is_not, candle[3:], last[3:])):
-            last, prices = candle, _prices_sql(candle)
-        yield f"({_bar_sql(*candle[:3])},{prices})"
-
-
-@functools.lru_cache(maxsize=256)
-def _bar_sql(symbol: str, resolution: int, timestamp: datetime) -> str:
-    return f"{_quoted(symbol)},{resolution:d},'{_time(timestamp, 3)}'"
-
-
-def _prices_sql(candle: Candle) -> str:
-    _, _, _, opened, high, low, close, first_id, last_id = candle
-    # Often they are the very same object: one trade, or one price.
-    first = number_sql(opened)
-    top = first if high is opened else number_sql(high)
-    bottom = first if low is opened else number_sql(low)
-    last = first if close is opened else number_sql(close)
-    return f"{first},{top},{bottom},{last},{first_id:d},{last_id:d}"
 
 
 def naive(row: Sequence[Any]) -> list[Any]:

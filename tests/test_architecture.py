@@ -35,6 +35,7 @@ ALLOWED = {
     "tools.export": BELOW_TOOLS,
     "tools.mirror": BELOW_TOOLS,
     "tools.api": BELOW_TOOLS,
+    "tools.reseal": BELOW_TOOLS,
     # The benchmark measures the capture's and the stand-in's parts one by one, which no process of theirs would show.
     "tools.bench": f"{BELOW_TOOLS} capture tools.lab tools.exchange",
     "tools.soak": f"{BELOW_TOOLS} tools.lab",

@@ -196,7 +196,7 @@ def test_by_hand_ctrl_c_is_no_traceback(
     def interrupt(*_arguments: Any) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Filler, "fill_page", interrupt)
+    monkeypatch.setattr(Filler, "fill_pages", interrupt)
     assert command() == 2
     assert "interrupted" in capsys.readouterr().err
 
@@ -214,7 +214,7 @@ def test_a_process_that_is_killed_in_the_middle_has_lost_nothing(
 ) -> None:
     """kill -9 between two pages; the second process ends the work and says so with its exit code."""
     leave_gap(connection, exchange, OLDEST, NEWEST)
-    exchange.fault("rest_slow", delay=0.2, seconds=LONG_S)
+    exchange.fault("rest_slow", delay=1.2, seconds=LONG_S)
     with _process(settings, server, exchange) as first:
         wait_until(lambda: runs(connection) != [(OLDEST + 1, NEWEST - 1)], RUN_S_MAX)
         first.send_signal(signal.SIGKILL)

@@ -16,12 +16,12 @@ import db
 from model.trade import Trade
 from storage.values import ROWS_PER_STATEMENT_MAX
 from tests.makers import BTC, MIDNIGHT, RECEIVED, trade
-from tests.support.tables import ask, stored
+from tests.support.tables import ask, sealed, stored
 
 MS = timedelta(milliseconds=1)
 LAST_MS = MIDNIGHT - MS
 """The last millisecond of a day and of a month."""
-TABLES = ("trades", "candles", "gaps", "writers")
+TABLES = ("trades", "candles", "gaps", "symbols")
 _fresh = (f"FRESH{number}" for number in count())
 
 
@@ -60,7 +60,7 @@ def test_the_prices_are_digits_in_the_table(connection: db.Connection) -> None:
 def test_no_trades_are_no_transaction(connection: db.Connection) -> None:
     """An empty batch inserts nothing."""
     assert db.insert_trades(connection, []) == 0
-    assert ask(connection, "SELECT * FROM writers") == []
+    assert ask(connection, "SELECT * FROM symbols") == []
 
 
 def test_a_millisecond_holds_any_number_of_trades(connection: db.Connection) -> None:
@@ -112,9 +112,8 @@ def test_any_order_leaves_the_same_tables(connection: db.Connection, order: list
     assert inserted == 9
     assert stored(connection, symbol) == made[symbol]
     assert db.open_gaps(connection, symbol) == []
-    sql = "SELECT resolution, timestamp, open, high, low, close, first_trade_id, last_trade_id FROM candles"
-    sql += " WHERE symbol = %s ORDER BY 1, 2"
-    assert ask(connection, sql, symbol) == ask(connection, sql, straight)
+    assert db.seal(connection, sorted([symbol, straight]), None, MIDNIGHT + timedelta(hours=1))
+    assert [bar[1:] for bar in sealed(connection, symbol)] == [bar[1:] for bar in sealed(connection, straight)]
 
 
 def test_below_a_millisecond_is_cut_off(connection: db.Connection) -> None:
@@ -124,9 +123,10 @@ def test_below_a_millisecond_is_cut_off(connection: db.Connection) -> None:
     db.insert_trades(connection, [trade(1, almost), trade(5, almost)])
 
     assert [made.timestamp for made in stored(connection)] == [LAST_MS, LAST_MS]
-    assert {bar for (bar,) in ask(connection, "SELECT timestamp FROM candles WHERE resolution = 60")} == {
-        datetime(2025, 2, 28, 23, 59)  # noqa: DTZ001 - as the driver gives it
-    }
+    assert db.seal(connection, [BTC], None, MIDNIGHT)
+    assert [bar.timestamp for bar in sealed(connection, BTC)] == [
+        MIDNIGHT - timedelta(seconds=length) for length in (60, 3_600, 86_400)
+    ]
     (gap,) = db.open_gaps(connection)
     assert (gap.timestamp_before, gap.timestamp_after) == (LAST_MS, LAST_MS)
 

@@ -257,6 +257,8 @@ What were the low and the high of BTCUSDT from 2025-11-20 10:15:09 until 2025-11
     last     61837.63   10.00000001  sold    2025-11-20 10:15:09.999  106
 
     3 trades in 1 s; a scan of the trades themselves gives the same
+    volume 10.20108001 BTC for 630809.1852587763 USDT
+    average price (VWAP) 61837.49021088 USDT, rounded to 8 decimals, half to even
 """
     outcome = ask("range", "2025-11-20T10:15:09Z", "2025-11-20T10:15:10Z", "--symbol", "BTCUSDT")
     assert (0, expected) == (outcome.code, without_sql(outcome.out))
@@ -313,6 +315,8 @@ What were the low and the high of BTCUSDT in the last minute up to its newest tr
     last     61839.00          0.30  bought  2025-11-20 10:15:10.000  107
 
     5 trades in 1 min; a scan of the trades themselves gives the same
+    volume 12.50108001 BTC for 773060.8852587763 USDT
+    average price (VWAP) 61839.52783603 USDT, rounded to 8 decimals, half to even
 
 
 What were the low and the high of BTCUSDT in the last hour up to its newest trade, from 2025-11-20
@@ -325,6 +329,8 @@ What were the low and the high of BTCUSDT in the last hour up to its newest trad
     last     61839.00          0.30  bought  2025-11-20 10:15:10.000  107
 
     6 trades in 1 h; a scan of the trades themselves gives the same
+    volume 13.00108001 BTC for 803561.1352587763 USDT
+    average price (VWAP) 61807.26021536 USDT, rounded to 8 decimals, half to even
 
 
 What were the low and the high of BTCUSDT in the last day up to its newest trade, from 2025-11-19
@@ -337,24 +343,26 @@ What were the low and the high of BTCUSDT in the last day up to its newest trade
     last     61839.00          0.30  bought  2025-11-20 10:15:10.000  107
 
     7 trades in 1 d; a scan of the trades themselves gives the same
+    volume 13.25108001 BTC for 818561.1602587763 USDT
+    average price (VWAP) 61773.16563186 USDT, rounded to 8 decimals, half to even
 
 
-How did BTCUSDT trade in each of the last 10 minutes, from 2025-11-20 10:06:00 until 2025-11-20
+How did BTCUSDT trade in the last 10 candles of 1m, from 2025-11-20 10:06:00 until 2025-11-20
 10:16:00 UTC?
 
-    start UTC         open USDT      high       low     close  trades
-    2025-11-20 10:15   61850.00  61850.00  61830.50  61839.00       5
+    start UTC         open USDT      high       low     close   volume BTC  trades
+    2025-11-20 10:15   61850.00  61850.00  61830.50  61839.00  12.50108001       5
 
-    The last minute is not over yet; one without a trade has no line.
+    The last candle is not over yet; one without a trade has no line.
 
 
-How did BTCUSDT trade in each of the last 12 hours, from 2025-11-19 23:00:00 until 2025-11-20
+How did BTCUSDT trade in the last 12 candles of 1h, from 2025-11-19 23:00:00 until 2025-11-20
 11:00:00 UTC?
 
-    start UTC         open USDT      high       low     close  trades
-    2025-11-20 10:00   61000.50  61850.00  61000.50  61839.00       6
+    start UTC         open USDT      high       low     close   volume BTC  trades
+    2025-11-20 10:00   61000.50  61850.00  61000.50  61839.00  13.00108001       6
 
-    The last hour is not over yet; one without a trade has no line.
+    The last candle is not over yet; one without a trade has no line.
 """
 
 
@@ -451,6 +459,59 @@ def test_json_of_a_second_has_all_its_trades(ask: Ask) -> None:
     }
 
 
+TRADED = {
+    "symbol": "BTCUSDT",
+    "start": "2025-11-20T10:15:08.001Z",
+    "end": "2025-11-20T10:15:10.001Z",
+    "count": 5,
+    "volume": "12.50108001",
+    "quote_volume": "773060.8852587763000000",
+    "taker_buy_volume": "0.30108000",
+    "taker_buy_quote_volume": "18618.4846404000000000",
+    "vwap": "61839.52783603",
+    "missing": 0,
+}
+
+
+@pytest.mark.usefixtures("tape")
+def test_json_of_a_volume(ask: Ask) -> None:
+    """The exact sums of a range, the average price, and how many ids are missing; of one without a trade too."""
+    (answer,) = exact(ask("vwap", "--last", "2s", "--json", "--symbol", "BTCUSDT").out)["answers"]
+    assert (answer["kind"], answer["result"]) == ("vwap", TRADED)
+    start, end = "2025-11-20T10:00:30", "2025-11-20T10:01"
+    (quiet,) = exact(ask("vwap", start, end, "--json", "--symbol", "BTCUSDT").out)["answers"]
+    assert (quiet["result"]["count"], quiet["result"]["volume"], quiet["result"]["vwap"]) == (0, "0.00000000", None)
+    assert "No trade of BTCUSDT in that range." in ask("vwap", start, end, "--symbol", "BTCUSDT").out
+
+
+@pytest.mark.usefixtures("tape")
+def test_the_volume_for_people(ask: Ask) -> None:
+    """All of it and the part in which the taker bought, with the average price, which says if it was rounded."""
+    lines = ask("vwap", "--last", "1h", "--symbol", "BTCUSDT").out.splitlines()
+    assert lines[-6:] == [
+        "                   volume BTC        volume USDT",
+        "    traded        13.00108001  803561.1352587763",
+        "    taker bought   0.80108      49118.7346404",
+        "",
+        "    average price (VWAP) 61807.26021536 USDT, rounded to 8 decimals, half to even",
+        "    6 trades in 1 h",
+    ]
+    exactly = ask("vwap", "2025-11-20T10:15:10", "2025-11-20T10:15:11", "--symbol", "BTCUSDT").out
+    assert "average price (VWAP) 61839.00 USDT\n" in exactly
+
+
+@pytest.mark.usefixtures("tape")
+@pytest.mark.parametrize(("resolution", "bars"), [("1s", 2), ("5m", 1), ("15m", 2), ("4h", 1), ("1d", 2)])
+def test_candles_of_any_resolution(ask: Ask, resolution: str, bars: int) -> None:
+    """Those that are stored and those that are made of them, as many as are asked for."""
+    (answer,) = exact(ask("candles", resolution, "--count", "2", "--json", "--symbol", "BTCUSDT").out)["answers"]
+    found = answer["result"]["candles"]
+    assert len(found) == bars
+    assert found[-1]["close"] == "61839.00000000"
+    assert ask("candles", resolution, "--symbol", "BTCUSDT").code == 0
+    assert ask("candles", "2m").code == 2
+
+
 @pytest.mark.usefixtures("tape")
 def test_json_of_a_range(ask: Ask) -> None:
     """The range as it was asked, how many trades it has, and the four outstanding ones."""
@@ -466,6 +527,7 @@ def test_json_of_a_range(ask: Ask) -> None:
         "last": trade(107, "2025-11-20T10:15:10.000Z", "61839.00000000", "0.30000000", False),
         "equals_scan": True,
         "as_of": None,
+        "traded": TRADED,
     }
 
 
@@ -494,23 +556,28 @@ def test_json_of_the_candles(ask: Ask) -> None:
     answers = exact(ask("report", "--json", "--symbol", "BTCUSDT").out)["answers"]
     minutes, _hours = (answer["result"] for answer in answers if answer["kind"] == "candles")
     prices = {"open": "61850.00000000", "high": "61850.00000000", "low": "61830.50000000", "close": "61839.00000000"}
-    candle = {"timestamp": "2025-11-20T10:15:00.000Z", **prices, "first_trade_id": 103, "last_trade_id": 107}
+    sums = {name: TRADED[name] for name in TRADED if "volume" in name}
+    ids = {"first_trade_id": 103, "last_trade_id": 107}
+    candle = {"timestamp": "2025-11-20T10:15:00.000Z", **prices, **sums, **ids}
     assert minutes == {
         "symbol": "BTCUSDT",
         "resolution": "1m",
         "start": "2025-11-20T10:06:00.000Z",
         "end": "2025-11-20T10:16:00.000Z",
-        "candles": [{**candle, "trades": 5}],
+        "candles": [{**candle, "trades": 5, "missing": 0}],
     }
 
 
 def test_candles_say_how_many_of_their_trades_are_missing(ask: Ask, settings: config.Settings) -> None:
-    """Their number is that of the exchange's ids, of which three were not stored."""
+    """A column says it, and a note what to do; so does each range, of which they may be missing."""
     store(settings, [one for one in BITCOIN if one.trade_id not in (104, 105, 106)])
 
-    notes = [line for line in ask("report").out.splitlines() if "missing" in line]
+    notes = [line.strip() for line in ask("report").out.splitlines() if "missing" in line.lower()]
 
-    assert notes == ["    3 trades of these are missing: see `python backfill.py --list`."] * 2
+    range_note = "up to 3 trades missing in that range: see `python backfill.py --list`"
+    bars_note = "Missing: ids in gaps that reach into a candle; see `python backfill.py --list`."
+    heading = "start UTC         open USDT      high       low     close  volume BTC  trades  missing"
+    assert notes == [range_note] * 3 + [heading, bars_note] * 2
 
 
 # ---- Whether the answer is that of a scan.
@@ -531,6 +598,7 @@ def test_a_large_range_is_not_compared_and_says_so(ask: Ask, monkeypatch: pytest
 def test_candles_that_are_spoilt_are_found_out(ask: Ask, settings: config.Settings) -> None:
     """Whoever deletes from the table of candles is told what to do."""
     with closing(db.connect(settings)) as connection, connection.cursor() as cursor:
+        assert db.seal(connection, ["BTCUSDT"], None, at("20 10:15:09.000"))
         cursor.execute("DELETE FROM candles")
 
     outcome = ask("range", "--last", "1h", "--symbol", "BTCUSDT")

@@ -218,7 +218,7 @@ def test_locks_and_deadlocks(doomed: tuple[Rig, Capture]) -> None:
     """A lock that is held for longer than the server waits, and a deadlock that the writer loses, are repeated."""
     rig, capture = doomed
     with rig.server.connect() as other, other.cursor() as cursor:
-        cursor.execute(f"SELECT * FROM {rig.database}.writers FOR UPDATE")
+        cursor.execute(f"SELECT * FROM {rig.database}.symbols FOR UPDATE")
         cursor.fetchall()
         wait_for("the lock is noticed", lambda: _log_has(capture, "Lock wait timeout"), WAIT_S_MAX)
         other.rollback()
@@ -249,7 +249,7 @@ def _cross_the_writers_locks(rig: Rig, cursor: Any) -> None:
         return bool(rig.rows("SELECT 1 FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'"))
 
     wait_for("the writer waits for us", waits, WAIT_S_MAX)
-    cursor.execute(f"SELECT * FROM {rig.database}.writers FOR UPDATE")
+    cursor.execute(f"SELECT * FROM {rig.database}.symbols FOR UPDATE")
     cursor.fetchall()
 
 
@@ -335,7 +335,15 @@ def test_killed_at_random_moments(any_server: Server, tmp_path: Path) -> None:
         rig.settle()
 
 
-STATEMENTS = ("SELECT symbol, token", "INSERT INTO trades", "REPLACE INTO gaps", "INSERT INTO candles", "COMMIT")
+STATEMENTS = (
+    "SELECT symbol, token",
+    "INSERT INTO trades",
+    "REPLACE INTO gaps",
+    "UPDATE symbols SET fence",
+    "INSERT INTO candles",
+    "UPDATE symbols SET sealed_until",
+    "COMMIT",
+)
 POINTS = (
     *(f"{when} 3 {statement}" for statement in STATEMENTS for when in ("before", "after")),
     *(f"{when} 1 {step}" for step in ("append", "unlink") for when in ("before", "after")),
@@ -343,7 +351,7 @@ POINTS = (
 
 
 def test_killed_at_every_boundary(server: Server, tmp_path: Path) -> None:
-    """Death before or after any statement of the transaction, or step of the spool, leaves nothing half done."""
+    """Death before or after any statement of a transaction, or step of the spool, leaves nothing half done."""
     with Rig(server, tmp_path, FLAGS) as rig:
         rig.exchange.fault("skip", seconds=200, probability=0.02, target="all")
         for number, point in enumerate(POINTS):

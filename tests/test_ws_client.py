@@ -229,7 +229,7 @@ def test_two_captures_of_one_database(server: Server, tmp_path: Path) -> None:
             rig.settle()
             found = [counters(two.stop())]
             rig.stores()
-            writers = "SELECT symbol, token FROM {}.writers"
+            writers = "SELECT symbol, token FROM {}.symbols"
             tokens = set(rig.rows(writers))
             two.start()
             wait_for("both read", lambda: len(rig.exchange.state()["connections"]) == 4, WAIT_S_MAX)

@@ -23,7 +23,7 @@ from tests.support.history import HISTORICAL, HISTORY, LONG_S, NEWEST, OLDEST, R
 from tests.support.scripted_rest import Reply, ScriptedRest, row, rows
 from tests.support.servers import Server
 from tests.support.stand_in import StandIn
-from tests.support.tables import ask, check, runs, stored_ids
+from tests.support.tables import ask, check, due, runs, sealed, stored_ids
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_filling")]
 
@@ -87,7 +87,7 @@ def test_a_gap_is_filled_page_by_page_with_the_exchanges_rows(
     filler, waits = filler_of(exchange, rejects)
     settled = []
     while db.open_gaps(connection):
-        settled.append(filler.fill_page(connection, first_gap(connection)))
+        settled.append(filler.fill_pages(connection, first_gap(connection)))
         check(connection)
     assert settled == [1000, 1000, 1000, 998]
     assert (filler.filled, filler.given_up, waits) == (3_998, 0, [])
@@ -95,6 +95,60 @@ def test_a_gap_is_filled_page_by_page_with_the_exchanges_rows(
     assert table(connection) == expected
     assert runs(connection, filled=True) == [(OLDEST + 1, NEWEST - 1)]
     assert ask(connection, "SELECT COUNT(*) FROM trades WHERE received_at IS NOT NULL") == [(0,)]
+
+
+@pytest.mark.parametrize("pages", [2, 3, 16])
+def test_pages_of_a_long_gap_are_stored_together(
+    connection: db.Connection, exchange: StandIn, rejects: Rejects, monkeypatch: pytest.MonkeyPatch, pages: int
+) -> None:
+    """In one transaction, while the next ones are fetched: as many calls as one by one, and all are in sealed bars."""
+    monkeypatch.setattr(gap_filler, "PAGES_MAX", pages)
+    leave_gap(connection, exchange, OLDEST, NEWEST)
+    (last,) = [found.newest for found in db.sealable(connection).values()]
+    assert last is not None
+    assert db.seal(connection, ["BTCUSDT"], None, last[1].replace(microsecond=0) + timedelta(seconds=1))
+    filler, waits = filler_of(exchange, rejects)
+    before, found = calls(exchange), list[int]()
+    while db.open_gaps(connection):
+        found.append(filler.fill_pages(connection, first_gap(connection)))
+        check(connection)
+        assert sealed(connection, "BTCUSDT") == due(connection, "BTCUSDT")
+    assert found == {2: [2_000, 1_998], 3: [3_000, 998], 16: [3_998]}[pages]
+    assert (filler.filled, filler.given_up, waits, calls(exchange) - before) == (3_998, 0, [], 4)
+
+
+def test_pages_that_end_early_are_stored_and_asked_for_again(
+    connection: db.Connection, rejects: Rejects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A refusal, a jump and a malformed row in the middle of a long gap: what came is stored, and nothing is given up
+    too soon."""
+    monkeypatch.setattr(gap_filler, "PAGES_MAX", 16)
+    script = iter(["good", "refuse", "good", "jump", "bad row", "good", "good", "good", "good", "good"])
+
+    def answer(_symbol: str, query: dict[str, str]) -> Reply:
+        first, limit = int(query["fromId"]), int(query["limit"])
+        what = next(script)
+        if what == "refuse":
+            return Reply(b"{}", status=500)
+        if what == "jump":
+            return rows(first + 3, limit)
+        if what == "bad row":
+            return Reply(json.dumps([*(row(n) for n in range(first, first + limit - 1)), {"id": 1}]).encode())
+        return rows(first, limit)
+
+    with ScriptedRest(answer) as server:
+        db.insert_trades(connection, rest.parse_rows("BTCUSDT", json.dumps([row(1), row(5_000)]).encode()).trades)
+        filler, _ = filler_of(server, rejects)
+        steps: list[object] = []
+        while gaps := db.open_gaps(connection):
+            try:
+                steps.append(filler.fill_pages(connection, gaps[0]))
+            except RestError:
+                steps.append("error")
+            check(connection)
+    assert steps[0] == 1_000
+    assert filler.given_up == 0
+    assert stored_ids(connection) == list(range(1, 5_001))
 
 
 def test_a_page_fills_the_small_gaps_that_it_covers(
@@ -105,7 +159,7 @@ def test_a_page_fills_the_small_gaps_that_it_covers(
     filler, _ = filler_of(exchange, rejects)
     before = calls(exchange)
     first, *later = db.open_gaps(connection)
-    filler.fill_page(connection, first, later)
+    filler.fill_pages(connection, first, later)
     assert calls(exchange) == before + 1
     assert db.open_gaps(connection) == []
     assert stored_ids(connection) == list(range(OLDEST, OLDEST + 39))
@@ -121,7 +175,7 @@ def test_a_trade_that_the_stream_brought_meanwhile_is_one_row(
     late = fetch(exchange, [OLDEST + 4])
     db.insert_trades(connection, [late[0]._replace(received_at=datetime.now(UTC))])
     filler, _ = filler_of(exchange, rejects)
-    assert filler.fill_page(connection, gap) == 9
+    assert filler.fill_pages(connection, gap) == 9
     assert filler.filled == 8
     check(connection)
     assert stored_ids(connection) == list(range(OLDEST, OLDEST + 11))
@@ -134,13 +188,13 @@ def test_a_fill_that_was_cut_off_goes_on(
     leave_gap(connection, exchange, OLDEST, NEWEST)
     filler, _ = filler_of(exchange, rejects)
     for _ in range(2):
-        filler.fill_page(connection, first_gap(connection))
+        filler.fill_pages(connection, first_gap(connection))
     other = db.connect(settings)
     check(other)
     assert runs(other) == [(OLDEST + 2_001, NEWEST - 1)]
     again, _ = filler_of(exchange, rejects)
     while db.open_gaps(other):
-        again.fill_page(other, first_gap(other))
+        again.fill_pages(other, first_gap(other))
     assert filler.filled + again.filled == 3_998
     check(other)
     db.close(other)
@@ -161,7 +215,7 @@ def test_a_hole_is_believed_the_third_time_and_stays_open_with_its_reason(
         due = [gap for gap in db.open_gaps(connection) if is_due(gap, datetime.now(UTC) + timedelta(hours=1))]
         if not due:
             break
-        settled.append(filler.fill_page(connection, due[0]))
+        settled.append(filler.fill_pages(connection, due[0]))
         check(connection)
     assert settled[:4] == [1_000, 499, 0, 0]
     assert settled[4] == 100
@@ -177,9 +231,9 @@ def test_a_jump_that_goes_away_is_filled(connection: db.Connection, exchange: St
     leave_gap(connection, exchange, OLDEST, OLDEST + 100)
     exchange.fault("rest_hole", symbol="BTCUSDT", first=OLDEST, last=OLDEST + 50, seconds=LONG_S)
     filler, _ = filler_of(exchange, rejects)
-    assert [filler.fill_page(connection, first_gap(connection)) for _ in range(2)] == [0, 0]
+    assert [filler.fill_pages(connection, first_gap(connection)) for _ in range(2)] == [0, 0]
     exchange.clear()
-    filler.fill_page(connection, first_gap(connection))
+    filler.fill_pages(connection, first_gap(connection))
     assert (filler.given_up, db.open_gaps(connection)) == (0, [])
 
 
@@ -191,7 +245,7 @@ def test_a_gap_that_is_older_than_anything_served_is_given_up_whole(
         trades = rest.parse_rows("BTCUSDT", json.dumps([row(10), row(20), row(600)]).encode()).trades
         db.insert_trades(connection, trades)
         filler, _ = filler_of(server, rejects)
-        assert [filler.fill_page(connection, first_gap(connection)) for _ in range(3)] == [0, 0, 9]
+        assert [filler.fill_pages(connection, first_gap(connection)) for _ in range(3)] == [0, 0, 9]
         reasons = [(gap.first_trade_id, gap.last_trade_id, gap.reason) for gap in db.open_gaps(connection)]
         assert reasons == [(11, 19, NOT_SERVED), (21, 599, MISSED)]
         assert stored_ids(connection) == [10, 20, 600]
@@ -203,10 +257,10 @@ def test_a_lag_is_no_reason_to_give_up(connection: db.Connection, exchange: Stan
     leave_gap(connection, exchange, OLDEST, NEWEST)
     exchange.fault("rest_empty", seconds=LONG_S, **HISTORICAL)
     filler, waits = filler_of(exchange, rejects)
-    assert [filler.fill_page(connection, first_gap(connection)) for _ in range(10)] == [0] * 10
+    assert [filler.fill_pages(connection, first_gap(connection)) for _ in range(10)] == [0] * 10
     assert (filler.given_up, waits) == (0, [])
     exchange.clear()
-    assert filler.fill_page(connection, first_gap(connection)) == 1_000
+    assert filler.fill_pages(connection, first_gap(connection)) == 1_000
 
 
 def test_answers_before_the_id_asked_for_do_no_harm(connection: db.Connection, rejects: Rejects) -> None:
@@ -215,7 +269,7 @@ def test_answers_before_the_id_asked_for_do_no_harm(connection: db.Connection, r
         trades = rest.parse_rows("BTCUSDT", json.dumps([row(10), row(20)]).encode()).trades
         db.insert_trades(connection, trades)
         filler, _ = filler_of(server, rejects)
-        assert [filler.fill_page(connection, first_gap(connection)) for _ in range(5)] == [0] * 5
+        assert [filler.fill_pages(connection, first_gap(connection)) for _ in range(5)] == [0] * 5
     assert stored_ids(connection) == [10, 20]
     assert filler.given_up == 0
 
@@ -226,7 +280,7 @@ def test_rows_out_of_order_and_repeated_are_one_row_each(connection: db.Connecti
     with ScriptedRest(lambda _symbol, _query: Reply(json.dumps(shuffled).encode())) as server:
         db.insert_trades(connection, rest.parse_rows("BTCUSDT", json.dumps([row(10), row(20)]).encode()).trades)
         filler, _ = filler_of(server, rejects)
-        assert filler.fill_page(connection, first_gap(connection)) == 3
+        assert filler.fill_pages(connection, first_gap(connection)) == 3
     assert stored_ids(connection) == [10, 11, 12, 13, 15, 20]
     assert runs(connection) == [(14, 14), (16, 19)]
     assert filler.filled == 4
@@ -251,7 +305,7 @@ def test_rows_that_are_no_trades_are_kept_and_not_asked_for_without_end(
             due = [gap for gap in db.open_gaps(connection) if gap.reason == MISSED]
             if not due:
                 break
-            filler.fill_page(connection, due[0])
+            filler.fill_pages(connection, due[0])
             check(connection)
         assert {gap.reason for gap in db.open_gaps(connection)} <= {NOT_SERVED, INVALID}
     assert stored_ids(connection) == [n for n in range(10, 21) if n not in bad]
@@ -267,7 +321,7 @@ def test_a_row_that_the_database_refuses_stays_missing_with_that_reason(
     leave_gap(connection, exchange, OLDEST, OLDEST + 50)
     ask(connection, f"ALTER TABLE trades ADD CONSTRAINT unlucky CHECK (trade_id <> {OLDEST + 13})")
     filler, _ = filler_of(exchange, rejects)
-    assert filler.fill_page(connection, first_gap(connection)) == 49
+    assert filler.fill_pages(connection, first_gap(connection)) == 49
     (gap,) = db.open_gaps(connection)
     assert (gap.first_trade_id, gap.last_trade_id, gap.reason) == (OLDEST + 13, OLDEST + 13, REFUSED)
     assert not is_due(gap, datetime.now(UTC) + timedelta(days=1))
@@ -420,7 +474,7 @@ def test_a_defect_does_not_end_the_thread(
     """It is logged, and the thread goes on."""
     leave_gap(connection, exchange, OLDEST, OLDEST + 9)
     left = [3]
-    real = Filler.fill_page
+    real = Filler.fill_pages
 
     def defect(self: Filler, *arguments: Any) -> int:
         left[0] -= 1
@@ -428,15 +482,15 @@ def test_a_defect_does_not_end_the_thread(
             raise ZeroDivisionError
         return real(self, *arguments)
 
-    monkeypatch.setattr(Filler, "fill_page", defect)
+    monkeypatch.setattr(Filler, "fill_pages", defect)
     with Running(settings, exchange.http, rejects):
         wait_until(lambda: not db.open_gaps(connection), RUN_S_MAX)
 
 
 def test_a_rest_error_is_told_by_hand(rejects: Rejects) -> None:
-    """fill_page raises it; what to do is the caller's."""
+    """fill_pages raises it; what to do is the caller's."""
     with ScriptedRest(lambda _symbol, _query: Reply(status=500)) as server:
         filler, _ = filler_of(server, rejects)
         gap = Gap("BTCUSDT", 1, 2, MISSED, datetime.now(UTC), None, datetime.now(UTC), datetime.now(UTC))
         with pytest.raises(RestError):
-            filler.fill_page(None, gap)  # type: ignore[arg-type]
+            filler.fill_pages(None, gap)  # type: ignore[arg-type]

@@ -11,17 +11,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model import candles
+from model.amounts import EXACT
 from model.candles import DAY, HOUR, MINUTE, Candle
 from model.trade import Trade
 from tests.makers import MIDNIGHT, trade
+from tests.support.tables import plain_bars
+
+QUANTITY = Decimal("0.00012")
 
 LAST_MS = datetime(2025, 2, 28, 23, 59, 59, 999_000, tzinfo=UTC)
 """The last millisecond of a day and of a month."""
 
 
 def candle(resolution: int, begin: datetime, prices: Sequence[str], ids: tuple[int, int]) -> Candle:
-    """A candle of open, high, low and close."""
-    return Candle("BTCUSDT", resolution, begin, *map(Decimal, prices), *ids)  # type: ignore[call-arg, arg-type]
+    """A candle of open, high, low and close of trades whose ids have no gap; each bought 0.00012."""
+    opened, high, low, close = map(Decimal, prices)
+    number = ids[1] - ids[0] + 1
+    volume = number * Decimal("0.00012")
+    quote = EXACT.multiply(sum(map(Decimal, prices[:number] if number < 3 else [*prices[:1], *prices[2:]])), QUANTITY)
+    return Candle("BTCUSDT", resolution, begin, opened, high, low, close, volume, quote, volume, quote, number, *ids)
 
 
 @pytest.mark.parametrize(
@@ -38,7 +46,7 @@ def test_a_bar_ends_before_the_next_begins(resolution: int, floor: datetime, cei
     assert candles.floor(MIDNIGHT, resolution) == candles.ceil(MIDNIGHT, resolution) == MIDNIGHT
 
 
-@given(st.integers(0, 10**15), st.sampled_from(candles.RESOLUTIONS))
+@given(st.integers(0, 10**15), st.sampled_from((1, 60, 300, 900, 3_600, 14_400, 86_400)))
 def test_floor_and_ceil_enclose(microseconds: int, resolution: int) -> None:
     """Both are multiples of the resolution since the epoch, and less than one bar away."""
     when = MIDNIGHT + timedelta(microseconds=microseconds)
@@ -96,41 +104,26 @@ TRADES = st.lists(
 )
 
 
-def expected(trades: Sequence[Trade], resolution: int) -> list[Candle]:
-    """The candles of a resolution, made the plain way."""
-    bars = []
-    for begin in sorted({candles.floor(made.timestamp, resolution) for made in trades}):
-        end = begin + timedelta(seconds=resolution)
-        inside = sorted((made for made in trades if begin <= made.timestamp < end), key=lambda made: made.trade_id)
-        prices = [made.price for made in inside]
-        ends = inside[0].trade_id, inside[-1].trade_id
-        bars.append(Candle("BTCUSDT", resolution, begin, prices[0], max(prices), min(prices), prices[-1], *ends))
-    return bars
-
-
 @given(TRADES, st.randoms(use_true_random=False))
 def test_candles_need_no_order(trades: list[Trade], random: object) -> None:
-    """Shuffled and repeated trades make the candles of the plain definition."""
-    shuffled = [*trades, *trades[::2]]
+    """Shuffled trades make the candles of the plain definition, volumes and all."""
+    shuffled = trades.copy()
     random.shuffle(shuffled)  # type: ignore[attr-defined]
 
     assert sorted(candles.of_trades(shuffled)) == sorted(
-        bar for resolution in candles.RESOLUTIONS for bar in expected(trades, resolution)
+        bar for resolution in candles.RESOLUTIONS for bar in plain_bars(trades, resolution)
     )
 
 
 @given(TRADES, st.integers(0, 30), st.integers(0, 30))
-def test_merging_is_idempotent_commutative_and_associative(trades: list[Trade], one: int, other: int) -> None:
-    """However the trades are divided and repeated, merging their day candles gives the candle of all of them."""
+def test_joining_is_commutative_and_associative(trades: list[Trade], one: int, other: int) -> None:
+    """However the trades are divided, joining their day candles gives the candle of all of them."""
     day = [made._replace(timestamp=MIDNIGHT + timedelta(milliseconds=made.trade_id)) for made in trades]
-    parts = [part for part in (day[:one], day[one : one + other], day[one + other :], day[::2]) if part]
+    parts = [part for part in (day[:one], day[one : one + other], day[one + other :]) if part]
     bars = [candles.of_trades(part)[-1] for part in parts]
-    whole = candles.of_trades(day)[-1]
 
-    assert candles.merge(whole, whole) == whole
     for order in permutations(bars):
-        assert reduce(candles.merge, order) == whole
-        assert reduce(candles.merge, reversed([*order, order[0]])) == whole
+        assert reduce(candles.joined, order) == candles.of_trades(day)[-1]
 
 
 DAY_US = 86_400_000_000
@@ -142,23 +135,28 @@ EDGE_US = st.one_of(
 )
 
 
-@given(EDGE_US, EDGE_US)
-def test_pieces_are_the_range(start_us: int, end_us: int) -> None:
-    """The pieces of a range follow each other from its start to its end; candles are whole, and few pieces suffice."""
+@given(EDGE_US, EDGE_US, st.one_of(st.none(), EDGE_US))
+def test_pieces_are_the_range(start_us: int, end_us: int, sealed_us: int | None) -> None:
+    """The pieces of a range follow each other from its start to its end; candles are whole and sealed, and few pieces
+    suffice."""
     start, end = MIDNIGHT + timedelta(microseconds=start_us), MIDNIGHT + timedelta(microseconds=end_us)
+    until = None if sealed_us is None else (MIDNIGHT + timedelta(microseconds=sealed_us)).replace(microsecond=0)
 
-    cut = candles.pieces(start, end)
+    cut = candles.pieces(start, end, until)
 
-    assert len(cut) <= 7
+    assert len(cut) <= 10
     assert [piece.start for piece in cut] + [end] == ([start] if cut else []) + [piece.end for piece in cut] + (
         [] if cut else [end]
     )
-    for resolution, begin, until in cut:
-        assert begin < until
+    for resolution, begin, over in cut:
+        assert begin < over
         if resolution:
             assert candles.floor(begin, resolution) == begin
-            assert candles.floor(until, resolution) == until
-        else:
-            # More than a minute of trades is read only where the range does not reach a whole one.
-            assert until - begin < timedelta(minutes=2)
+            assert candles.floor(over, resolution) == over
+            assert until is not None
+            assert over <= until
+            assert resolution != candles.FINE or begin >= candles.floor(until, MINUTE)
+        elif until is not None and begin < until:
+            # More than a minute of sealed trades is read only where the range does not reach a whole one.
+            assert min(over, until) - begin < timedelta(minutes=2)
     assert bool(cut) == (start < end)

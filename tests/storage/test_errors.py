@@ -174,7 +174,7 @@ def test_a_lock_that_is_held_is_contention(connection: db.Connection, settings: 
     other = db.connect(settings)
     ask(connection, "SET innodb_lock_wait_timeout = 1")
     ask(other, "BEGIN")
-    ask(other, "SELECT * FROM writers FOR UPDATE")
+    ask(other, "SELECT * FROM symbols FOR UPDATE")
 
     with pytest.raises(db.ContentionError):
         db.insert_trades(connection, [trade(3)])
@@ -191,8 +191,9 @@ def test_a_deadlock_is_contention(connection: db.Connection, settings: config.Se
     other = db.connect(settings)
     ask(other, "BEGIN")
     # The server ends the transaction that has changed less, so this one changes more.
-    ask(other, "DELETE FROM candles")
-    ask(other, "SELECT * FROM writers WHERE symbol = 'B' FOR UPDATE")
+    for number in range(9):
+        ask(other, f"INSERT INTO symbols (symbol, token) VALUES ('OTHER{number}', 0)")
+    ask(other, "SELECT * FROM symbols WHERE symbol = 'B' FOR UPDATE")
     raised: list[db.DatabaseError] = []
 
     def insert() -> None:
@@ -204,7 +205,7 @@ def test_a_deadlock_is_contention(connection: db.Connection, settings: config.Se
     thread = threading.Thread(target=insert)
     thread.start()
     _await_a_waiting_lock(settings)
-    ask(other, "SELECT * FROM writers WHERE symbol = 'A' FOR UPDATE")
+    ask(other, "SELECT * FROM symbols WHERE symbol = 'A' FOR UPDATE")
     thread.join(WAIT_S_MAX)
     ask(other, "ROLLBACK")
 

@@ -156,24 +156,28 @@ def test_a_refused_batch_opens_no_gap(connection: db.Connection) -> None:
     assert runs(connection) == []
 
 
-def test_a_commit_that_is_refused_is_not_remembered(connection: db.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A cluster can refuse the commit itself: the connection lives on, and nothing of the batch counts."""
+@pytest.mark.parametrize("size", [2, 20])
+def test_a_commit_that_is_refused_is_not_remembered(
+    connection: db.Connection, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """A cluster can refuse the commit itself: the connection lives on, and nothing of the batch counts, whether it is a
+    few trades in one statement or many in a transaction."""
     db.insert_trades(connection, trades(1))
     send = db.Connection.cmd_query
 
     def refuse(opened: db.Connection, query: Any, **options: Any) -> Any:
-        if not query.endswith("COMMIT"):
+        if not query.endswith("COMMIT") and not query.startswith("INSERT INTO trades"):
             return send(opened, query, **options)
         send(opened, "ROLLBACK")
         raise mysql.connector.errors.get_mysql_exception(1213, "Deadlock found", "40001")
 
     monkeypatch.setattr(db.Connection, "cmd_query", refuse)
     with pytest.raises(db.ContentionError):
-        db.insert_trades(connection, trades(2, 3))
+        db.insert_trades(connection, trades(*range(2, 2 + size)))
     monkeypatch.undo()
-    db.insert_trades(connection, trades(4))
+    db.insert_trades(connection, trades(2 + size))
 
-    assert (stored_ids(connection), runs(connection)) == ([1, 4], [(2, 3)])
+    assert (stored_ids(connection), runs(connection)) == ([1, 2 + size], [(2, 1 + size)])
 
 
 def test_writers_that_alternate_see_each_other(settings: config.Settings) -> None:

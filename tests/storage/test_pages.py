@@ -12,6 +12,7 @@ from model import candles as bars
 from model.trade import Trade
 from storage import gaps as stored_gaps
 from storage import pages as db_pages
+from storage import sealing
 from storage.gaps import OpenGaps
 from storage.pages import EARLIEST, LATEST, Place
 from tests.storage.test_ranges import plans
@@ -200,7 +201,7 @@ def many(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[d
         + ", ".join(f"({digits}) AS {alias}" for alias in "abcef")
         + ") AS numbers ORDER BY n",
     )
-    db.rebuild_candles(opened, "BTCUSDT")
+    sealing.seal_history(opened, "BTCUSDT")
     ask(opened, "ANALYZE TABLE trades, candles, gaps")
     yield opened
     ask(opened, f"DROP DATABASE {name}")

@@ -18,11 +18,12 @@ import pytest
 import config
 import db
 from model import gaps
+from model.candles import Candle
 from model.trade import Trade
 from process.child import ROOT
 from storage import session
 from tests.support.servers import Server
-from tests.support.tables import COMPLETENESS, age, ask, check, merged, rebuilt, runs, stored_ids
+from tests.support.tables import COMPLETENESS, age, ask, check, due, runs, sealed, stored_ids
 
 pytestmark = pytest.mark.slow
 
@@ -101,7 +102,7 @@ def test_captures_that_share_a_database(
     for symbol in SYMBOLS:
         assert stored_ids(connection, symbol) == expected
         assert runs(connection, symbol) == [(300, 319), (777, 777)]
-        assert merged(connection, symbol) == rebuilt(connection, symbol)
+        assert sealed(connection, symbol) == due(connection, symbol)
         check(connection, symbol)
 
 
@@ -122,13 +123,17 @@ def start(writer: subprocess.Popen[str]) -> Callable[[float], str]:
 # ---- Killed.
 
 
-def forked(settings: config.Settings, work: Callable[[db.Connection], None]) -> int:
-    """The pid of a new process that does `work` with a connection of its own, and nothing else before it ends."""
+def forked(
+    settings: config.Settings, work: Callable[[db.Connection], None], before: Callable[[], None] = lambda: None
+) -> int:
+    """The pid of a new process that does `work` with a connection of its own, and nothing else before it ends but what
+    is to be done `before` it connects."""
     pid = os.fork()
     if pid:
         return pid
     status = 1
     try:
+        before()
         work(db.connect(settings))
         status = 0
     finally:
@@ -144,7 +149,7 @@ def tables(connection: Any, symbols: tuple[str, str]) -> list[list[Any]]:
     """The rows of all tables without names and clocks, so that they can be compared between pairs of symbols."""
     wanted = {
         "trades": "timestamp, trade_id, price, quantity, buyer_is_maker, received_at",
-        "candles": "resolution, timestamp, open, high, low, close, first_trade_id, last_trade_id",
+        "candles": ", ".join(Candle._fields[1:]),
         "gaps": "first_trade_id, last_trade_id, reason, filled_at IS NULL, timestamp_before, timestamp_after",
     }
     return [
@@ -155,10 +160,12 @@ def tables(connection: Any, symbols: tuple[str, str]) -> list[list[Any]]:
 
 
 def prepare(connection: db.Connection, name: str) -> tuple[tuple[str, str], list[Trade]]:
-    """Two symbols, one of them with an old gap, and a batch that does everything: fills, follows, jumps, begins."""
+    """Two symbols, one of them sealed and with an old gap, and a batch that does everything: fills, follows, jumps,
+    begins, and changes bars."""
     one, other = f"{name}1", f"{name}2"
     db.insert_trades(connection, [trade(one, 1), trade(one, 9)])
     age(connection)
+    assert db.seal(connection, [one], None, MIDNIGHT + timedelta(hours=1))
     return (one, other), [trade(one, 5), trade(one, 10), trade(one, 20), trade(other, 3), trade(other, 7)]
 
 
@@ -241,7 +248,7 @@ def test_killed_at_any_moment(connection: db.Connection, settings: config.Settin
             db.insert_trades(connection, [trade(symbol, one) for one in range(first, min(first + 1_000, last + 1))])
         assert stored_ids(connection, symbol) == list(range(1, last + 1))
         assert runs(connection, symbol) == []
-        assert merged(connection, symbol) == rebuilt(connection, symbol)
+        assert sealed(connection, symbol) == due(connection, symbol)
 
 
 def _insert_for_ever(connection: db.Connection, position: int) -> None:

@@ -15,9 +15,9 @@ import db
 from model import candles
 from model.trade import Trade
 from storage import gaps as stored_gaps
-from storage import transaction
+from storage import sealing, transaction
 from tests.support.servers import Server
-from tests.support.tables import ask
+from tests.support.tables import ask, due, plain_bars, sealed, stored
 
 pytestmark = pytest.mark.slow
 
@@ -49,8 +49,11 @@ def filled(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     trades = tape(7)
     batches = [trades[start : start + 500] for start in range(0, len(trades), 500)]
     random.Random(8).shuffle(batches)
-    for batch in batches:
+    for number, batch in enumerate(batches):
         db.insert_trades(connection, batch)
+        if number == len(batches) // 2:
+            # The rest comes late: into bars that are sealed.
+            assert db.seal(connection, ["BTCUSDT"], None, trades[-300].timestamp.replace(microsecond=0))
     yield connection
     ask(connection, f"DROP DATABASE {name}")
     db.close(connection)
@@ -90,57 +93,33 @@ def test_both_ends_on_boundaries(filled: db.Connection, one: datetime, other: da
     assert one < other or expected is None
 
 
-def test_rebuilt_candles_are_the_merged_ones(filled: db.Connection) -> None:
-    """The candles that the batches left are those that the trades make, rebuilt by another way in SQL."""
-    merged = ask(filled, "SELECT * FROM candles ORDER BY symbol, resolution, timestamp")
-    made = db.rebuild_candles(filled, "BTCUSDT")
-
-    assert ask(filled, "SELECT * FROM candles ORDER BY symbol, resolution, timestamp") == merged
-    assert made == len(merged) > 1_000
-
-
-def test_candles_of_a_symbol_without_trades_are_removed(settings: config.Settings) -> None:
-    """Rebuilding the candles of a symbol whose trades were deleted leaves none."""
-    connection = db.connect(settings)
-    db.insert_trades(connection, tape(1)[:10])
-    ask(connection, "DELETE FROM trades")
-
-    assert db.rebuild_candles(connection, "BTCUSDT") == 0
-    assert ask(connection, "SELECT * FROM candles") == []
-    db.close(connection)
+def test_sealed_candles_are_those_of_the_trades(filled: db.Connection) -> None:
+    """The bars of the whole tape, of which a part was stored after it was sealed, by the plain definition."""
+    assert sealed(filled, "BTCUSDT") == due(filled, "BTCUSDT")
+    assert len(sealed(filled, "BTCUSDT")) > 1_000
 
 
 def test_candles_of_a_range(filled: db.Connection) -> None:
-    """Those that begin in the half-open range, oldest first, with the number of ids between first and last."""
+    """Those that begin in the half-open range, oldest first."""
     start = datetime(2025, 3, 2, tzinfo=UTC)
     hours = db.candles(filled, "BTCUSDT", candles.HOUR, start, start + timedelta(hours=3))
-    first = db.min_max_by_scan(filled, "BTCUSDT", start, start + timedelta(hours=1))
 
     assert [hour.timestamp for hour in hours] == [start + timedelta(hours=number) for number in range(3)]
-    assert first is not None
-    assert hours[0] == candles.Candle(
-        "BTCUSDT",
-        candles.HOUR,
-        start,
-        first.first.price,
-        first.high.price,
-        first.low.price,
-        first.last.price,
-        first.first.trade_id,
-        first.last.trade_id,
-    )
-    assert hours[0].trades == first.last.trade_id - first.first.trade_id + 1
+    assert hours == [
+        bar for bar in plain_bars(stored(filled), candles.HOUR) if start <= bar.timestamp < start + timedelta(hours=3)
+    ]
 
 
 def test_candles_that_lie_are_an_error_that_says_what_helps(settings: config.Settings) -> None:
     """Trades that somebody deleted behind the candles' back are noticed."""
     connection = db.connect(settings)
     db.insert_trades(connection, tape(1)[:2_000])
+    assert db.seal(connection, ["BTCUSDT"], None, BEGIN.replace(microsecond=0) + timedelta(days=3))
     found = db.min_max(connection, "BTCUSDT", BEGIN, BEGIN + timedelta(days=3))
     assert found is not None
     ask(connection, "DELETE FROM trades WHERE price = %s", str(found.low.price))
 
-    with pytest.raises(db.DatabaseError, match="rebuild_candles"):
+    with pytest.raises(db.DatabaseError, match=r"tools\.reseal"):
         db.min_max(connection, "BTCUSDT", BEGIN, BEGIN + timedelta(days=3))
     db.close(connection)
 
@@ -164,7 +143,7 @@ def big(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[db
         BIG_STEP_MS,
     )
     ask(connection, "INSERT INTO trades SELECT 'ETHUSDT', timestamp, trade_id, 2600, 1, 0, NULL FROM trades LIMIT 1000")
-    db.rebuild_candles(connection, "BTCUSDT")
+    sealing.seal_history(connection, "BTCUSDT")
     ask(connection, "ANALYZE TABLE trades, candles, gaps")
     yield connection
     ask(connection, f"DROP DATABASE {name}")
@@ -241,7 +220,7 @@ def test_the_locks_of_a_writer_go_by_the_key(big: db.Connection) -> None:
     """The statements before a batch: the lock of the symbols, and the first and last trade after a new connection."""
     with transaction.transaction(big, ["BTCUSDT", "ETHUSDT"]) as work:
         big.asked = []
-        stored_gaps.spans(big, work.tokens)
+        stored_gaps.spans(big, work.states)
         statements, big.asked = big.asked, None
         wrong = [
             (statement, plan)

@@ -17,7 +17,7 @@ import pytest
 import config
 import db
 from process.child import ROOT
-from storage import session
+from storage import schema, session
 from tests.makers import MIDNIGHT, trade
 from tests.support.servers import PrivateServer, Server
 from tests.support.tables import ask
@@ -48,12 +48,12 @@ def test_a_missing_database_is_created_with_all_that_is_in_it(
         "trades",
         "candles",
         "gaps",
-        "writers",
+        "symbols",
         "prices",
         "schema_version",
     }
-    assert ask(root, f"SELECT version FROM {database}.schema_version") == [(session.SCHEMA_VERSION,)]
-    assert "version" in session.schema_statements()[-1]
+    assert ask(root, f"SELECT version FROM {database}.schema_version") == [(schema.SCHEMA_VERSION,)]
+    assert "version" in schema.statements()[-1]
 
 
 def test_the_session_is_as_promised(connection: db.Connection, settings: config.Settings) -> None:
@@ -94,20 +94,20 @@ def test_the_schema_may_be_applied_again_and_again(settings: config.Settings) ->
     """Connecting, and running every statement of schema.sql once more, leaves the rows as they are."""
     first = db.connect(settings)
     db.insert_trades(first, [trade(1), trade(3)])
-    tables = ["trades", "candles", "gaps", "writers", "schema_version"]
+    tables = ["trades", "candles", "gaps", "symbols", "schema_version"]
     before = [ask(first, f"SELECT * FROM {table}") for table in tables]
 
     again = db.connect(settings)
-    for statement in session.schema_statements():
+    for statement in schema.statements():
         ask(again, statement)
-    db.apply_schema(again)
+    schema.apply(again)
 
     assert [ask(again, f"SELECT * FROM {table}") for table in tables] == before
 
 
 def test_a_schema_that_was_interrupted_is_completed(settings: config.Settings, root: Any, database: str) -> None:
     """Stopped after any number of its statements, the schema is complete after the next connect."""
-    statements = session.schema_statements()
+    statements = schema.statements()
     for done in range(len(statements)):
         ask(root, f"CREATE DATABASE {database}")
         ask(root, f"USE {database}")
@@ -117,17 +117,17 @@ def test_a_schema_that_was_interrupted_is_completed(settings: config.Settings, r
         opened = db.connect(settings)
 
         assert db.insert_trades(opened, [trade(1), trade(3)]) == 2
-        assert ask(opened, "SELECT version FROM schema_version") == [(session.SCHEMA_VERSION,)]
+        assert ask(opened, "SELECT version FROM schema_version") == [(schema.SCHEMA_VERSION,)]
         db.close(opened)
         ask(root, f"DROP DATABASE {database}")
 
 
 def test_a_newer_schema_is_refused(settings: config.Settings) -> None:
     """A database of a later release is not touched, and the message says both versions and the ways out."""
-    newer = session.SCHEMA_VERSION + 1
+    newer = schema.SCHEMA_VERSION + 1
     ask(db.connect(settings), "INSERT INTO schema_version (version) VALUES (%s)", newer)
 
-    with pytest.raises(db.FatalError, match=f"version {newer}.*knows {session.SCHEMA_VERSION}.*MYSQL_DATABASE"):
+    with pytest.raises(db.FatalError, match=f"version {newer}.*knows {schema.SCHEMA_VERSION}.*MYSQL_DATABASE"):
         db.connect(settings)
 
 
@@ -152,7 +152,7 @@ def test_processes_that_start_together_share_one_schema(
         answers.append((*process.communicate(timeout=WAIT_S_MAX), process.returncode))
 
     assert answers == [("[]\n", "", 0)] * 4
-    assert ask(db.connect(settings), "SELECT version FROM schema_version") == [(session.SCHEMA_VERSION,)]
+    assert ask(db.connect(settings), "SELECT version FROM schema_version") == [(schema.SCHEMA_VERSION,)]
 
 
 def test_a_reader_creates_nothing(settings: config.Settings, root: Any, database: str) -> None:
@@ -245,9 +245,9 @@ def test_access_denied_is_fatal_and_names_the_variables(login: Callable[..., con
 
 LEAST_RIGHTS = {
     "trades": "SELECT, INSERT, UPDATE",
-    "candles": "SELECT, INSERT, UPDATE",
+    "candles": "SELECT, INSERT, DELETE",
     "gaps": "SELECT, INSERT, DELETE",
-    "writers": "SELECT, INSERT, UPDATE",
+    "symbols": "SELECT, INSERT, UPDATE",
     "schema_version": "SELECT",
 }
 """What the capture and the back-fill need on a database that somebody else has prepared."""
@@ -301,12 +301,15 @@ def test_each_of_the_least_rights_is_needed(
 
 
 def _capture(user: config.Settings, operator: db.Connection, number: int) -> None:
-    """Everything that a capture does: connect, a new symbol, a gap, a part of it filled, a report."""
+    """Everything that a capture does: connect, a new symbol, a gap, a part of it filled, bars, a report."""
     writer = db.connect(user)
     db.insert_trades(writer, [trade(1, symbol=f"NEW{number}")])
     db.insert_trades(writer, [trade(number), trade(number + 5)])
     ask(operator, "UPDATE gaps SET detected_at = '2025-01-01'")
     db.insert_trades(writer, [trade(number + 2)])
+    since = db.sealable(writer)["BTCUSDT"].sealed_until or MIDNIGHT
+    db.seal(writer, ["BTCUSDT"], None if since == MIDNIGHT else since, since + timedelta(hours=1))
+    db.insert_trades(writer, [trade(number + 1)])
     db.latest(writer, "BTCUSDT")
     db.close(writer)
 

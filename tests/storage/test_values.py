@@ -15,7 +15,7 @@ import db
 from tests.makers import MIDNIGHT, trade
 from tests.support.tables import ask, stored
 
-TABLES = ("trades", "candles", "gaps", "writers")
+TABLES = ("trades", "candles", "gaps", "symbols")
 _fresh = (f"FRESH{number}" for number in count())
 
 

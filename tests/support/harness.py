@@ -35,6 +35,8 @@ QUICK: dict[str, Any] = {
     "storage.session.WRITE_S_MAX": 2,
     "storage.session.LOCK_WAIT_S_MAX": 1,
     "capture.writer.NOT_WRITABLE_S_MIN": 0.2,
+    "capture.sealer.LOOK_S": 0.05,
+    "capture.sealer.FINE_TRADES_MIN": 50,
     "limits": {"silent_s_max": 2.0, "behind_s_max": 0.5, "take_over_s_max": 5.0},
 }
 """The real behaviour with shorter waits, so that a fault is over in a second."""

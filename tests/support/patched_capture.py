@@ -26,7 +26,7 @@ import db
 import ws_client
 from capture import pipeline, spool, standby
 
-_CLOCKED = ("ws_client", "storage.gaps", "capture.rejects", "capture.gap_filler")
+_CLOCKED = ("capture.socket_reader", "storage.gaps", "capture.rejects", "capture.gap_filler", "capture.sealer")
 _STEP = timedelta(hours=1)
 
 

@@ -1,9 +1,10 @@
 """What the tests put into the tables and read from the tables themselves, without db.py, and what must hold of it."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal, localcontext
 from typing import Any, NoReturn
 
 import config
@@ -85,22 +86,57 @@ def check(connection: Any, symbol: str = "BTCUSDT") -> None:
     assert set(stored).issuperset(done)
 
 
-def merged(connection: Any, symbol: str) -> list[Candle]:
+def sealed(connection: Any, symbol: str) -> list[Candle]:
     """The rows of the table `candles`."""
-    rows = ask(connection, "SELECT * FROM candles WHERE symbol = %s ORDER BY resolution, timestamp", symbol)
-    return [Candle._make([*row[:2], row[2].replace(tzinfo=UTC), *row[3:]]) for row in rows]
+    columns = ", ".join(Candle._fields)
+    sql = f"SELECT {columns} FROM candles WHERE symbol = %s ORDER BY resolution, timestamp"
+    return [Candle._make([*row[:2], row[2].replace(tzinfo=UTC), *row[3:]]) for row in ask(connection, sql, symbol)]
 
 
-def rebuilt(connection: Any, symbol: str) -> list[Candle]:
-    """The candles of the rows of the table `trades`, by the plain definition."""
-    rows = ask(connection, "SELECT trade_id, timestamp, price FROM trades WHERE symbol = %s ORDER BY trade_id", symbol)
-    bars: dict[tuple[int, datetime], Candle] = {}
-    for resolution in candles.RESOLUTIONS:
-        for number, when, price in rows:
-            epoch = int(when.replace(tzinfo=UTC).timestamp())
-            begin = datetime.fromtimestamp(epoch - epoch % resolution, UTC)
-            new = Candle(symbol, resolution, begin, price, price, price, price, number, number)
-            old = bars.get((resolution, begin), new)
-            high, low = max(old.high, price), min(old.low, price)
-            bars[resolution, begin] = old._replace(high=high, low=low, close=price, last_trade_id=number)
-    return [bars[key] for key in sorted(bars)]
+def due(connection: Any, symbol: str) -> list[Candle]:
+    """The bars that must be in that table: those that are over by `symbols.sealed_until`, made of the stored trades by
+    the plain definition; of seconds those of the minute that goes on."""
+    rows = ask(connection, "SELECT sealed_until FROM symbols WHERE symbol = %s", symbol)
+    if not rows or rows[0][0] is None:
+        return []
+    until, trades = rows[0][0].replace(tzinfo=UTC), stored(connection, symbol)
+    minute = until.replace(second=0)
+    return [
+        bar
+        for resolution in (candles.FINE, *candles.RESOLUTIONS)
+        for bar in plain_bars(trades, resolution)
+        if bar.timestamp + timedelta(seconds=resolution) <= until
+        and (resolution > candles.FINE or bar.timestamp >= minute)
+    ]
+
+
+def plain_bars(trades: Sequence[Trade], resolution: int) -> list[Candle]:
+    """The bars of trades of one symbol by the plain definition, oldest first."""
+    groups: dict[int, list[Trade]] = {}
+    for trade in sorted(trades, key=lambda one: one.trade_id):
+        groups.setdefault(int(trade.timestamp.timestamp()) // resolution, []).append(trade)
+    return [
+        Candle(
+            group[0].symbol,
+            resolution,
+            datetime.fromtimestamp(number * resolution, UTC),
+            group[0].price,
+            max(trade.price for trade in group),
+            min(trade.price for trade in group),
+            group[-1].price,
+            _sum(trade.quantity for trade in group),
+            _sum(trade.price * trade.quantity for trade in group),
+            _sum(trade.quantity for trade in group if not trade.buyer_is_maker),
+            _sum(trade.price * trade.quantity for trade in group if not trade.buyer_is_maker),
+            len(group),
+            group[0].trade_id,
+            group[-1].trade_id,
+        )
+        for number, group in sorted(groups.items())
+    ]
+
+
+def _sum(values: Iterable[Decimal]) -> Decimal:
+    # Decimal's own context would round after 28 digits. The values are made lazily, so inside it.
+    with localcontext(prec=100):
+        return sum(values, Decimal())

@@ -16,7 +16,6 @@ import msgspec
 
 import db
 from db import Connection
-from model import candles as bars
 from model.ids import Run, without
 from report import answers
 from storage import gaps as stored_gaps
@@ -163,12 +162,7 @@ class Feed(threading.Thread):
 
 
 def _start(connection: Connection, symbol: str) -> Start:
-    newest = pages.newest(connection, symbol, TAPE_TRADES)
-    candles: list[bars.Candle] = []
-    for resolution in bars.RESOLUTIONS if newest else ():
-        begin = bars.floor(newest[0].timestamp, resolution)
-        candles += db.candles(connection, symbol, resolution, begin, begin + timedelta(seconds=resolution))
-    return Start(newest, candles)
+    return Start(*pages.newest_and_growing(connection, symbol, TAPE_TRADES))
 
 
 def _message(symbol: str, trades: Sequence[db.Trade]) -> Trades:

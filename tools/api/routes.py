@@ -8,7 +8,6 @@ from starlette.concurrency import run_in_threadpool
 
 import db
 from db import Connection
-from model import candles as bars
 from report import answers
 from storage import gaps as stored_gaps
 from storage import pages, questions
@@ -129,11 +128,20 @@ def _come(as_of: questions.Aged | None, time: datetime) -> questions.Aged | None
     return None if as_of and time > max(datetime.now(UTC), as_of.trade.timestamp) else as_of
 
 
+@router.get("/vwap/{symbol}", **_described(answers.Volume, 404, 422))
+def vwap(request: Request, symbol: params.Symbol, start: params.Start, end: params.End) -> Response:
+    """The volume and the volume-weighted average price of [start, end); as quick for years as for a minute."""
+    context = context_of(request)
+    _known(context, symbol)
+    params.check_range(start, end)
+    return Json(answers.volume(context.sessions.ask(lambda c: questions.volume(c, symbol, start, end))))
+
+
 @router.get("/candles/{symbol}", **_described(answers.Candles, 404, 413, 422))
 def candles(
     request: Request,
     symbol: params.Symbol,
-    resolution: Annotated[Literal["1m", "1h", "1d"], Query(description="Of a candle.")] = "1m",
+    resolution: Annotated[Literal["1s", "1m", "5m", "15m", "1h", "4h", "1d"], Query(description="Of a candle.")] = "1m",
     start: params.MaybeStart = EARLIEST,
     end: params.MaybeEnd = LATEST,
 ) -> Response:
@@ -143,14 +151,14 @@ def candles(
     params.check_range(start, end)
     seconds = answers.RESOLUTIONS[resolution]
     if start == EARLIEST:
-        found = context.sessions.ask(lambda c: pages.last_candles(c, symbol, seconds, end, CANDLES_DEFAULT))
+        last = context.sessions.ask(lambda c: questions.last_candles(c, symbol, seconds, end, CANDLES_DEFAULT))
+        found = last or questions.Candles(symbol, seconds, start, end, [], [])
     else:
         found = context.sessions.ask(lambda c: _candles(c, symbol, seconds, (start, end)))
-    start = found[0].timestamp if found and start == EARLIEST else start
-    return Json(answers.candles(questions.Candles(symbol, seconds, start, end, found)))
+    return Json(answers.candles(found))
 
 
-def _candles(connection: Connection, symbol: str, seconds: int, times: tuple[datetime, datetime]) -> list[bars.Candle]:
+def _candles(connection: Connection, symbol: str, seconds: int, times: tuple[datetime, datetime]) -> questions.Candles:
     """The candles of a range; answers 413 when they may be too many."""
     stored = pages.ends(connection, symbol) or (LATEST, LATEST)
     step = timedelta(seconds=seconds)
@@ -159,7 +167,7 @@ def _candles(connection: Connection, symbol: str, seconds: int, times: tuple[dat
     if (end - start) // step > CANDLES_MAX:
         why = f"that would be up to {(end - start) // step:,} candles, and {CANDLES_MAX:,} is the most for one answer"
         raise HTTPException(413, f"{why}: ask for a shorter range, piece by piece, or for a coarser resolution")
-    return db.candles(connection, symbol, seconds, start, end)
+    return questions.candles(connection, symbol, seconds, start, end)._replace(start=times[0], end=times[1])
 
 
 @router.get("/trades/{symbol}", **_described(shapes.Page, 404, 422))

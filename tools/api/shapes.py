@@ -13,7 +13,7 @@ from msgspec import Meta
 import db
 from model import gaps
 from model.times import MILLISECOND
-from report.answers import ANSWERS, Amount, Bar, Count, Id, Time, Trade, time
+from report.answers import ANSWERS, Amount, Count, Growing, Id, Time, Trade, time
 from report.text import iso
 from storage import gaps as stored_gaps
 
@@ -95,7 +95,7 @@ class Tick(msgspec.Struct, frozen=True):
     high: Amount | None
     latest: Trade
     tape: list[Trade]
-    candles: dict[str, list[Bar]]
+    candles: dict[str, list[Growing]]
     per_second: float | None
     lag_ms: int | None
 

@@ -60,7 +60,7 @@ class Line:
     def _grow(self, candles: Iterable[bars.Candle]) -> None:
         for candle in sorted(candles, key=lambda one: one.timestamp):
             known = self._grown.get((candle.resolution, candle.timestamp), self._growing.get(candle.resolution))
-            whole = bars.merge(known, candle) if known and known.timestamp == candle.timestamp else candle
+            whole = bars.joined(known, candle) if known and known.timestamp == candle.timestamp else candle
             self._grown[candle.resolution, candle.timestamp] = self._growing[candle.resolution] = whole
 
     def tick(self, now: float) -> Tick | None:
@@ -81,9 +81,9 @@ class Line:
     def _tick(self, trades: Sequence[db.Trade], tape: Sequence[db.Trade], candles: Iterable[bars.Candle]) -> Tick:
         assert self.newest is not None
         prices = [trade.price for trade in trades]
-        grown: dict[str, list[answers.Bar]] = {}
+        grown: dict[str, list[answers.Growing]] = {}
         for candle in candles:
-            grown.setdefault(answers.RESOLUTION_NAMES[candle.resolution], []).append(answers.bar(candle))
+            grown.setdefault(answers.RESOLUTION_NAMES[candle.resolution], []).append(answers.growing(candle))
         return Tick(
             self.newest.symbol,
             answers.time(datetime.now(UTC)),

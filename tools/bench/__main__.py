@@ -30,7 +30,7 @@ from mysqld import program
 from process import command
 from process.child import ROOT
 from process.command import Parser
-from tools.bench import api, backfill, export, ingest, latency, memory, queries
+from tools.bench import api, backfill, export, ingest, latency, live, memory, queries, symbols
 from tools.bench.figures import Figure, machine, table
 from tools.bench.stage import Bench, BenchServer
 from tools.lab.children import RigError
@@ -39,7 +39,9 @@ from tools.lab.servers import copy_sparse, find_server
 PARTS: dict[str, Callable[[Bench], list[Figure]]] = {
     ingest.PART: ingest.run,
     latency.PART: latency.run,
+    live.PART: live.run,
     memory.PART: memory.run,
+    symbols.PART: symbols.run,
     backfill.PART: backfill.run,
     export.PART: export.run,
     api.PART: api.run,

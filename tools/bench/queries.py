@@ -1,8 +1,8 @@
 """The three questions on a table of 20 million trades of one symbol in 30 days.
 
-LOAD DATA fills the table with made-up rows, a day at a time and in the order of the key; db.rebuild_candles builds the
-candles. Then a read-only connection, as the reports use it, asks in turns: `SELECT 1`, the latest trade, the trades of
-a second; min_max of almost 30 days and of an hour, both with ragged ends so that trades, minutes, hours and days all
+LOAD DATA fills the table with made-up rows, a day at a time and in the order of the key; then the candles are sealed. A
+read-only connection, as the reports use it, asks in turns: `SELECT 1`, the latest trade, the trades of a second; min_max
+and the volume of almost 30 days, and min_max of an hour, all with ragged ends so that trades, minutes, hours and days
 take part; and the scan, which must give the same answer. Times are those of whole calls, including making objects.
 """
 
@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import config
 import db
+from storage import questions, sealing
 from tools.bench.figures import Figure, at_least, at_most
 from tools.bench.stage import Bench, say
 from tools.lab.children import RigError
@@ -33,8 +34,9 @@ PRICE_CENTS = 6_000_000
 STEP_CENTS = 2_000
 VARIANTS = 16
 """How many ranges and seconds take turns; each was asked for once before times are taken."""
-REBUILD_S_MAX = 120
-"""One statement builds the candles of a day, 670,000 trades, which takes longer than a writer's time-out allows."""
+SEAL_S_MAX = 120
+"""One statement makes the candles of some hours, which may take longer than a writer's time-out allows."""
+SEAL_STEP = timedelta(hours=6)
 SETTLE_S_MAX = 30.0
 """How long the server may take to write to disk what it still holds in memory after the table was built."""
 
@@ -66,6 +68,7 @@ class Run(NamedTuple):
     second: float
     long: float
     short: float
+    volume: float
     scan: float
 
 
@@ -93,15 +96,15 @@ def _build(bench: Bench, settings: config.Settings, sizes: Sizes) -> list[Figure
     _load(bench, sizes)
     loaded_s = time.monotonic()
     say(f"{PART}: {sizes.rows:,} rows loaded in {loaded_s - begun_s:.0f} s")
-    connection = db.connect(settings, read_s_max=REBUILD_S_MAX)
-    made = db.rebuild_candles(connection, SYMBOL)
+    connection = db.connect(settings, read_s_max=SEAL_S_MAX)
+    sealing.seal_history(connection, SYMBOL, SEAL_STEP)
     db.close(connection)
-    rebuilt_s = time.monotonic()
-    say(f"{PART}: {made:,} candles made in {rebuilt_s - loaded_s:.0f} s")
+    sealed_s = time.monotonic()
+    say(f"{PART}: the candles sealed in {sealed_s - loaded_s:.0f} s")
     _settle(bench)
     return [
         Figure(PART, "building: LOAD DATA", "rows/s", [sizes.rows / (loaded_s - begun_s)]),
-        Figure(PART, "building: rebuild_candles", "rows/s", [sizes.rows / (rebuilt_s - loaded_s)]),
+        Figure(PART, "building: sealing", "rows/s", [sizes.rows / (sealed_s - loaded_s)]),
     ]
 
 
@@ -199,11 +202,14 @@ def _ask(settings: config.Settings, sizes: Sizes) -> list[Figure]:
         Figure(PART, f"at-second, {million}", "ms", column(lambda one: one.second)),
         Figure(PART, f"min_max, {sizes.days} days", "ms", column(lambda one: one.long)),
         Figure(PART, "min_max, 1 hour", "ms", column(lambda one: one.short)),
+        Figure(PART, f"VWAP, {sizes.days} days", "ms", column(lambda one: one.volume)),
         Figure(PART, f"scan for all of it, {sizes.days} days", "ms", column(lambda one: one.scan)),
         Figure(PART, f"SELECT MIN, MAX alone, {sizes.days} days", "ms", [plain]),
         Figure(PART, "latest / SELECT 1", "×", column(lambda one: one.latest / one.nothing), at_most(4, 2)),
         Figure(PART, "at-second / SELECT 1", "×", column(lambda one: one.second / one.nothing), at_most(4, 2)),
-        Figure(PART, "scan / min_max", "×", column(lambda one: one.scan / one.long), at_least(2_000, 5_000)),
+        Figure(PART, "scan / min_max", "×", column(lambda one: one.scan / one.long), at_least(5_000, 5_700)),
+        Figure(PART, "scan / VWAP", "×", column(lambda one: one.scan / one.volume), at_least(5_000, 5_700)),
+        Figure(PART, "VWAP / min_max", "×", column(lambda one: one.volume / one.long), at_most(2, 1)),
         Figure(PART, "SELECT MIN, MAX / min_max", "×", [plain / runs[0].long]),
         Figure(
             PART, f"min_max, {sizes.days} days / 1 hour", "×", column(lambda one: one.long / one.short), at_most(3, 1.5)
@@ -223,8 +229,8 @@ def _run(connection: db.Connection, sizes: Sizes, index: int) -> Run:
     )
     ranges = _medians_ms(
         [
-            [lambda ends=ends: db.min_max(connection, SYMBOL, *ends) for ends in ranges]  # type: ignore[misc]
-            for ranges in (long, short)
+            [lambda ends=ends, ask=ask: ask(connection, SYMBOL, *ends) for ends in ranges]  # type: ignore[misc]
+            for ask, ranges in ((db.min_max, long), (db.min_max, short), (questions.volume, long))
         ],
         sizes.questions,
     )
@@ -269,6 +275,10 @@ def _plain_ms(connection: db.Connection, ends: tuple[datetime, datetime]) -> flo
     begun_s = time.perf_counter()
     ((low, high),) = _select(connection, f"SELECT MIN(price), MAX(price) FROM trades WHERE {within}")
     seconds = time.perf_counter() - begun_s
+    sums = _select(connection, f"SELECT COUNT(*), SUM(quantity), SUM(price * quantity) FROM trades WHERE {within}")
+    traded = questions.volume(connection, SYMBOL, *ends)
+    if sums != [(traded.count, traded.volume, traded.quote_volume)]:
+        raise RigError(f"the volume is {traded}, the statement says {sums}")
     found = db.min_max(connection, SYMBOL, *ends)
     if found is None or (found.low.price, found.high.price) != (low, high):
         raise RigError(f"min_max says {found}, the statement {low} and {high}")

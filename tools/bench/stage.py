@@ -210,13 +210,15 @@ class Look(NamedTuple):
 class Watcher:
     """A connection other than the writer's, which checks how far the stored trades of a symbol have come."""
 
-    def __init__(self, server: BenchServer, database: str, symbol: str, before_ms: int | None = None) -> None:
+    def __init__(
+        self, server: BenchServer, database: str, symbol: str, before_ms: int | None = None, table: str = "trades"
+    ) -> None:
         self._connection = server.connect_to(database)
         self._cursor = self._connection.cursor()
         bound = "" if before_ms is None else f" AND timestamp < '{sql_time(before_ms)}'"
         # Both orders together read the index from its end.
         self._sql = (
-            f"SELECT trade_id FROM trades WHERE symbol = '{symbol}'{bound}"
+            f"SELECT trade_id FROM {table} WHERE symbol = '{symbol}'{bound}"
             " ORDER BY timestamp DESC, trade_id DESC LIMIT 1"
         )
 
@@ -231,19 +233,20 @@ class Watcher:
         newest = self.newest_id()
         return Look(time.monotonic_ns(), newest)
 
-    def wait_for(self, trade_id: int, process: Process) -> Look:
+    def wait_for(self, trade_id: int, process: Process | None = None) -> Look:
         """The first look that sees a trade with this id or a later one; looks are POLL_S apart.
 
         Raises RigError if there is none within VISIBLE_S_MAX, or if `process`, which should store it, has ended.
         """
         until = time.monotonic() + VISIBLE_S_MAX
         while True:
-            ended = process.exit_code is not None
+            ended = process is not None and process.exit_code is not None
             look = self.look()
             if look.newest >= trade_id:
                 return look
             if ended or time.monotonic() > until:
-                raise RigError(f"trade {trade_id} is not visible, but {look.newest} is\n{process.last_words()}")
+                words = process.last_words() if process is not None else ""
+                raise RigError(f"trade {trade_id} is not visible, but {look.newest} is\n{words}")
             time.sleep(POLL_S)
 
     def close(self) -> None:
@@ -267,10 +270,12 @@ class Stage(NamedTuple):
 
 
 @contextmanager
-def stage(bench: Bench, name: str, connections: int) -> Iterator[Stage]:
-    """A connected capture that has stored nothing yet; at the end it must have stored everything it was sent."""
-    flags = ("--connections", str(connections))
-    with Feed() as feed, bench.database(name), bench.capture(name, feed, *flags) as capture:
+def stage(bench: Bench, name: str, connections: int, symbols: Sequence[str] = ()) -> Iterator[Stage]:
+    """A connected capture that has stored nothing yet, of the feed's own or of these symbols; at the end it must have
+    stored everything it was sent."""
+    flags = ["--connections", str(connections)]
+    flags += ["--symbols", ",".join(symbols)] if symbols else []
+    with Feed(*symbols) as feed, bench.database(name), bench.capture(name, feed, *flags) as capture:
         feed.order("wait", to=name, connections=connections)
         yield Stage(bench, name, feed, capture)
         stop_lossless(capture)

@@ -1,7 +1,7 @@
 """The tables compared with the trades of the stand-in exchange: trade by trade, id by id, candle by candle.
 
 Because this judges the capture, it shares no code with it: it reads the tables with its own SQL, and computes the
-candles of the stored trades in its own way.
+candles of the stored trades in its own way: those that are over by the time up to which the symbol is sealed.
 """
 
 import json
@@ -9,7 +9,7 @@ import urllib.request
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
+from decimal import Decimal, localcontext
 from typing import Any, NamedTuple
 
 from model.times import EPOCH
@@ -17,21 +17,24 @@ from model.times import EPOCH
 CALL_S_MAX = 30.0
 PAGE_TRADES = 100_000
 """Trades in one answer of the exchange's truth."""
-RESOLUTIONS = (60, 3_600, 86_400)
+SECOND, MINUTE = 1, 60
+RESOLUTIONS = (SECOND, MINUTE, 3_600, 86_400)
 
 _TRADES = "SELECT trade_id, timestamp, price, quantity, buyer_is_maker FROM {}.trades WHERE symbol = %s"
 _GAPS = "SELECT first_trade_id, last_trade_id FROM {}.gaps WHERE symbol = %s AND filled_at IS NULL"
 _CANDLES = (
-    "SELECT resolution, timestamp, open, high, low, close, first_trade_id, last_trade_id FROM {}.candles"
-    " WHERE symbol = %s"
+    "SELECT resolution, timestamp, open, high, low, close, volume, quote_volume, taker_buy_volume,"
+    " taker_buy_quote_volume, trades, first_trade_id, last_trade_id FROM {}.candles WHERE symbol = %s"
 )
+_SEALED = "SELECT sealed_until FROM {}.symbols WHERE symbol = %s"
 
 Row = tuple[datetime, Decimal, Decimal, bool]
 """A trade without its id: time (UTC, whole milliseconds), price, quantity, whether the buyer is the maker."""
 
 
 class Comparison(NamedTuple):
-    """One symbol, from its first stored trade to its last: counts, lists of ids, and descriptions of wrong candles."""
+    """One symbol, from its first stored trade to its last: counts, lists of ids, descriptions of wrong candles, and for
+    how many seconds before the last trade no candle is sealed (None: there is none at all)."""
 
     symbol: str
     emitted: int
@@ -42,6 +45,7 @@ class Comparison(NamedTuple):
     doubled: list[int]
     open_gaps: list[int]
     wrong_candles: list[str]
+    unsealed_s: float | None
 
     @property
     def consistent(self) -> bool:
@@ -58,6 +62,7 @@ class Comparison(NamedTuple):
         faults = ("missing", "extra", "altered", "doubled", "open_gaps", "wrong_candles")
         words = [f"{self.symbol}: emitted {self.emitted}, stored {self.stored}"]
         words += [f"{name.replace('_', ' ')} {_short(getattr(self, name))}" for name in faults]
+        words += ["not sealed" if self.unsealed_s is None else f"sealed but for {self.unsealed_s:.0f} s"]
         return ", ".join(words)
 
 
@@ -94,6 +99,7 @@ def compare(connection: Any, database: str, symbol: str, truth: Iterable[tuple[i
     rows = _read(connection, _TRADES.format(database), symbol)
     gaps = _read(connection, _GAPS.format(database), symbol)
     bars = _read(connection, _CANDLES.format(database), symbol)
+    until = [when.replace(tzinfo=UTC) for (when,) in _read(connection, _SEALED.format(database), symbol) if when]
     connection.rollback()
     times = Counter(trade_id for trade_id, *_ in rows)
     stored = {row[0]: _stored(row) for row in rows}
@@ -111,7 +117,8 @@ def compare(connection: Any, database: str, symbol: str, truth: Iterable[tuple[i
         ),
         doubled=sorted(trade_id for trade_id, count in times.items() if count > 1),
         open_gaps=sorted(trade_id for first, last in gaps for trade_id in range(first, last + 1)),
-        wrong_candles=_differences(candles, candles_of(stored)),
+        wrong_candles=_differences(candles, candles_of(stored, until[0]) if until else {}),
+        unsealed_s=(max(row[0] for row in stored.values()) - until[0]).total_seconds() if until and stored else None,
     )
 
 
@@ -127,14 +134,23 @@ def _stored(row: Any) -> Row:
     return when.replace(tzinfo=UTC), price, quantity, bool(maker)
 
 
-def candles_of(trades: dict[int, Row]) -> dict[tuple[int, datetime], tuple[Any, ...]]:
-    """The candles of `trades` by resolution (seconds) and start: open, high, low, close, first and last id."""
+def candles_of(trades: dict[int, Row], until: datetime) -> dict[tuple[int, datetime], tuple[Any, ...]]:
+    """The candles of `trades` that are over by `until`, by resolution (seconds) and start; of seconds those of the last
+    minute only. A candle is its open, high, low, close, four volumes, number of trades, and first and last id."""
     bars: dict[tuple[int, datetime], list[Any]] = {}
-    for trade_id, (when, price, _, _) in sorted(trades.items()):
-        for resolution in RESOLUTIONS:
-            begin = when - (when - EPOCH) % timedelta(seconds=resolution)
-            bar = bars.setdefault((resolution, begin), [price, price, price, price, trade_id, trade_id])
-            bar[1], bar[2], bar[3], bar[5] = max(bar[1], price), min(bar[2], price), price, trade_id
+    minute = until.replace(second=0, microsecond=0)
+    with localcontext(prec=100):
+        for trade_id, (when, price, quantity, maker) in sorted(trades.items()):
+            for resolution in RESOLUTIONS:
+                begin = when - (when - EPOCH) % timedelta(seconds=resolution)
+                if begin + timedelta(seconds=resolution) > until or (resolution == SECOND and begin < minute):
+                    continue
+                bar = bars.setdefault((resolution, begin), [price, price, price, price, 0, 0, 0, 0, 0, trade_id, None])
+                bar[1], bar[2], bar[3], bar[10] = max(bar[1], price), min(bar[2], price), price, trade_id
+                bar[8] += 1
+                for column, number in ((4, quantity), (5, price * quantity)):
+                    bar[column] += number
+                    bar[column + 2] += 0 if maker else number
     return {key: tuple(bar) for key, bar in bars.items()}
 
 

@@ -39,6 +39,8 @@ DATABASE = "soak"
 SETTLE_S_MAX = 180.0
 """How long it may take until everything is stored after the faults: several of the longest back-offs."""
 BACKFILL_S_MAX = 300.0
+UNSEALED_S_MAX = 120.0
+"""A minute that goes on, and how long the sealing may wait for a database that was away."""
 RSS_MB_MAX = 150.0
 """The capture's memory bound, whatever happens around it."""
 SECONDS_MAX = 86_400
@@ -114,7 +116,11 @@ class Soak:
         complaints += broken_identities(self._folder)
         if self._capture.peak_rss_mb > RSS_MB_MAX:
             complaints.append(f"the capture had more than {RSS_MB_MAX:.0f} MB resident")
-        return Result(self._compared(), before, self._done, self._capture.starts, self._capture.peak_rss_mb, complaints)
+        compared = self._compared()
+        for one in compared:
+            if one.unsealed_s is None or one.unsealed_s > UNSEALED_S_MAX:
+                complaints.append(f"the candles of {one.symbol} are not sealed as they should be: {one}")
+        return Result(compared, before, self._done, self._capture.starts, self._capture.peak_rss_mb, complaints)
 
     # The faults
 
@@ -176,7 +182,7 @@ class Soak:
             # A suspended capture may hold the lock itself, and nobody resumes it while this waits.
             cursor.execute(f"SET innodb_lock_wait_timeout = {LOCK_S_MAX}")
             with suppress(mysql.connector.Error):
-                cursor.execute(f"SELECT * FROM {DATABASE}.writers FOR UPDATE")
+                cursor.execute(f"SELECT * FROM {DATABASE}.symbols FOR UPDATE")
                 cursor.fetchall()
 
     def _release_lock(self) -> None:

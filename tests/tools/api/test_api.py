@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -178,14 +179,34 @@ def test_candles(api: Api) -> None:
         "high": "999999999999.99999999",
         "low": "0.00000001",
         "close": "0.00000001",
+        "volume": "2.50000000",
+        "quote_volume": "500000145683.4550000050000000",
+        "taker_buy_volume": "1.50000000",
+        "taker_buy_quote_volume": "97121.7250000050000000",
+        "trades": 5,
         "first_trade_id": 11,
         "last_trade_id": 17,
-        "trades": 7,
+        "missing": 2,
     }
     assert [bar["first_trade_id"] for bar in hours["candles"]] == [11, 18]
     assert [bar["first_trade_id"] for bar in minutes["candles"]] == [17]
     assert [bar["first_trade_id"] for bar in days["candles"]] == [11, 19]
     assert [bar["first_trade_id"] for bar in older["candles"]] == [11]
+
+
+def test_vwap(api: Api) -> None:
+    """Exact sums as strings, the average price rounded to eight decimals, and the ids that are missing."""
+    found = api.json("/api/vwap/BTCUSDT", start="2025-03-01", end="2025-03-02")
+    quiet = api.json("/api/vwap/BTCUSDT", start="2025-01-01", end="2025-01-02")
+    five = api.json("/api/candles/BTCUSDT", resolution="5m", start="2025-03-01", end="2025-03-02")
+
+    assert found["count"] == sum(bar["trades"] for bar in five["candles"])
+    assert Decimal(found["volume"]) == sum(Decimal(bar["volume"]) for bar in five["candles"])
+    assert Decimal(found["quote_volume"]) == sum(Decimal(bar["quote_volume"]) for bar in five["candles"])
+    exactly = Fraction(found["quote_volume"]) / Fraction(found["volume"])
+    assert abs(Fraction(found["vwap"]) - exactly) <= Fraction(1, 2 * 10**8)
+    assert found["missing"] == 2
+    assert (quiet["vwap"], quiet["count"], quiet["volume"]) == (None, 0, "0.00000000")
 
 
 def test_too_many_candles(api: Api) -> None:
@@ -297,7 +318,8 @@ def test_export_is_what_the_script_writes(api: Api, filled: dict[str, str], tmp_
         ("range/BTCUSDT", {"start": "2025-03-01"}, "end"),
         ("range/BTCUSDT", {"start": "2025-03-02", "end": "2025-03-01"}, "start"),
         ("range/BTCUSDT", {"start": "2025-03-01", "end": "2025-03-01"}, "start"),
-        ("candles/BTCUSDT", {"resolution": "5m"}, "resolution"),
+        ("vwap/BTCUSDT", {"start": "2025-03-02", "end": "2025-03-01"}, "start"),
+        ("candles/BTCUSDT", {"resolution": "7m"}, "resolution"),
         ("candles/BTCUSDT", {"start": "2025-03-02", "end": "2025-03-01"}, "start"),
         ("trades/BTCUSDT", {"limit": "0"}, "limit"),
         ("trades/BTCUSDT", {"limit": "5001"}, "limit"),
@@ -388,7 +410,7 @@ def test_description(api: Api) -> None:
     """Every route of the API but the stream, which its text tells of; prices are strings there too."""
     found = api.json("/openapi.json")
 
-    assert len(found["paths"]) == 10
+    assert len(found["paths"]) == 11
     assert "/api/stream" in found["info"]["description"]
     assert found["components"]["schemas"]["Trade"]["properties"]["price"]["type"] == "string"
     assert "securitySchemes" not in found["components"]

@@ -1,0 +1,65 @@
+"""Coming to the database: which server it is, creating what is missing, bringing it to the version of this program."""
+
+from pathlib import Path
+
+import mysql.connector
+
+import config
+from mysqld import shared
+from mysqld.program import ServerError
+from storage import schema, session
+from storage.errors import FatalError, GoneError, guard
+from storage.session import Connection, close, open_session, run
+
+SCHEMA_S_MAX = 3_600
+"""Changing the columns of a large table may take this long; most servers do it at once."""
+
+
+@guard
+def connect(
+    settings: config.Settings | None = None, *, read_only: bool = False, read_s_max: int | None = None
+) -> Connection:
+    """A connection to the database of `settings` (default: the environment's), which is created if missing.
+
+    UTC, strict, utf8mb4, READ COMMITTED, autocommit. With `read_only` the session cannot write, and nothing is
+    created. Without a configured server the private one is used. Raises GoneError or FatalError.
+    """
+    settings = settings or config.load()
+    if settings.private:
+        settings = settings._replace(
+            mysql_unix_socket=_private_socket(settings.data_dir), mysql_user="root", mysql_password=""
+        )
+    if read_only:
+        connection = open_session(settings, settings.mysql_database, read_s_max or session.READ_S_MAX)
+        run(connection, "SET SESSION TRANSACTION READ ONLY")
+        return connection
+    try:
+        connection = open_session(settings, settings.mysql_database, read_s_max or session.WRITE_S_MAX)
+    except mysql.connector.Error as error:
+        if error.errno != mysql.connector.errorcode.ER_BAD_DB_ERROR:
+            raise
+        _create_database(settings)
+        connection = open_session(settings, settings.mysql_database, read_s_max or session.WRITE_S_MAX)
+    if not schema.is_current(connection):
+        patient = open_session(settings, settings.mysql_database, SCHEMA_S_MAX)
+        schema.apply(patient)
+        close(patient)
+    return connection
+
+
+def _private_socket(data_dir: Path) -> str:
+    """The socket of the private server. If it cannot be started, only the operator can help; if it ran for this process
+    and is gone, it is worth another try."""
+    try:
+        return str(shared.use(data_dir))
+    except shared.ServerGoneError as error:
+        raise GoneError(str(error)) from error
+    except ServerError as error:
+        raise FatalError(str(error)) from error
+
+
+def _create_database(settings: config.Settings) -> None:
+    connection = open_session(settings, None, session.WRITE_S_MAX)
+    # config.py lets only letters, digits and _ into the name; a name cannot be a parameter.
+    run(connection, f"CREATE DATABASE IF NOT EXISTS `{settings.mysql_database}` CHARACTER SET utf8mb4")
+    connection.close()

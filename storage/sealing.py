@@ -1,0 +1,260 @@
+"""Sealing: bars are made once their time is over, and made again by whoever stores a trade in a sealed one.
+
+A bar is made by the server from the trades (minutes, and the seconds of a minute that is sealed in part), from the
+minutes (hours) or from the hours (days). Per symbol `symbols.sealed_until` says up to when this was done. The contract:
+every bar that ends by then equals its trades, at every moment and after every crash. Three things keep it:
+
+- Who stores trades before sealed_until makes their bars again, in the same transaction (remake_statements), while it
+  holds the row of the symbol in `symbols`.
+- Sealing does not hold that row while it makes bars, so no writer waits for it. It first sets `fence` to the time that
+  it is going to seal up to, plus a random part of a second: from then on nobody stores an earlier trade without looking
+  at the row. Who does store one takes the fence away; and at the end sealed_until is set only if the fence still is the
+  very same, so bars that were made without that trade are rolled back.
+- Everything is committed at once: bars, sealed_until, and the end of the seconds of a minute that is whole now.
+"""
+
+import secrets
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+
+import mysql.connector
+from mysql.connector import errorcode
+
+from model import candles as bars
+from model.candles import DAY, FINE, FINER, HOUR, MINUTE
+from model.gaps import Point
+from storage import bars as sql_of
+from storage.bars import span_sql
+from storage.errors import guard
+from storage.session import Connection, execute, run, select, sent
+from storage.transaction import roll_back, transaction
+from storage.values import aware, naive
+
+FENCE_US_MAX = 500_000
+SPANS_PER_STATEMENT_MAX = 50
+HISTORY_STEP = timedelta(hours=1)
+_BEGIN = datetime(1000, 1, 2, tzinfo=UTC)
+
+Times = tuple[datetime, datetime]
+
+
+class Sealable(NamedTuple):
+    """A symbol: up to when it is sealed (None: not at all), and its newest stored trade (None: it has none)."""
+
+    sealed_until: datetime | None
+    newest: Point | None
+
+
+@guard
+def sealable(connection: Connection, symbols: Sequence[str] | None = None) -> dict[str, Sealable]:
+    """What there is to seal of `symbols`, or of all that anybody has stored trades of."""
+    sql = "SELECT symbol, sealed_until FROM symbols"
+    if symbols is not None:
+        sql += f" WHERE symbol IN ({_marks(symbols)})"
+    newest = "SELECT trade_id, timestamp FROM trades WHERE symbol = %s ORDER BY timestamp DESC, trade_id DESC LIMIT 1"
+    found = {}
+    for symbol, until in select(connection, sql, symbols or ()):
+        last = [(trade_id, aware(when)) for trade_id, when in select(connection, newest, (symbol,))]
+        found[symbol] = Sealable(aware(until), last[0] if last else None)
+    return found
+
+
+@guard
+def first_from(connection: Connection, symbol: str, start: datetime | None) -> datetime | None:
+    """The time of the first stored trade at or after `start`; None: there is none."""
+    sql = "SELECT timestamp FROM trades WHERE symbol = %s AND timestamp >= %s ORDER BY timestamp LIMIT 1"
+    rows = select(connection, sql, naive((symbol, start or _BEGIN)))
+    return aware(rows[0][0]) if rows else None
+
+
+@guard
+def seal(connection: Connection, symbols: Sequence[str], since: datetime | None, until: datetime) -> bool:
+    """Seals `symbols`, all sealed until `since` (None: not at all), up to `until`, a whole second; whether it did.
+
+    False: nothing has changed, since somebody has sealed one of them or stored a trade before `until` meanwhile.
+    """
+    fence = until + timedelta(microseconds=1 + secrets.randbelow(FENCE_US_MAX))
+    of_them = f"symbol IN ({_marks(symbols)}) AND sealed_until <=> %s"
+    which = [*symbols, since]
+    if run(connection, f"UPDATE symbols SET fence = %s WHERE {of_them}", naive([fence, *which])) < len(symbols):
+        return False
+    try:
+        execute(connection, "BEGIN")
+        for statement in _bars_statements(connection, symbols, since, until):
+            execute(connection, statement)
+        # Only now, because this locks the rows: from here to the commit every writer of these symbols waits.
+        seal_them = f"UPDATE symbols SET sealed_until = %s, fence = %s WHERE fence = %s AND {of_them}"
+        if run(connection, seal_them, naive([until, until, fence, *which])) < len(symbols):
+            roll_back(connection)
+            return False
+        execute(connection, *_end_of_seconds(connection, symbols, since, until), "COMMIT")
+        return True
+    except BaseException:
+        roll_back(connection)
+        raise
+
+
+@guard
+def seal_locked(connection: Connection, symbol: str, since: datetime | None, until: datetime) -> bool:
+    """As seal(), of one symbol, while its writers wait: for one whose sealing others have stopped again and again."""
+    with transaction(connection, [symbol]) as work:
+        if work.states[symbol].sealed_until != since:
+            return False
+        for statement in _bars_statements(connection, [symbol], since, until):
+            execute(connection, statement)
+        sealed = "UPDATE symbols SET sealed_until = %s, fence = %s WHERE symbol = %s"
+        last = sent(connection, sealed, naive((until, until, symbol)))
+        work.last = [last, *_end_of_seconds(connection, [symbol], since, until)]
+    return True
+
+
+def _bars_statements(
+    connection: Connection, symbols: Sequence[str], since: datetime | None, until: datetime
+) -> Iterator[str]:
+    """What makes the bars that end after `since` and by `until`."""
+    since = since or _BEGIN
+    for resolution in (MINUTE, HOUR, DAY):
+        span = bars.floor(since, resolution), bars.floor(until, resolution)
+        if span[0] < span[1]:
+            yield from _make(connection, symbols, resolution, [span])
+    span = max(since, bars.floor(until, MINUTE)), until
+    if span[0] < span[1]:
+        yield from _make(connection, symbols, FINE, [span])
+
+
+def _end_of_seconds(
+    connection: Connection, symbols: Sequence[str], since: datetime | None, until: datetime
+) -> list[str]:
+    """What removes the seconds of minutes that are whole now."""
+    span = bars.floor(since or _BEGIN, MINUTE), bars.floor(until, MINUTE)
+    return [_delete(connection, symbols, FINE, [span])] if since and span[0] < span[1] else []
+
+
+def remake_statements(
+    connection: Connection, symbol: str, times: Sequence[datetime], sealed_until: datetime | None
+) -> Iterator[str]:
+    """What makes those sealed bars again that have a trade at one of `times`; for who holds the symbol's row."""
+    if sealed_until is None:
+        return
+    minute = bars.floor(sealed_until, MINUTE)
+    late = sorted({time for time in times if time < sealed_until})
+    for resolution in (FINE, MINUTE, HOUR, DAY):
+        if resolution == FINE:
+            inside = [time for time in late if time >= minute]
+        else:
+            inside = [time for time in late if time < bars.floor(minute, resolution)]
+        spans = _spans(inside, resolution)
+        for start in range(0, len(spans), SPANS_PER_STATEMENT_MAX):
+            yield from _make(connection, [symbol], resolution, spans[start : start + SPANS_PER_STATEMENT_MAX])
+
+
+def _spans(times: Sequence[datetime], resolution: int) -> list[Times]:
+    """The bars of `times`, which rise, as runs of neighbours."""
+    length, spans = timedelta(seconds=resolution), list[Times]()
+    for time in times:
+        begin = bars.floor(time, resolution)
+        if spans and begin <= spans[-1][1]:
+            spans[-1] = spans[-1][0], begin + length
+        else:
+            spans.append((begin, begin + length))
+    return spans
+
+
+def _make(connection: Connection, symbols: Sequence[str], resolution: int, spans: Sequence[Times]) -> list[str]:
+    """What makes the bars that begin in `spans`, whatever is there."""
+    where, values = span_sql(spans)
+    query = sql_of.query(resolution, [(FINER[resolution], f"symbol IN ({_marks(symbols)}) AND {where}")])
+    return [
+        _delete(connection, symbols, resolution, spans),
+        sent(connection, f"INSERT INTO candles ({sql_of.COLUMNS}) {query}", [*symbols, *values]),
+    ]
+
+
+def _delete(connection: Connection, symbols: Sequence[str], resolution: int, spans: Sequence[Times]) -> str:
+    where, values = span_sql(spans)
+    sql = f"DELETE FROM candles WHERE symbol IN ({_marks(symbols)}) AND resolution = {resolution} AND {where}"
+    return sent(connection, sql, [*symbols, *values])
+
+
+def _marks(values: Sequence[object]) -> str:
+    return ", ".join(["%s"] * len(values))
+
+
+# ---- By hand: for a table that something else has filled or changed.
+
+
+@guard
+def seal_history(connection: Connection, symbol: str, step: timedelta = HISTORY_STEP) -> None:
+    """Seals a symbol up to its newest stored minute, piece by piece."""
+    with transaction(connection, [symbol]):
+        pass  # A symbol that nobody has stored trades of through this program gets its row.
+    while (found := sealable(connection, [symbol])[symbol]).newest is not None:
+        since, until = found.sealed_until, bars.floor(found.newest[1], MINUTE)
+        if since is not None and since >= until:
+            break
+        first = first_from(connection, symbol, since)
+        if first is not None and first + step < until:
+            until = bars.floor(first + step, MINUTE)
+        if since is not None and since >= until:
+            break
+        seal(connection, [symbol], since, until) or seal_locked(connection, symbol, since, until)
+
+
+@guard
+def reseal(connection: Connection, symbol: str, start: datetime | None = None, end: datetime | None = None) -> None:
+    """Makes every sealed bar of `symbol` again that has a part in [start, end), and seals what can be sealed.
+
+    An hour of minutes, or a day of hours, is one transaction, so that a capture of the symbol never waits for long.
+    """
+    found = sealable(connection, [symbol]).get(symbol)
+    until = found.sealed_until if found else None
+    first = first_from(connection, symbol, None)
+    if until is not None:
+        begin = bars.floor(max(start or _BEGIN, first or until), DAY)
+        if start is None:
+            _forget_before(connection, symbol, begin)
+        while begin < min(end or until, until):
+            _reseal_day(connection, symbol, begin)
+            begin += timedelta(seconds=DAY)
+    seal_history(connection, symbol)
+
+
+def _forget_before(connection: Connection, symbol: str, begin: datetime) -> None:
+    with transaction(connection, [symbol]):
+        run(connection, "DELETE FROM candles WHERE symbol = %s AND timestamp < %s", naive((symbol, begin)))
+
+
+def _reseal_day(connection: Connection, symbol: str, day: datetime) -> None:
+    hours = [day + timedelta(hours=number) for number in range(24)]
+    for hour in hours:
+        _remake(connection, symbol, (FINE, MINUTE), (hour, hour + timedelta(seconds=HOUR)))
+    _remake(connection, symbol, (HOUR, DAY), (day, day + timedelta(seconds=DAY)))
+
+
+def _remake(connection: Connection, symbol: str, resolutions: Sequence[int], span: Times) -> None:
+    """Makes the sealed bars of `span` again in a transaction of their own."""
+    with transaction(connection, [symbol]) as work:
+        until = work.states[symbol].sealed_until
+        for resolution in resolutions if until is not None else ():
+            assert until is not None
+            minute = bars.floor(until, MINUTE)
+            low, high = (minute, until) if resolution == FINE else (span[0], bars.floor(minute, resolution))
+            part = max(span[0], low), min(span[1], high)
+            if part[0] < part[1]:
+                for statement in _make(connection, [symbol], resolution, [part]):
+                    execute(connection, statement)
+
+
+# ---- For who reads.
+
+
+def sealed_until(connection: Connection, symbol: str) -> datetime | None:
+    """Up to when the bars of `symbol` are sealed; None: none is, as in a database that is still of version 1."""
+    try:
+        rows = select(connection, "SELECT sealed_until FROM symbols WHERE symbol = %s", (symbol,))
+    except mysql.connector.ProgrammingError as error:
+        if error.errno not in (errorcode.ER_NO_SUCH_TABLE, errorcode.ER_BAD_FIELD_ERROR):
+            raise
+        rows = []
+    return aware(rows[0][0]) if rows else None
