@@ -44,8 +44,8 @@ class _Symbol:
         self.newest = found.newest
         # Those before the start are not counted: they may be few, and the minute will be over soon.
         self.sealed_id = found.newest[0] if found.newest else None
-        # What was stored before the start has been quiet for long enough, if its time says so.
-        self.since = now - QUIET.total_seconds()
+        # Whatever its time says: if it is captured, the stream may be about to bring the next.
+        self.since = now
         self.stopped = 0
         self.behind = False
 

@@ -98,9 +98,12 @@ class Writer(threading.Thread):
         if not self._held:
             trades = self._inbox.take(self._wait_s())
             self.taken += len(trades)
-            self.stats.add(trades)
             self._held = trades
-        if self._held:
+            if trades:
+                self._place()
+                # Only now: it is for the line of the log, which has more time.
+                self.stats.add(trades)
+        else:
             self._place()
         self._catch_up()
 

@@ -138,23 +138,24 @@ def remake_statements(
     if sealed_until is None:
         return
     minute = bars.floor(sealed_until, MINUTE)
-    late = sorted({time for time in times if time < sealed_until})
-    for resolution in (FINE, MINUTE, HOUR, DAY):
-        if resolution == FINE:
-            inside = [time for time in late if time >= minute]
-        else:
-            inside = [time for time in late if time < bars.floor(minute, resolution)]
-        spans = _spans(inside, resolution)
+    late = {time for time in times if time < sealed_until}
+    begins = {FINE: {bars.floor(time, FINE) for time in late if time >= minute}}
+    # Coarser ones from finer ones, which are fewer; of each only those that are over.
+    begins[MINUTE] = {bars.floor(time, MINUTE) for time in late if time < minute}
+    for resolution in (HOUR, DAY):
+        over = bars.floor(minute, resolution)
+        begins[resolution] = {bars.floor(time, resolution) for time in begins[FINER[resolution]] if time < over}
+    for resolution, found in begins.items():
+        spans = _spans(sorted(found), resolution)
         for start in range(0, len(spans), SPANS_PER_STATEMENT_MAX):
             yield from _make(connection, [symbol], resolution, spans[start : start + SPANS_PER_STATEMENT_MAX])
 
 
-def _spans(times: Sequence[datetime], resolution: int) -> list[Times]:
-    """The bars of `times`, which rise, as runs of neighbours."""
+def _spans(begins: Sequence[datetime], resolution: int) -> list[Times]:
+    """The bars that start at `begins`, which rise, as runs of neighbours."""
     length, spans = timedelta(seconds=resolution), list[Times]()
-    for time in times:
-        begin = bars.floor(time, resolution)
-        if spans and begin <= spans[-1][1]:
+    for begin in begins:
+        if spans and begin == spans[-1][1]:
             spans[-1] = spans[-1][0], begin + length
         else:
             spans.append((begin, begin + length))

@@ -82,10 +82,11 @@ def sealing(settings: config.Settings, newest: dict[str, Point]) -> Iterator[Sea
     assert not thread.is_alive()
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short waits."""
     monkeypatch.setattr(sealer, "LOOK_S", 0.01)
+    monkeypatch.setattr(sealer, "QUIET", SECOND / 10)
 
 
 def until_of(connection: db.Connection, symbol: str = BTC) -> datetime | None:
@@ -94,6 +95,7 @@ def until_of(connection: db.Connection, symbol: str = BTC) -> datetime | None:
     return found.sealed_until if found else None
 
 
+@pytest.mark.usefixtures("quick")
 def test_what_was_not_sealed_while_it_was_away(connection: db.Connection, settings: config.Settings) -> None:
     """Years of a symbol that nobody captures any more, with long pauses, piece by piece, its last day too."""
     times = [MIDNIGHT + days * DAY + hours * HOUR for days in (0, 1, 2, 40, 400) for hours in range(0, 24, 5)]
@@ -107,6 +109,7 @@ def test_what_was_not_sealed_while_it_was_away(connection: db.Connection, settin
     assert until_of(connection, "EMPTY") is None
 
 
+@pytest.mark.usefixtures("quick")
 def test_history_is_sealed_in_pieces_that_fit(
     connection: db.Connection, settings: config.Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -129,6 +132,7 @@ def test_history_is_sealed_in_pieces_that_fit(
     assert sealed(connection, BTC) == due(connection, BTC)
 
 
+@pytest.mark.usefixtures("quick")
 def test_it_follows_the_trades(connection: db.Connection, settings: config.Settings) -> None:
     """Minute by minute while several symbols trade; each at its own time."""
     newest: dict[str, Point] = {}
@@ -146,6 +150,23 @@ def test_it_follows_the_trades(connection: db.Connection, settings: config.Setti
         assert sum(bar.resolution == 60 for bar in sealed(connection, symbol)) == minutes
 
 
+@pytest.mark.usefixtures("quick")
+def test_a_start_waits_for_the_stream(connection: db.Connection, settings: config.Settings) -> None:
+    """What was stored last may be old by this machine's clock, and the next trade about to come all the same: sealed
+    up to now, each would have to make its bars again."""
+    db.insert_trades(connection, [trade(1, MIDNIGHT), trade(2, MIDNIGHT + 2 * MINUTE)])
+    newest: dict[str, Point] = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sealer, "QUIET", 60 * SECOND)
+        with sealing(settings, newest):
+            wait_until(lambda: until_of(connection) == MIDNIGHT + MINUTE)
+            for number in range(3, 9):
+                newest[BTC] = number, MIDNIGHT + number * MINUTE
+                db.insert_trades(connection, [trade(number, MIDNIGHT + number * MINUTE)])
+            wait_until(lambda: until_of(connection) == MIDNIGHT + 7 * MINUTE)
+
+
+@pytest.mark.usefixtures("quick")
 def test_it_seals_what_others_disturb_all_the_time(
     connection: db.Connection, settings: config.Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -153,11 +174,12 @@ def test_it_seals_what_others_disturb_all_the_time(
     db.insert_trades(connection, [trade(1, MIDNIGHT), trade(10_000, MIDNIGHT + HOUR)])
     monkeypatch.setattr(db, "seal", lambda *_: False)
     with sealing(settings, {}):
-        wait_until(lambda: (until_of(connection) or MIDNIGHT) > MIDNIGHT + HOUR)
+        wait_until(lambda: (until_of(connection) or MIDNIGHT) > MIDNIGHT + DAY)
     assert sealed(connection, BTC) == due(connection, BTC)
-    assert len(sealed(connection, BTC)) == 4
+    assert len(sealed(connection, BTC)) == 5
 
 
+@pytest.mark.usefixtures("quick")
 def test_one_that_is_disturbed_does_not_hold_up_the_others(
     connection: db.Connection, settings: config.Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -184,6 +206,7 @@ def test_one_that_is_disturbed_does_not_hold_up_the_others(
     assert until_of(connection) == start + MINUTE
 
 
+@pytest.mark.usefixtures("quick")
 def test_it_comes_back_after_the_database(
     connection: db.Connection, settings: config.Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -210,6 +233,7 @@ def test_it_comes_back_after_the_database(
     assert sealed(connection, BTC) == due(connection, BTC)
 
 
+@pytest.mark.usefixtures("quick")
 def test_what_waiting_cannot_mend_is_said_once(
     connection: db.Connection, settings: config.Settings, monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:

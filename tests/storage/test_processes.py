@@ -1,5 +1,6 @@
 """Several processes on one database, and processes that are killed: nothing doubled, nothing half, no false gap."""
 
+import itertools
 import os
 import random
 import signal
@@ -22,6 +23,8 @@ from model.candles import Candle
 from model.trade import Trade
 from process.child import ROOT
 from storage import session
+from storage.transaction import snapshot
+from tests.support.child import wait_until
 from tests.support.servers import Server
 from tests.support.tables import COMPLETENESS, age, ask, check, due, runs, sealed, stored_ids
 
@@ -277,3 +280,86 @@ def _await_progress(connection: db.Connection, position: int) -> None:
             return
         assert time.monotonic() < deadline
         time.sleep(0.002)
+
+
+# ---- Sealed bars, whoever is killed.
+
+ROUNDS = 12
+STEP = timedelta(milliseconds=500)
+
+
+def sparse(trade_id: int) -> Trade:
+    """The trade of that id of a symbol that has 120 a minute, some of them a little out of order."""
+    when = MIDNIGHT + STEP * (trade_id - 3 * (trade_id % 17 == 0))
+    return trade("BTCUSDT", trade_id)._replace(timestamp=when, received_at=when)
+
+
+def _capture_for_ever(connection: db.Connection, lost: int) -> None:
+    """Stores what comes next in batches of any size, without every id that `lost` divides."""
+    chance = random.Random()
+    newest = db.latest(connection, "BTCUSDT")
+    position = newest.trade_id + 1 if newest else 1
+    while True:
+        ids = [one for one in range(position, position + chance.randint(1, 12)) if one % lost]
+        db.insert_trades(connection, [sparse(one) for one in ids])
+        position += 12
+        time.sleep(0.002)
+
+
+def _fill_for_ever(connection: db.Connection) -> None:
+    """Stores what is missing, oldest first, a page at a time."""
+    while True:
+        for gap in db.open_gaps(connection, "BTCUSDT"):
+            ids = range(gap.first_trade_id, min(gap.last_trade_id, gap.first_trade_id + 50) + 1)
+            db.insert_trades(connection, [sparse(one)._replace(received_at=None) for one in ids])
+        time.sleep(0.02)
+
+
+def _seal_for_ever(connection: db.Connection) -> None:
+    """Seals as far as it can, by seconds and by minutes, with and without the lock."""
+    for number in itertools.count():
+        found = db.sealable(connection, ["BTCUSDT"]).get("BTCUSDT")
+        if found and found.newest:
+            until = found.newest[1].replace(microsecond=0) - timedelta(seconds=1)
+            until = until.replace(second=0) if number % 3 else until
+            if found.sealed_until is None or found.sealed_until < until:
+                seal = db.seal_locked if number % 5 == 0 else db.seal
+                seal(connection, "BTCUSDT" if number % 5 == 0 else ["BTCUSDT"], found.sealed_until, until)  # type: ignore[arg-type]
+        time.sleep(0.003)
+
+
+def _persistently(connection: db.Connection, work: Callable[[db.Connection], None]) -> None:
+    """`work` again whenever others were in the way, as a capture does."""
+    while True:
+        try:
+            work(connection)
+        except db.ContentionError:
+            continue
+
+
+def test_sealed_bars_equal_their_trades_whoever_is_killed(connection: db.Connection, settings: config.Settings) -> None:
+    """Two captures that lose trades, a back-fill and two sealings at once, one of which is killed at any moment, again
+    and again: at every moment each sealed bar is what its trades give, and nothing is forgotten."""
+    chance = random.Random(20250301)
+    works = [partial(_capture_for_ever, lost=11), partial(_capture_for_ever, lost=13)]
+    works += [_fill_for_ever, _seal_for_ever, _seal_for_ever]  # type: ignore[list-item]
+    pids = [forked(settings, partial(_persistently, work=work)) for work in works]
+    reached: list[datetime | None] = []
+    try:
+        wait_until(lambda: any(one.sealed_until for one in db.sealable(connection).values()), WAIT_S_MAX)
+        for _ in range(ROUNDS):
+            time.sleep(chance.uniform(0.02, 0.2))
+            victim = chance.randrange(len(works))
+            os.kill(pids[victim], signal.SIGKILL)
+            assert ended(pids[victim]) == -signal.SIGKILL
+            with snapshot(connection):
+                assert sealed(connection, "BTCUSDT") == due(connection, "BTCUSDT")
+                check(connection)
+            reached.append(db.sealable(connection)["BTCUSDT"].sealed_until)
+            pids[victim] = forked(settings, partial(_persistently, work=works[victim]))
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+            ended(pid)
+    assert len(set(reached)) > ROUNDS // 3
+    assert {bar.resolution for bar in sealed(connection, "BTCUSDT")} >= {60}

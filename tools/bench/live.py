@@ -1,7 +1,7 @@
-"""Questions about the time up to now, while 1,000 trades per second arrive: the low and high, the volume, the open candle.
+"""Questions about the time up to now, while 1,000 trades per second arrive: low and high, volume, the open candle.
 
-The newest time is in no sealed minute yet, so its trades have to be read. Before the questions so many trades are stored
-at full speed that the hour has sealed minutes; while they are asked, one after the other without a pause, a minute ends.
+The newest time is in no sealed minute yet, so its trades have to be read. Before the questions so many trades are
+stored at full speed that the hour has sealed minutes; while they are asked, one after the other, a minute ends.
 """
 
 import time

@@ -1,9 +1,9 @@
 """The three questions on a table of 20 million trades of one symbol in 30 days.
 
-LOAD DATA fills the table with made-up rows, a day at a time and in the order of the key; then the candles are sealed. A
-read-only connection, as the reports use it, asks in turns: `SELECT 1`, the latest trade, the trades of a second; min_max
-and the volume of almost 30 days, and min_max of an hour, all with ragged ends so that trades, minutes, hours and days
-take part; and the scan, which must give the same answer. Times are those of whole calls, including making objects.
+LOAD DATA fills the table with made-up rows, a day at a time and in the order of the key; then the candles are sealed.
+A read-only connection, as the reports use it, asks in turns: `SELECT 1`, the latest trade, the trades of a second;
+min_max and the volume of almost 30 days, and min_max of an hour, all with ragged ends so that trades, minutes, hours
+and days take part; and the scan, which must give the same answer. Times are those of whole calls, with their objects.
 """
 
 import random
