@@ -161,8 +161,12 @@ class Sealer(threading.Thread):
             self._step = min(STEP_MAX, self._step * 2)
         if (goal < until) != self._symbols[symbol].behind:
             self._symbols[symbol].behind = goal < until
-            words = f"from {first} on; until then answers come from its trades" if goal < until else f"up to {until}"
-            log.info("the bars of %s are sealed %s", symbol, words)
+            if goal < until:
+                log.info(
+                    "the bars of %s are sealed from %s on; meanwhile its trades are read for answers", symbol, first
+                )
+            else:
+                log.info("the bars of %s are sealed up to %s", symbol, until)
         # The trades that are stored meanwhile have the same server.
         self._stop_asked.wait(seconds / 2)
         return goal >= until

@@ -15,7 +15,7 @@ from model.trade import Trade
 from storage import ranges
 from storage.errors import guard
 from storage.session import Connection, select
-from storage.transaction import snapshot
+from storage.transaction import in_snapshot
 from storage.values import aware, ceil_ms, naive, trade_of
 
 PAGE_TRADES = 5_000
@@ -66,13 +66,12 @@ def newest(connection: Connection, symbol: str, size: int) -> list[Trade]:
     return _trades(connection, sql, (symbol, size))
 
 
-@guard
+@in_snapshot
 def newest_and_growing(connection: Connection, symbol: str, size: int) -> tuple[list[Trade], list[Candle]]:
     """The last `size` trades, newest first, and the candles that the newest is in, of the same moment: a trade that is
     stored later is in neither."""
-    with snapshot(connection):
-        found = newest(connection, symbol, size)
-        return found, ranges.growing(connection, symbol, found[0].timestamp) if found else []
+    found = newest(connection, symbol, size)
+    return found, ranges.growing(connection, symbol, found[0].timestamp) if found else []
 
 
 @guard

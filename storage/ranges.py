@@ -15,11 +15,11 @@ from model.candles import Candle, Piece
 from model.times import MILLISECOND
 from model.trade import Trade
 from storage.bars import COLUMNS, candle_of, of_pieces
-from storage.errors import DatabaseError, guard
+from storage.errors import DatabaseError
 from storage.gaps import gaps_in
 from storage.sealing import sealed_until
 from storage.session import Connection, select
-from storage.transaction import snapshot
+from storage.transaction import in_snapshot
 from storage.values import aware, ceil_ms, naive, number_sql, trade_of
 
 _TRADE = ", ".join(Trade._fields)
@@ -47,6 +47,7 @@ class _Extremes(NamedTuple):
     piece: Piece
     low: Decimal
     high: Decimal
+    trades: int
 
 
 class _Wanted(NamedTuple):
@@ -57,20 +58,10 @@ class _Wanted(NamedTuple):
     piece: Piece
 
 
-@guard
+@in_snapshot
 def min_max(connection: Connection, symbol: str, start: datetime, end: datetime) -> MinMax | None:
-    """The low and the high of the price in [start, end), each with its trade; None if nothing traded.
-
-    The count is the number of ids from the first trade to the last, minus those in open gaps: exact if timestamps rise
-    with the ids, as the exchange's do.
-    """
+    """The low and the high of the price in [start, end), each with its trade, and the number of trades; None: none."""
     start, end = ceil_ms(start), ceil_ms(end)
-    # The statements build on each other, and what is sealed would change between them.
-    with snapshot(connection):
-        return _min_max(connection, symbol, start, end)
-
-
-def _min_max(connection: Connection, symbol: str, start: datetime, end: datetime) -> MinMax | None:
     found = _extremes(connection, symbol, bars.pieces(start, end, sealed_until(connection, symbol)))
     if not found:
         return None
@@ -82,28 +73,19 @@ def _min_max(connection: Connection, symbol: str, start: datetime, end: datetime
     while any(one.piece.resolution for one in wanted.values()):
         wanted = _closer(connection, symbol, wanted)
     first, last, low, high = _ends_and_extremes(connection, symbol, (start, end), wanted)
-    trades = last.trade_id - first.trade_id + 1 - _missing(connection, symbol, first.trade_id, last.trade_id)
-    return MinMax(symbol, start, end, trades, first, last, low, high)
+    return MinMax(symbol, start, end, sum(part.trades for part in found), first, last, low, high)
 
 
-@guard
+@in_snapshot
 def min_max_by_scan(connection: Connection, symbol: str, start: datetime, end: datetime) -> MinMax | None:
     """The same answer from trades alone, in time that grows with the range: the reference to test `min_max` with."""
-    start, end = ceil_ms(start), ceil_ms(end)
-    with snapshot(connection):
-        return _scan(connection, symbol, start, end)
-
-
-def _scan(connection: Connection, symbol: str, start: datetime, end: datetime) -> MinMax | None:
-    bounds = (symbol, start, end)
+    bounds = (symbol, ceil_ms(start), ceil_ms(end))
     sql = f"SELECT COUNT(*), MIN(price), MAX(price) FROM trades WHERE {_WITHIN}"
     ((count, low, high),) = select(connection, sql, naive(bounds))
     if not count:
         return None
     return MinMax(
-        symbol,
-        start,
-        end,
+        *bounds,
         count,
         _one(connection, f"{_WITHIN} ORDER BY timestamp, trade_id", bounds),
         _one(connection, f"{_WITHIN} ORDER BY timestamp DESC, trade_id DESC", bounds),
@@ -112,17 +94,17 @@ def _scan(connection: Connection, symbol: str, start: datetime, end: datetime) -
     )
 
 
-@guard
+@in_snapshot
 def candles(connection: Connection, symbol: str, resolution: int, start: datetime, end: datetime) -> list[Candle]:
     """The candles of `resolution` seconds (a part of a day) that begin in [start, end), oldest first.
 
     Made of what is sealed, as coarse as it fits, and of the trades behind that; a time without trades has no candle.
     """
-    with snapshot(connection):
-        return _candles(connection, symbol, resolution, bars.ceil(ceil_ms(start), resolution), ceil_ms(end))
+    return candles_now(connection, symbol, resolution, bars.ceil(ceil_ms(start), resolution), ceil_ms(end))
 
 
-def _candles(connection: Connection, symbol: str, resolution: int, start: datetime, end: datetime) -> list[Candle]:
+def candles_now(connection: Connection, symbol: str, resolution: int, start: datetime, end: datetime) -> list[Candle]:
+    """The same for a block in a snapshot; `start` is that of a candle."""
     end = bars.ceil(end, resolution)
     until = sealed_until(connection, symbol)
     # Up to here each candle is sealed, or made of sealed ones only.
@@ -147,7 +129,7 @@ def _made(connection: Connection, symbol: str, resolution: int, pieces: Sequence
 def growing(connection: Connection, symbol: str, when: datetime) -> list[Candle]:
     """The candles of the kept resolutions that `when` falls into; for a block in a snapshot()."""
     begins = [(resolution, bars.floor(when, resolution)) for resolution in bars.RESOLUTIONS]
-    found = [_candles(connection, symbol, resolution, begin, begin + MILLISECOND) for resolution, begin in begins]
+    found = [candles_now(connection, symbol, resolution, begin, begin + MILLISECOND) for resolution, begin in begins]
     return [candle for candles in found for candle in candles]
 
 
@@ -163,16 +145,15 @@ class Totals(NamedTuple):
     missing: int
 
 
-@guard
+@in_snapshot
 def totals(connection: Connection, symbol: str, start: datetime, end: datetime) -> Totals:
     """The sums of the trades of [start, end), in time that does not grow with the range."""
     start, end = ceil_ms(start), ceil_ms(end)
-    with snapshot(connection):
-        pieces = bars.pieces(start, end, sealed_until(connection, symbol))
-        parts = [_SUMS_OF_BARS if piece.resolution else _SUMS_OF_TRADES for piece in pieces]
-        values = [value for piece in pieces for value in _values(symbol, piece)]
-        rows = select(connection, " UNION ALL ".join(parts), naive(values)) if parts else []
-        missing = sum(gap.missing for gap in gaps_in(connection, symbol, start, end))
+    pieces = bars.pieces(start, end, sealed_until(connection, symbol))
+    parts = [_SUMS_OF_BARS if piece.resolution else _SUMS_OF_TRADES for piece in pieces]
+    values = [value for piece in pieces for value in _values(symbol, piece)]
+    rows = select(connection, " UNION ALL ".join(parts), naive(values)) if parts else []
+    missing = sum(gap.missing for gap in gaps_in(connection, symbol, start, end))
     # A part without trades has no sum.
     trades, base, quote, taker_base, taker_quote = (
         reduce(EXACT.add, (row[column] for row in rows if row[column] is not None), Decimal()) for column in range(5)
@@ -196,19 +177,20 @@ def _values(symbol: str, piece: Piece) -> list[object]:
 
 
 def _extremes(connection: Connection, symbol: str, pieces: Sequence[Piece]) -> list[_Extremes]:
-    """The low and the high of each piece that has trades, in one statement."""
+    """The low and the high of each piece that has trades, and how many, in one statement."""
     parts: list[str] = []
     parameters: list[object] = []
     for index, piece in enumerate(pieces):
         if piece.resolution:
-            parts.append(f"SELECT {index}, MIN(low), MAX(high) FROM candles WHERE {_BAR}")
+            parts.append(f"SELECT {index}, MIN(low), MAX(high), SUM(trades) FROM candles WHERE {_BAR}")
         else:
-            parts.append(f"SELECT {index}, MIN(price), MAX(price) FROM trades WHERE {_WITHIN}")
+            parts.append(f"SELECT {index}, MIN(price), MAX(price), COUNT(*) FROM trades WHERE {_WITHIN}")
         parameters += _values(symbol, piece)
     if not parts:
         return []
     rows = select(connection, " UNION ALL ".join(parts), naive(parameters))
-    return sorted((_Extremes(pieces[index], low, high) for index, low, high in rows if low is not None), key=_order)
+    found = (_Extremes(pieces[index], low, high, int(trades)) for index, low, high, trades in rows if low is not None)
+    return sorted(found, key=_order)
 
 
 def _order(part: _Extremes) -> datetime:
@@ -253,16 +235,6 @@ def _ends_and_extremes(
     if len(rows) < len(parts):
         raise DatabaseError(_DISAGREE)
     return [trade_of(row[1:]) for row in sorted(rows, key=lambda row: int(row[0]))]
-
-
-def _missing(connection: Connection, symbol: str, first: int, last: int) -> int:
-    """How many ids between two stored ones are in open gaps; such a gap is always completely between them."""
-    sql = (
-        "SELECT SUM(last_trade_id - first_trade_id + 1) FROM gaps"
-        " WHERE filled_at IS NULL AND symbol = %s AND first_trade_id > %s AND first_trade_id < %s"
-    )
-    ((missing,),) = select(connection, sql, (symbol, first, last))
-    return int(missing or 0)
 
 
 def _one(connection: Connection, where: str, parameters: Sequence[object]) -> Trade:

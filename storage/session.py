@@ -33,10 +33,12 @@ LOCK_WAIT_S_MAX = 5
 class Connection(_Driver):
     """A driver connection that remembers which ids are accounted for and, on request, the statements that it sent.
 
-    `asked`: set it to a list, and each SELECT is appended as it was sent, with its values.
+    `asked`: set it to a list, and each SELECT is appended as it was sent, with its values. `opening`: statements
+    without rows that are sent together with the next SELECT.
     """
 
     asked: list[str] | None = None
+    opening: tuple[str, ...] = ()
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -131,21 +133,22 @@ def run(connection: Connection, sql: str, parameters: Sequence[Any] = ()) -> int
     return execute(connection, sent(connection, sql, parameters))[0]
 
 
-def select(connection: Connection, sql: str, parameters: Sequence[Any] = (), before: str = "") -> list[Any]:
-    """All rows of a query, as the driver gives them; `before`: a statement without rows that is sent together with it.
+def select(connection: Connection, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
+    """All rows of a query, as the driver gives them.
 
     Not through a cursor, which would ask each time whether the server is still there.
     """
+    opening, connection.opening = connection.opening, ()
     statement = sent(connection, sql, parameters)
     if connection.asked is not None:
         connection.asked.append(statement)
     if not is_fast():
-        if before:
-            execute(connection, before)
+        for one in opening:
+            execute(connection, one)
         with connection.cursor() as cursor:
             cursor.execute(statement)
             return list(cursor.fetchall())
-    connection.cmd_query(f"{before}; {statement}" if before else statement)
-    if before:
+    connection.cmd_query("; ".join([*opening, statement]))
+    for _ in opening:
         _next_result(connection)
     return list(connection.get_rows()[0])

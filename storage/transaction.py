@@ -11,18 +11,23 @@ of a calm market, store_at_once for many. They store nothing of a symbol whose r
 repeats the batch with transaction(), which looks before it stores.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple
+from typing import NamedTuple, ParamSpec, TypeVar, cast
 
 import mysql.connector
 from mysql.connector import errorcode
 
 from model.times import EPOCH
+from storage.errors import guard
 from storage.session import Connection, execute, run, select
 from storage.values import aware, quoted
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class State(NamedTuple):
@@ -88,10 +93,11 @@ def store_few(
     `insert` and `repeated`: the statement up to the values, and what it does with a row that is there.
     """
     expected = _expected(connection, earliest)
-    # The lock is as good as an UPDATE's: who takes it sees the row as it is, and holds it until the commit.
+    # The lock is as good as an UPDATE's: who takes it sees the row as it is, and holds it until the commit. Several are
+    # taken in the order of their symbols, as by the other ways to store, so that nobody crosses anybody.
     parts = [
         f"SELECT {values} FROM symbols WHERE symbol = {quoted(symbol)} AND {expected} FOR UPDATE"
-        for symbol, values in rows
+        for symbol, values in sorted(rows)
     ]
     query = parts[0] if len(parts) == 1 else " UNION ALL ".join(f"({part})" for part in parts)
     try:
@@ -121,7 +127,8 @@ def _states(rows: Iterable[tuple[str, int, datetime | None, datetime]]) -> dict[
 def _begin(connection: Connection, symbols: Sequence[str]) -> dict[str, State]:
     """The rows of `symbols`, which are locked; a symbol that is new gets one."""
     sql = _STATES.format(_marks(symbols)) + " FOR UPDATE"
-    found = _states(select(connection, sql, symbols, before="BEGIN"))
+    connection.opening = ("BEGIN",)
+    found = _states(select(connection, sql, symbols))
     if len(found) < len(symbols):
         rows = ", ".join(["(%s, 0)"] * len(symbols))
         insert = f"INSERT INTO symbols (symbol, token) VALUES {rows}"
@@ -141,16 +148,40 @@ def _marks(values: Sequence[object]) -> str:
     return ", ".join(["%s"] * len(values))
 
 
+SNAPSHOT_TRIES = 3
+
+
+def in_snapshot(function: Callable[P, T]) -> Callable[P, T]:
+    """`function(connection, …)`, all of whose statements see one moment. It is called again if a table's columns were
+    changed in that moment, as by a migration: then what the moment has seen of the table cannot be read any more."""
+
+    @guard
+    @functools.wraps(function)
+    def at_one_moment(*args: P.args, **kwargs: P.kwargs) -> T:
+        connection = cast("Connection", args[0])
+        for tries_left in reversed(range(SNAPSHOT_TRIES)):
+            try:
+                with snapshot(connection):
+                    return function(*args, **kwargs)
+            except mysql.connector.Error as error:
+                if error.errno != errorcode.ER_TABLE_DEF_CHANGED or not tries_left:
+                    raise
+        raise AssertionError("the last try returns or raises")
+
+    return at_one_moment
+
+
 @contextmanager
 def snapshot(connection: Connection) -> Iterator[None]:
-    """A block whose statements all see the tables as they are now, whatever is stored meanwhile."""
-    execute(
-        connection,
+    """A block whose questions all see the tables as the first one does, whatever is stored meanwhile."""
+    # Sent with the first question, which thereby is the moment.
+    connection.opening = (
         "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ",
         "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY",
     )
     try:
         yield
     finally:
+        connection.opening = ()
         with suppress(mysql.connector.Error):
             execute(connection, "COMMIT")

@@ -123,7 +123,8 @@ def test_every_target_of_make_exists(page: Path) -> None:
 
 def test_every_log_line_is_one_of_ours() -> None:
     """What docs/operations.md explains is what the code says; "…" stands for what differs, and 1 for a number."""
-    paths = [ROOT / "ws_client.py", *(path for room in ("capture", "binance") for path in (ROOT / room).glob("*.py"))]
+    rooms = ("capture", "binance", "storage")
+    paths = [ROOT / "ws_client.py", *(path for room in rooms for path in (ROOT / room).glob("*.py"))]
     # Strings that go on in the next line are joined.
     code = re.sub(r'"\s*\n\s*f?"', "", "".join(map(_text, paths)))
     section = _text(OPERATIONS).partition("## What the log says")[2].partition("\n## ")[0]

@@ -294,3 +294,25 @@ def test_a_closed_connection_is_gone(settings: config.Settings) -> None:
         db.latest(opened, "BTCUSDT")
     with pytest.raises(db.GoneError):
         db.insert_trades(opened, [trade(1)])
+
+
+def test_few_trades_of_several_symbols_cross_nobody(connection: db.Connection, settings: config.Settings) -> None:
+    """Two captures that get the symbols in another order each store them without ever being in each other's way."""
+    other, raised = db.connect(settings), list[db.DatabaseError]()
+    for symbol in ("A", "B"):
+        db.insert_trades(connection, [trade(1, symbol=symbol)])
+
+    def store(opened: db.Connection, symbols: str) -> None:
+        for number in range(2, 150):
+            try:
+                db.insert_trades(opened, [trade(number, symbol=symbol) for symbol in symbols])
+            except db.DatabaseError as error:
+                raised.append(error)
+
+    threads = [threading.Thread(target=store, args=args) for args in ((connection, "AB"), (other, "BA"))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert raised == []
+    assert ask(connection, "SELECT COUNT(*) FROM trades") == [(298,)]

@@ -15,6 +15,7 @@ import config
 import db
 from process.child import ROOT
 from storage import schema, sealing
+from tests.makers import trade
 from tests.storage.test_processes import ended, forked
 from tests.support import version_1
 from tests.support.servers import Server
@@ -125,6 +126,28 @@ def test_reports_run_while_it_is_migrated(root: Any, settings: config.Settings) 
     assert answers[0][1].trades == version_1.ROWS - 10
 
 
+def test_an_answer_is_repeated_if_its_table_was_changed(
+    connection: db.Connection, settings: config.Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Columns that are added between the beginning of an answer and its look at the table make that look impossible."""
+    rows = [trade(number, BEGIN + timedelta(minutes=number), str(number)) for number in range(1, 9)]
+    db.insert_trades(connection, rows)
+    assert db.seal(connection, ["BTCUSDT"], None, BEGIN + timedelta(minutes=6))
+    until, changes = sealing.sealed_until, iter(range(2))
+
+    def changing(*arguments: Any) -> Any:
+        for number in changes:
+            ask(connection, f"ALTER TABLE candles ADD COLUMN note{number} INT NULL AFTER low")
+            break
+        return until(*arguments)
+
+    monkeypatch.setattr("storage.ranges.sealed_until", changing)
+    with closing(db.connect(settings, read_only=True)) as reader:
+        found = db.min_max(reader, "BTCUSDT", BEGIN, END)
+    assert found is not None
+    assert (found.low, found.high) == (rows[0], rows[-1])
+
+
 def test_a_reader_of_the_new_program_reads_an_old_database(root: Any, settings: config.Settings) -> None:
     """It may not change it, and answers from the trades alone."""
     version_1.make(root, 2_000)
@@ -218,7 +241,7 @@ WHOLE = (
 )
 
 
-def trades(old: str = "", new: str = "", key: str = KEY, end: str = "") -> str:
+def table_of(old: str = "", new: str = "", key: str = KEY, end: str = "") -> str:
     """The right table, but for a part."""
     assert old in WHOLE
     return f"CREATE TABLE trades ({WHOLE.replace(old, new) if old else WHOLE}, {key}) {end}"
@@ -228,19 +251,19 @@ def trades(old: str = "", new: str = "", key: str = KEY, end: str = "") -> str:
     ("statement", "words"),
     [
         (
-            trades("price DECIMAL(20,8)", "price DOUBLE"),
+            table_of("price DECIMAL(20,8)", "price DOUBLE"),
             r"trades has the column `price` as DOUBLE .*DECIMAL\(20,8\)",
         ),
-        (trades("quantity DECIMAL(20,8)", "quantity DECIMAL(20,4)"), r"`quantity` as DECIMAL\(20,4\)"),
-        (trades("DATETIME(3)", "DATETIME"), r"`timestamp` as DATETIME NOT NULL.*needs it as DATETIME\(3\)"),
-        (trades("BIGINT UNSIGNED", "INT"), "`trade_id` as INT"),
-        (trades("utf8mb4_bin", "utf8mb4_general_ci"), "`symbol` as .*utf8mb4_general_ci"),
-        (trades("VARCHAR(32)", "VARCHAR(20)"), r"`symbol` as VARCHAR\(20\)"),
-        (trades("received_at DATETIME(6) NULL", "received_at DATETIME(6) NOT NULL"), "`received_at` as .* NOT NULL"),
-        (trades(", buyer_is_maker BOOLEAN NOT NULL"), "trades has no column `buyer_is_maker`"),
-        (trades("price D", "exchange INT NOT NULL, price D"), "a column `exchange` that must have a value"),
-        (trades(key="PRIMARY KEY (symbol, timestamp)"), r"the primary key \(symbol, timestamp\)"),
-        (trades(end="ENGINE = MyISAM"), "engine MyISAM"),
+        (table_of("quantity DECIMAL(20,8)", "quantity DECIMAL(20,4)"), r"`quantity` as DECIMAL\(20,4\)"),
+        (table_of("DATETIME(3)", "DATETIME"), r"`timestamp` as DATETIME NOT NULL.*needs it as DATETIME\(3\)"),
+        (table_of("BIGINT UNSIGNED", "INT"), "`trade_id` as INT"),
+        (table_of("utf8mb4_bin", "utf8mb4_general_ci"), "`symbol` as .*utf8mb4_general_ci"),
+        (table_of("VARCHAR(32)", "VARCHAR(20)"), r"`symbol` as VARCHAR\(20\)"),
+        (table_of("received_at DATETIME(6) NULL", "received_at DATETIME(6) NOT NULL"), "`received_at` as .* NOT NULL"),
+        (table_of(", buyer_is_maker BOOLEAN NOT NULL"), "trades has no column `buyer_is_maker`"),
+        (table_of("price D", "exchange INT NOT NULL, price D"), "a column `exchange` that must have a value"),
+        (table_of(key="PRIMARY KEY (symbol, timestamp)"), r"the primary key \(symbol, timestamp\)"),
+        (table_of(end="ENGINE = MyISAM"), "engine MyISAM"),
         ("CREATE TABLE candles (symbol VARCHAR(32) PRIMARY KEY, open DOUBLE)", "candles has the column `symbol`"),
         ("CREATE TABLE symbols (id INT PRIMARY KEY, name TEXT)", "symbols has no column `symbol`"),
         ("CREATE TABLE schema_version (version VARCHAR(50) PRIMARY KEY, script TEXT)", "schema_version has the column"),
@@ -267,7 +290,7 @@ def test_a_table_of_another_program_is_refused(
 
 def test_what_does_not_hurt_is_accepted(root: Any, settings: config.Settings) -> None:
     """A right table with a column more that need not have a value, beside tables of others."""
-    ask(root, trades("price D", "note VARCHAR(9) NULL, source INT NOT NULL DEFAULT 1, price D"))
+    ask(root, table_of("price D", "note VARCHAR(9) NULL, source INT NOT NULL DEFAULT 1, price D"))
     ask(root, "CREATE TABLE orders (id INT PRIMARY KEY)")
     with closing(db.connect(settings)) as connection:
         assert db.insert_trades(connection, [db.Trade("X", BEGIN, 1, 1, 1, False, None)]) == 1  # type: ignore[arg-type]
