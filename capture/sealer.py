@@ -26,8 +26,8 @@ MARGIN = timedelta(seconds=1)
 """By the times of the trades, so long after its end a bar is sealed: they arrive in order but for less than that."""
 QUIET = timedelta(seconds=60)
 """A symbol without a trade for so long is sealed by this machine's clock, minus as much again."""
-FINE_TRADES_MIN = 1_000
-"""So many trades behind what is sealed are worth sealing seconds of; fewer are read in a millisecond or two."""
+FINE_TRADES_MIN = 500
+"""So many trades behind what is sealed are worth sealing seconds of; fewer are read in a millisecond."""
 SYMBOLS_PER_STATEMENT_MAX = 50
 STOPPED_TIMES_MAX = 3
 """After so many sealings that late trades have stopped, the writers of the symbol wait for the next one."""

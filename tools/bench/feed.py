@@ -1,6 +1,6 @@
 """The feed of the benchmark, in a process of its own: its frames and pages are encoded before they are needed.
 
-`python -m tools.bench.feed` prints `{"port": …}`, then answers one line of JSON to each line of JSON on its standard
+`python -m tools.bench.feed [RATE [SYMBOL…]]` prints `{"port": …}`, then answers a line of JSON to each on its standard
 input (Feed.obey), and ends when that closes. Streams are opened at `ws://127.0.0.1:PORT/GROUP/stream…`; frames are sent
 to a group. REST is served at `http://127.0.0.1:PORT`. The trades are the same each time.
 """
@@ -41,18 +41,18 @@ LISTEN_BACKLOG = 16
 _HANDSHAKE_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
-def trades(symbols: tuple[str, ...] = SYMBOLS, seed: int = 1) -> Iterator[tape.Trade]:
+def trades(symbols: tuple[str, ...] = SYMBOLS, seed: int = 1, market_rate: float = MARKET_RATE) -> Iterator[tape.Trade]:
     """The endless tape: ids are consecutive per symbol, times rise, and the same arguments give the same trades."""
     specs = [tape.spec_of(symbol) for symbol in symbols]
-    for order in tape.Synthetic(specs, seed, MARKET_RATE, [START_ID] * len(specs)).orders():
+    for order in tape.Synthetic(specs, seed, market_rate, [START_ID] * len(specs)).orders():
         yield from order.trades(BEGIN_US + order.offset_us)
 
 
 class Feed:
     """The connections by group, and the frames prepared for them."""
 
-    def __init__(self, symbols: tuple[str, ...]) -> None:
-        self._trades = trades(symbols)
+    def __init__(self, symbols: tuple[str, ...], market_rate: float = MARKET_RATE) -> None:
+        self._trades = trades(symbols, market_rate=market_rate)
         self._prepared: list[tape.Trade] = []
         self._frames: list[bytes] = []
         self._pages: list[bytes] = []
@@ -206,8 +206,9 @@ def _accept_all(listener: socket.socket, feed: Feed) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the feed until its standard input closes. Arguments: the symbols."""
-    feed = Feed(tuple(argv if argv is not None else sys.argv[1:]) or SYMBOLS)
+    """Runs the feed until its standard input closes. Arguments: trades per second of the tape's own time, symbols."""
+    arguments = argv if argv is not None else sys.argv[1:]
+    feed = Feed(tuple(arguments[1:]) or SYMBOLS, float(arguments[0]) if arguments else MARKET_RATE)
     listener = socket.create_server(("127.0.0.1", 0), backlog=LISTEN_BACKLOG)
     threading.Thread(target=_accept_all, args=(listener, feed), daemon=True).start()
     print(json.dumps({"port": listener.getsockname()[1]}), flush=True)

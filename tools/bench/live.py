@@ -33,14 +33,14 @@ class Sizes(NamedTuple):
     runs: int
 
 
-FULL, QUICK = Sizes(80_000, 30.0, 2), Sizes(1_000, 0.5, 1)
+FULL, QUICK = Sizes(70_000, 30.0, 2), Sizes(1_000, 0.5, 1)
 
 
 def run(bench: Bench) -> list[Figure]:
     """The median and the 99th percentile of each question in each run, in milliseconds."""
     sizes = QUICK if bench.quick else FULL
     taken: dict[str, list[list[float]]] = {name: [] for name in _QUESTIONS}
-    with stage(bench, "bench_live", connections=2) as on:
+    with stage(bench, "bench_live", connections=2, market_rate=RATE) as on:
         watcher = Watcher(bench.server, on.name, SYMBOLS[0])
         last = on.feed.order("prepare", trades=sizes.before)
         on.feed.order("send", to=on.name)

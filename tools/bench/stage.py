@@ -23,6 +23,7 @@ import config
 import db
 from mysqld import program
 from process.child import ROOT
+from tools.bench.feed import MARKET_RATE
 from tools.lab.children import Capture, Process, RigError
 from tools.lab.servers import PrivateServer
 
@@ -186,8 +187,8 @@ class Child:
 class Feed(Child):
     """The feeder; `ws` and `http` are its addresses."""
 
-    def __init__(self, *symbols: str) -> None:
-        super().__init__(["-m", "tools.bench.feed", *symbols])
+    def __init__(self, *symbols: str, market_rate: float = MARKET_RATE) -> None:
+        super().__init__(["-m", "tools.bench.feed", str(market_rate), *symbols])
         port = self.answer()["port"]
         self.ws, self.http = f"ws://127.0.0.1:{port}", f"http://127.0.0.1:{port}"
 
@@ -270,12 +271,18 @@ class Stage(NamedTuple):
 
 
 @contextmanager
-def stage(bench: Bench, name: str, connections: int, symbols: Sequence[str] = ()) -> Iterator[Stage]:
+def stage(
+    bench: Bench, name: str, connections: int, symbols: Sequence[str] = (), market_rate: float = MARKET_RATE
+) -> Iterator[Stage]:
     """A connected capture that has stored nothing yet, of the feed's own or of these symbols; at the end it must have
     stored everything it was sent."""
     flags = ["--connections", str(connections)]
     flags += ["--symbols", ",".join(symbols)] if symbols else []
-    with Feed(*symbols) as feed, bench.database(name), bench.capture(name, feed, *flags) as capture:
+    with (
+        Feed(*symbols, market_rate=market_rate) as feed,
+        bench.database(name),
+        bench.capture(name, feed, *flags) as capture,
+    ):
         feed.order("wait", to=name, connections=connections)
         yield Stage(bench, name, feed, capture)
         stop_lossless(capture)
