@@ -22,7 +22,7 @@ class GoneError(DatabaseError):
 
 
 class ContentionError(DatabaseError):
-    """A deadlock, or a lock that could not be had in time: repeat."""
+    """A deadlock, a lock that could not be had in time, or a candle that somebody else has just made: repeat."""
 
 
 class NotWritableError(DatabaseError):
@@ -40,9 +40,10 @@ class FatalError(DatabaseError):
 _GONE: tuple[int, ...] = (1040, 1043, 1047, 1053, 1077, 1079, 1080, 1129, 1135, 1152, 1156, 1157, 1158, 1159, 1160)
 _GONE += (1161, 1184, 1203, 1226, 1317, 1927, 3032, 3168)
 _GONE += (2001, 2002, 2003, 2004, 2005, 2006, 2012, 2013, 2014, 2024, 2026, 2027, 2055, 3024, 3169, 4031)
-_CONTENTION = (1020, 1205, 1206, 1213, 1412, 1614, 3058, 3101, 3572, 8002, 8022, 9007)
+# 1062, a duplicate, is no fault of the data: repeats of trades are let pass, so it is two who make the same candle.
+_CONTENTION = (1020, 1062, 1205, 1206, 1213, 1412, 1614, 3058, 3101, 3572, 8002, 8022, 9007)
 _NOT_WRITABLE = (3, 28, 1021, 1026, 1030, 1036, 1037, 1038, 1041, 1114, 1290, 1792, 1836, 1878, 3675)
-_REFUSED = (1048, 1062, 1153, 1264, 1265, 1292, 1366, 1369, 1406, 1411, 1644, 1690, 3819, 4025)
+_REFUSED = (1048, 1153, 1264, 1265, 1292, 1366, 1369, 1406, 1411, 1644, 1690, 3819, 4025)
 _ACCESS = (1044, 1045, 1130, 1142, 1143, 1227, 1251, 1698, 1820, 1862, 2059, 2061, 3118, 3159, 4151)
 _SCHEMA = (1046, 1049, 1054, 1109, 1146, 1356)
 _MISSING = (1049, 1146)
