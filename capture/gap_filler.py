@@ -82,7 +82,7 @@ def _collect(rest: Rest, symbol: str, first: int, last: int) -> Page:
             break
         if more.refused or not more.trades or more.trades[0].trade_id != after:
             break
-        page = Page([*page.trades, *more.trades], page.refused)
+        page.trades.extend(more.trades)
         number += 1
     return page
 

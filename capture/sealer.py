@@ -112,7 +112,7 @@ class Sealer(threading.Thread):
         self._close()
         wait_s = jittered(backoff_s(self._attempt))
         self._attempt += 1
-        log.info("the sealing waits %.1f s: %s", wait_s, error)
+        log.warning("the sealing waits %.1f s: %s", wait_s, error)
         return wait_s
 
     def _look(self) -> float:

@@ -42,8 +42,10 @@ def connect(
         connection = open_session(settings, settings.mysql_database, read_s_max or session.WRITE_S_MAX)
     if not schema.is_current(connection):
         patient = open_session(settings, settings.mysql_database, SCHEMA_S_MAX)
-        schema.apply(patient)
-        close(patient)
+        try:
+            schema.apply(patient)
+        finally:
+            close(patient)
     return connection
 
 
