@@ -193,7 +193,7 @@ def _last(ask: Callable[..., Answer], connection: Connection, newest: Trade, len
 
 
 def _range(connection: Connection, symbol: str, start: datetime, end: datetime, which: str = "") -> Answer:
-    (found, traded), sql = _ask(connection, _low_high_and_volume, symbol, start, end)
+    (found, traded), sql = _ask(connection, questions.range_and_volume, symbol, start, end)
     found = questions.compared(connection, found)
     lines = quiet(symbol, "that range", start, found.as_of)
     if found.count:
@@ -205,15 +205,6 @@ def _range(connection: Connection, symbol: str, start: datetime, end: datetime, 
     period = f"from {said(start)} until {said(end)} UTC"
     question = f"What were the low and the high of {symbol}{which} {period}?"
     return Answer("range", symbol, question, sql, result, lines, (start, end))
-
-
-def _low_high_and_volume(
-    connection: Connection, symbol: str, start: datetime, end: datetime
-) -> tuple[questions.Range, questions.Volume]:
-    return (
-        questions.low_and_high(connection, symbol, start, end),
-        questions.volume(connection, symbol, start, end),
-    )
 
 
 def _volume(connection: Connection, symbol: str, start: datetime, end: datetime, which: str = "") -> Answer:

@@ -12,6 +12,8 @@ from model.candles import Candle, Piece
 from storage.values import aware, naive
 
 COLUMNS = ", ".join(Candle._fields)
+WITHIN = "symbol = %s AND timestamp >= %s AND timestamp < %s"
+"""The rows of a symbol in [start, end)."""
 
 # The price of the first and of the last trade comes from the same pass: id and price are packed into one decimal, of at
 # most 40 digits, so that the least of them has the least id. A price has 12 digits before its point.
@@ -56,8 +58,7 @@ def query(resolution: int, parts: Sequence[tuple[int, str]]) -> str:
 
 def of_pieces(symbol: str, resolution: int, pieces: Sequence[Piece]) -> tuple[str, list[Any]]:
     """The same for one symbol and the pieces of a range, oldest bar first, with its parameters."""
-    within = "symbol = %s AND timestamp >= %s AND timestamp < %s"
-    sql = query(resolution, [(piece.resolution, within) for piece in pieces])
+    sql = query(resolution, [(piece.resolution, WITHIN) for piece in pieces])
     return f"{sql} ORDER BY start", naive([value for piece in pieces for value in (symbol, piece.start, piece.end)])
 
 

@@ -15,7 +15,7 @@ from model.trade import Trade
 from storage.errors import guard
 from storage.session import Connection, execute, run, select, sent
 from storage.transaction import State, transaction
-from storage.values import aware, batches, naive
+from storage.values import aware, batches, marks, naive
 
 ABSORB_S = 5
 """A gap that the streams close themselves within so many seconds was a reordering: no record of it is kept."""
@@ -27,8 +27,8 @@ def spans(connection: Connection, locked: dict[str, State]) -> dict[str, Span | 
     mine, remembered = connection.token, connection.spans
     others = [symbol for symbol, state in locked.items() if state.token != mine or symbol not in remembered]
     if others:
-        marks = ", ".join(["%s"] * len(others))
-        run(connection, f"UPDATE symbols SET token = %s WHERE symbol IN ({marks})", [connection.token, *others])
+        sql = f"UPDATE symbols SET token = %s WHERE symbol IN ({marks(others)})"
+        run(connection, sql, [connection.token, *others])
         # What we remembered of them is outdated, which the token, now ours again, will not show next time.
         for symbol in others:
             connection.spans.pop(symbol, None)

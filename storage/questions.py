@@ -19,6 +19,7 @@ from storage import gaps as stored_gaps
 from storage import pages, ranges, trades
 from storage.ranges import MinMax
 from storage.session import Connection
+from storage.transaction import in_snapshot
 
 SCAN_TRADES_MAX = 200_000
 """The answer about a range of up to so many trades is compared with that of a scan, which takes about 0.1 s."""
@@ -144,12 +145,24 @@ def compared(connection: Connection, answer: Range) -> Range:
     return answer._replace(equals_scan=False)
 
 
+@in_snapshot
+def range_and_volume(connection: Connection, symbol: str, start: datetime, end: datetime) -> tuple[Range, Volume]:
+    """Both at one moment, so that they are about the same trades."""
+    return low_and_high(connection, symbol, start, end), volume(connection, symbol, start, end)
+
+
+# The ids that are missing are read at the moment of the candles: a gap that was filled in between would be told of
+# neither by the candles, which are without its trades, nor by the gaps.
+
+
+@in_snapshot
 def candles(connection: Connection, symbol: str, resolution: int, start: datetime, end: datetime) -> Candles:
     """The candles that begin in [start, end)."""
     asked = symbol, resolution, start, end
     return _candles(connection, asked, ranges.candles(connection, *asked))
 
 
+@in_snapshot
 def last_candles(connection: Connection, symbol: str, resolution: int, end: datetime, size: int) -> Candles | None:
     """The last `size` candles that begin before `end`; None: there is none."""
     found = pages.last_candles(connection, symbol, resolution, end, size)

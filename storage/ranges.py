@@ -14,7 +14,7 @@ from model.amounts import EXACT
 from model.candles import Candle, Piece
 from model.times import MILLISECOND
 from model.trade import Trade
-from storage.bars import COLUMNS, candle_of, of_pieces
+from storage.bars import COLUMNS, WITHIN, candle_of, of_pieces
 from storage.errors import DatabaseError
 from storage.gaps import gaps_in
 from storage.sealing import sealed_until
@@ -26,7 +26,6 @@ _TRADE = ", ".join(Trade._fields)
 _DISAGREE = (
     "the candles do not agree with the trades, as if some were changed by hand; `python -m tools.reseal` mends them"
 )
-_WITHIN = "symbol = %s AND timestamp >= %s AND timestamp < %s"
 _BAR = "symbol = %s AND resolution = %s AND timestamp >= %s AND timestamp < %s"
 
 
@@ -80,17 +79,17 @@ def min_max(connection: Connection, symbol: str, start: datetime, end: datetime)
 def min_max_by_scan(connection: Connection, symbol: str, start: datetime, end: datetime) -> MinMax | None:
     """The same answer from trades alone, in time that grows with the range: the reference to test `min_max` with."""
     bounds = (symbol, ceil_ms(start), ceil_ms(end))
-    sql = f"SELECT COUNT(*), MIN(price), MAX(price) FROM trades WHERE {_WITHIN}"
+    sql = f"SELECT COUNT(*), MIN(price), MAX(price) FROM trades WHERE {WITHIN}"
     ((count, low, high),) = select(connection, sql, naive(bounds))
     if not count:
         return None
     return MinMax(
         *bounds,
         count,
-        _one(connection, f"{_WITHIN} ORDER BY timestamp, trade_id", bounds),
-        _one(connection, f"{_WITHIN} ORDER BY timestamp DESC, trade_id DESC", bounds),
-        _one(connection, f"{_WITHIN} AND price = {number_sql(low)} ORDER BY timestamp, trade_id", bounds),
-        _one(connection, f"{_WITHIN} AND price = {number_sql(high)} ORDER BY timestamp, trade_id", bounds),
+        _one(connection, f"{WITHIN} ORDER BY timestamp, trade_id", bounds),
+        _one(connection, f"{WITHIN} ORDER BY timestamp DESC, trade_id DESC", bounds),
+        _one(connection, f"{WITHIN} AND price = {number_sql(low)} ORDER BY timestamp, trade_id", bounds),
+        _one(connection, f"{WITHIN} AND price = {number_sql(high)} ORDER BY timestamp, trade_id", bounds),
     )
 
 
@@ -100,12 +99,7 @@ def candles(connection: Connection, symbol: str, resolution: int, start: datetim
 
     Made of what is sealed, as coarse as it fits, and of the trades behind that; a time without trades has no candle.
     """
-    return candles_now(connection, symbol, resolution, bars.ceil(ceil_ms(start), resolution), ceil_ms(end))
-
-
-def candles_now(connection: Connection, symbol: str, resolution: int, start: datetime, end: datetime) -> list[Candle]:
-    """The same for a block in a snapshot; `start` is that of a candle."""
-    end = bars.ceil(end, resolution)
+    start, end = (bars.ceil(ceil_ms(bound), resolution) for bound in (start, end))
     until = sealed_until(connection, symbol)
     # Up to here each candle is sealed, or made of sealed ones only.
     border = start if until is None else min(max(start, bars.floor(until, resolution)), end)
@@ -126,11 +120,15 @@ def _made(connection: Connection, symbol: str, resolution: int, pieces: Sequence
     return list(map(candle_of, select(connection, *of_pieces(symbol, resolution, pieces))))
 
 
+@in_snapshot
 def growing(connection: Connection, symbol: str, when: datetime) -> list[Candle]:
-    """The candles of the kept resolutions that `when` falls into; for a block in a snapshot()."""
+    """The candles of the kept resolutions that `when` falls into."""
     begins = [(resolution, bars.floor(when, resolution)) for resolution in bars.RESOLUTIONS]
-    found = [candles_now(connection, symbol, resolution, begin, begin + MILLISECOND) for resolution, begin in begins]
-    return [candle for candles in found for candle in candles]
+    return [
+        candle
+        for resolution, begin in begins
+        for candle in candles(connection, symbol, resolution, begin, begin + MILLISECOND)
+    ]
 
 
 class Totals(NamedTuple):
@@ -167,12 +165,12 @@ _SUMS_OF_BARS = (
 )
 _SUMS_OF_TRADES = (
     "SELECT COUNT(*), SUM(quantity), SUM(price * quantity), SUM(IF(buyer_is_maker, 0, quantity)),"
-    f" SUM(IF(buyer_is_maker, 0, price * quantity)) FROM trades WHERE {_WITHIN}"
+    f" SUM(IF(buyer_is_maker, 0, price * quantity)) FROM trades WHERE {WITHIN}"
 )
 
 
 def _values(symbol: str, piece: Piece) -> list[object]:
-    """The parameters of _BAR or of _WITHIN."""
+    """The parameters of _BAR or of WITHIN."""
     return [symbol, piece.resolution, piece.start, piece.end] if piece.resolution else [symbol, piece.start, piece.end]
 
 
@@ -184,7 +182,7 @@ def _extremes(connection: Connection, symbol: str, pieces: Sequence[Piece]) -> l
         if piece.resolution:
             parts.append(f"SELECT {index}, MIN(low), MAX(high), SUM(trades) FROM candles WHERE {_BAR}")
         else:
-            parts.append(f"SELECT {index}, MIN(price), MAX(price), COUNT(*) FROM trades WHERE {_WITHIN}")
+            parts.append(f"SELECT {index}, MIN(price), MAX(price), COUNT(*) FROM trades WHERE {WITHIN}")
         parameters += _values(symbol, piece)
     if not parts:
         return []
@@ -229,7 +227,7 @@ def _ends_and_extremes(
     parts += [f"AND price = {number_sql(one.price)} {oldest_first}" for one in wanted.values()]
     pieces = [ends, ends, *((one.piece.start, one.piece.end) for one in wanted.values())]
     sql = " UNION ALL ".join(
-        f"(SELECT {index}, {_TRADE} FROM trades WHERE {_WITHIN} {part} LIMIT 1)" for index, part in enumerate(parts)
+        f"(SELECT {index}, {_TRADE} FROM trades WHERE {WITHIN} {part} LIMIT 1)" for index, part in enumerate(parts)
     )
     rows = select(connection, sql, naive([value for piece in pieces for value in (symbol, *piece)]))
     if len(rows) < len(parts):

@@ -13,10 +13,12 @@ every bar that ends by then equals its trades, at every moment and after every c
 - Everything is committed at once: bars, sealed_until, and the end of the seconds of a minute that is whole now.
 """
 
+import functools
 import secrets
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
+from typing import NamedTuple, ParamSpec
 
 import mysql.connector
 from mysql.connector import errorcode
@@ -24,19 +26,24 @@ from mysql.connector import errorcode
 from model import candles as bars
 from model.candles import DAY, FINE, FINER, HOUR, MINUTE
 from model.gaps import Point
+from process.retry import backoff_s, jittered
 from storage import bars as sql_of
 from storage.bars import span_sql
-from storage.errors import guard
+from storage.errors import ContentionError, guard
 from storage.session import Connection, execute, run, select, sent
-from storage.transaction import roll_back, transaction
-from storage.values import aware, naive
+from storage.transaction import pull_down_fence, roll_back, transaction
+from storage.values import aware, marks, naive
 
 FENCE_US_MAX = 500_000
 SPANS_PER_STATEMENT_MAX = 50
 HISTORY_STEP = timedelta(hours=1)
 _BEGIN = datetime(1000, 1, 2, tzinfo=UTC)
 
+TRIES_MAX = 8
+"""Of a step by hand that somebody else is in the way of: about a minute."""
+
 Times = tuple[datetime, datetime]
+P = ParamSpec("P")
 
 
 class Sealable(NamedTuple):
@@ -51,7 +58,7 @@ def sealable(connection: Connection, symbols: Sequence[str] | None = None) -> di
     """What there is to seal of `symbols`, or of all that anybody has stored trades of."""
     sql = "SELECT symbol, sealed_until FROM symbols"
     if symbols is not None:
-        sql += f" WHERE symbol IN ({_marks(symbols)})"
+        sql += f" WHERE symbol IN ({marks(symbols)})"
     newest = "SELECT trade_id, timestamp FROM trades WHERE symbol = %s ORDER BY timestamp DESC, trade_id DESC LIMIT 1"
     found = {}
     for symbol, until in select(connection, sql, symbols or ()):
@@ -75,7 +82,7 @@ def seal(connection: Connection, symbols: Sequence[str], since: datetime | None,
     False: nothing has changed, since somebody has sealed one of them or stored a trade before `until` meanwhile.
     """
     fence = until + timedelta(microseconds=1 + secrets.randbelow(FENCE_US_MAX))
-    of_them = f"symbol IN ({_marks(symbols)}) AND sealed_until <=> %s"
+    of_them = f"symbol IN ({marks(symbols)}) AND sealed_until <=> %s"
     which = [*symbols, since]
     if run(connection, f"UPDATE symbols SET fence = %s WHERE {of_them}", naive([fence, *which])) < len(symbols):
         return False
@@ -165,7 +172,7 @@ def _spans(begins: Sequence[datetime], resolution: int) -> list[Times]:
 def _make(connection: Connection, symbols: Sequence[str], resolution: int, spans: Sequence[Times]) -> list[str]:
     """What makes the bars that begin in `spans`, whatever is there."""
     where, values = span_sql(spans)
-    query = sql_of.query(resolution, [(FINER[resolution], f"symbol IN ({_marks(symbols)}) AND {where}")])
+    query = sql_of.query(resolution, [(FINER[resolution], f"symbol IN ({marks(symbols)}) AND {where}")])
     return [
         _delete(connection, symbols, resolution, spans),
         sent(connection, f"INSERT INTO candles ({sql_of.COLUMNS}) {query}", [*symbols, *values]),
@@ -174,17 +181,30 @@ def _make(connection: Connection, symbols: Sequence[str], resolution: int, spans
 
 def _delete(connection: Connection, symbols: Sequence[str], resolution: int, spans: Sequence[Times]) -> str:
     where, values = span_sql(spans)
-    sql = f"DELETE FROM candles WHERE symbol IN ({_marks(symbols)}) AND resolution = {resolution} AND {where}"
+    sql = f"DELETE FROM candles WHERE symbol IN ({marks(symbols)}) AND resolution = {resolution} AND {where}"
     return sent(connection, sql, [*symbols, *values])
-
-
-def _marks(values: Sequence[object]) -> str:
-    return ", ".join(["%s"] * len(values))
 
 
 # ---- By hand: for a table that something else has filled or changed.
 
 
+def _repeated(step: Callable[P, None]) -> Callable[P, None]:
+    """`step` again whenever somebody else, such as a capture that seals, was in the way; after a growing wait."""
+
+    @functools.wraps(step)
+    def repeated(*args: P.args, **kwargs: P.kwargs) -> None:
+        for attempt in range(TRIES_MAX):
+            try:
+                return step(*args, **kwargs)
+            except ContentionError:
+                if attempt + 1 == TRIES_MAX:
+                    raise
+            time.sleep(jittered(backoff_s(attempt)))
+
+    return repeated
+
+
+@_repeated
 @guard
 def seal_history(connection: Connection, symbol: str, step: timedelta = HISTORY_STEP) -> None:
     """Seals a symbol up to its newest stored minute, piece by piece."""
@@ -206,7 +226,8 @@ def seal_history(connection: Connection, symbol: str, step: timedelta = HISTORY_
 def reseal(connection: Connection, symbol: str, start: datetime | None = None, end: datetime | None = None) -> None:
     """Makes every sealed bar of `symbol` again that has a part in [start, end), and seals what can be sealed.
 
-    An hour of minutes, or a day of hours, is one transaction, so that a capture of the symbol never waits for long.
+    An hour of minutes, or a day of hours, is one transaction, so that a capture of the symbol never waits for long. Who
+    seals it meanwhile may be in the way; a step is then tried again, TRIES_MAX times in all. Raises ContentionError.
     """
     found = sealable(connection, [symbol]).get(symbol)
     until = found.sealed_until if found else None
@@ -221,6 +242,8 @@ def reseal(connection: Connection, symbol: str, start: datetime | None = None, e
     seal_history(connection, symbol)
 
 
+@_repeated
+@guard
 def _forget_before(connection: Connection, symbol: str, begin: datetime) -> None:
     with transaction(connection, [symbol]):
         run(connection, "DELETE FROM candles WHERE symbol = %s AND timestamp < %s", naive((symbol, begin)))
@@ -233,9 +256,13 @@ def _reseal_day(connection: Connection, symbol: str, day: datetime) -> None:
     _remake(connection, symbol, (HOUR, DAY), (day, day + timedelta(seconds=DAY)))
 
 
+@_repeated
+@guard
 def _remake(connection: Connection, symbol: str, resolutions: Sequence[int], span: Times) -> None:
     """Makes the sealed bars of `span` again in a transaction of their own."""
     with transaction(connection, [symbol]) as work:
+        # A sealing that is under way may have made its bars from those that are wrong.
+        pull_down_fence(connection, symbol, work.states[symbol], span[0])
         until = work.states[symbol].sealed_until
         for resolution in resolutions if until is not None else ():
             assert until is not None

@@ -34,11 +34,12 @@ class Connection(_Driver):
     """A driver connection that remembers which ids are accounted for and, on request, the statements that it sent.
 
     `asked`: set it to a list, and each SELECT is appended as it was sent, with its values. `opening`: statements
-    without rows that are sent together with the next SELECT.
+    without rows that are sent together with the next SELECT. `one_moment`: whether it is in a snapshot.
     """
 
     asked: list[str] | None = None
     opening: tuple[str, ...] = ()
+    one_moment = False
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)

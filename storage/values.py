@@ -33,6 +33,11 @@ def batches(rows: Sequence[T]) -> Iterator[Sequence[T]]:
         yield rows[start : start + ROWS_PER_STATEMENT_MAX]
 
 
+def marks(values: Sequence[object]) -> str:
+    """The place of each parameter in a list of SQL."""
+    return ", ".join(["%s"] * len(values))
+
+
 def rows_sql(trades: Sequence[Trade]) -> Iterator[str]:
     """The values of the rows as SQL. Raises RefusedError for what the engines would round or shift without an error."""
     names = {symbol: quoted(symbol) for symbol in {trade.symbol for trade in trades}}

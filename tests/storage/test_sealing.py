@@ -362,6 +362,59 @@ def test_resealing_beside_a_capture_loses_nothing(connection: db.Connection, set
     assert sealed(connection, BTC)
 
 
+def test_resealing_stops_a_sealing_that_has_read_what_is_wrong(
+    connection: db.Connection, settings: config.Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An hour is sealed from minutes that are made again meanwhile, because a trade was changed by hand: it is not
+    kept."""
+    other = db.connect(settings)
+    # The second keeps the range that is made again away from the rows that the sealing has locked.
+    times = [MIDNIGHT, MIDNIGHT + 20 * MINUTE, MIDNIGHT + HOUR]
+    db.insert_trades(connection, [trade(number, when, "1") for number, when in enumerate(times, 1)])
+    assert seal(connection, BTC, MIDNIGHT + 30 * MINUTE)
+    ask(connection, "UPDATE trades SET price = 7 WHERE trade_id = 1")
+    between(monkeypatch, lambda: sealing._remake(other, BTC, (candles.MINUTE,), (MIDNIGHT, MIDNIGHT + 10 * MINUTE)))
+
+    assert not seal(connection, BTC, MIDNIGHT + HOUR)
+    assert seal(connection, BTC, MIDNIGHT + HOUR)
+    assert sealed(connection, BTC) == due(connection, BTC)
+    assert [bar.high for bar in sealed(connection, BTC)] == [7, 1, 7]
+
+
+def test_resealing_beside_who_seals(
+    connection: db.Connection, settings: config.Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A capture stores and seals the same symbol all the time: the command gets through, and the bars are right."""
+    monkeypatch.setattr("process.retry.BACKOFF_S_MIN", 0.01)
+    db.insert_trades(connection, [trade(number, MIDNIGHT + timedelta(seconds=number)) for number in range(1, 600)])
+    stop, failed = threading.Event(), list[BaseException]()
+
+    def capture() -> None:
+        opened, number = db.connect(settings), 600
+        while not stop.is_set():
+            try:
+                db.insert_trades(opened, [trade(number, MIDNIGHT + timedelta(seconds=number))])
+                seal(opened, BTC, MIDNIGHT + timedelta(seconds=number - 1))
+                number += 1
+            except db.ContentionError:
+                continue
+            except BaseException as error:
+                failed.append(error)
+                raise
+        db.close(opened)
+
+    thread = threading.Thread(target=capture)
+    thread.start()
+    try:
+        for _ in range(5):
+            sealing.reseal(connection, BTC)
+    finally:
+        stop.set()
+        thread.join()
+    assert failed == []
+    assert sealed(connection, BTC) == due(connection, BTC)
+
+
 # ---- What is answered with them.
 
 RESOLUTIONS = (1, 60, 300, 900, 3_600, 14_400, 86_400)
@@ -469,6 +522,26 @@ def test_a_bar_says_how_many_ids_are_missing_in_it(connection: db.Connection) ->
     assert questions.volume(connection, BTC, MIDNIGHT + HOUR, MIDNIGHT + DAY).missing == 0
     db.insert_trades(connection, [trade(number, MIDNIGHT + MINUTE) for number in (6, 7, 8)])
     assert questions.candles(connection, BTC, 60, MIDNIGHT, MIDNIGHT + MINUTE).missing == [2]
+
+
+def test_what_is_missing_is_of_the_moment_of_the_bars(
+    connection: db.Connection, settings: config.Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A gap that is filled after the bars were read: they are without its trades, and the answer says that."""
+    db.insert_trades(connection, [trade(1, MIDNIGHT), trade(3, MIDNIGHT)])
+    reader, read = db.connect(settings, read_only=True), ranges.candles
+
+    def and_then_it_is_filled(*arguments: Any) -> Any:
+        found = read(*arguments)
+        db.insert_trades(connection, [trade(2, MIDNIGHT)])
+        return found
+
+    monkeypatch.setattr(ranges, "candles", and_then_it_is_filled)
+    answer = questions.candles(reader, BTC, 60, MIDNIGHT, MIDNIGHT + MINUTE)
+    assert [bar.trades for bar in answer.candles] == [2]
+    assert answer.missing == [1]
+    monkeypatch.undo()
+    assert questions.candles(reader, BTC, 60, MIDNIGHT, MIDNIGHT + MINUTE).missing == [0]
 
 
 @pytest.mark.parametrize(
