@@ -6,25 +6,49 @@ exceptions of storage/errors.py. SQL is written here, in storage/ and in schema.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from datetime import datetime
 from itertools import chain
 from operator import itemgetter
 
 from model import gaps as trade_ids
-from model.gaps import Gap
+from model.gaps import Gap, Span
 from model.trade import Trade
 from storage.connecting import connect
-from storage.errors import ContentionError, DatabaseError, FatalError, GoneError, NotWritableError, RefusedError, guard
-from storage.gaps import account, continued, give_up, open_gaps, replace_statements, spans
+from storage.errors import (
+    AccessError,
+    ContentionError,
+    DatabaseError,
+    FatalError,
+    GoneError,
+    NothingError,
+    NotWritableError,
+    OtherHistoryError,
+    RefusedError,
+    guard,
+)
+from storage.gaps import (
+    Reasons,
+    account,
+    check_history,
+    continued,
+    forget_history,
+    give_up,
+    leaves_hole,
+    open_gaps,
+    proven_span,
+    replace_statements,
+    spans,
+)
 from storage.ranges import MinMax, candles, min_max, min_max_by_scan
 from storage.sealing import Sealable, first_from, remake_statements, seal, seal_locked, sealable
 from storage.session import Connection, close, is_fast
 from storage.trades import latest, price_as_of, symbols, trades_in_second
-from storage.transaction import pull_down_fence, store_at_once, store_few, transaction
-from storage.values import ROWS_PER_STATEMENT_MAX, batches, check_symbol, rows_sql, time_sql
+from storage.transaction import State, pull_down_fence, store_at_once, store_few, transaction
+from storage.values import batches, check_symbol, rows_max, rows_sql, time_sql
 
 __all__ = [
+    "AccessError",
     "Connection",
     "ContentionError",
     "DatabaseError",
@@ -32,6 +56,8 @@ __all__ = [
     "GoneError",
     "MinMax",
     "NotWritableError",
+    "NothingError",
+    "OtherHistoryError",
     "RefusedError",
     "Sealable",
     "Trade",
@@ -39,6 +65,7 @@ __all__ = [
     "close",
     "connect",
     "first_from",
+    "forget_history",
     "give_up",
     "is_fast",
     "latest",
@@ -63,13 +90,19 @@ FEW_TRADES_MAX = 4
 
 @guard
 def insert_trades(
-    connection: Connection, trades: Sequence[Trade], opened: list[Gap] | None = None, reason: str = trade_ids.MISSED
+    connection: Connection,
+    trades: Sequence[Trade],
+    opened: list[Gap] | None = None,
+    reason: str = trade_ids.MISSED,
+    resumed: Container[str] | None = None,
 ) -> int:
     """How many of `trades` were new; all are stored when it returns, with their gaps, and in the bars that are sealed.
 
     Repeats and any order are fine. Ids that turn out to be missing become rows of `gaps` with that `reason` (appended
-    to `opened`), and open gaps that the trades fall into shrink, split or close. Raises RefusedError (a part may be
-    stored then), GoneError (all, a part or nothing is stored: repeat), ContentionError, NotWritableError, FatalError.
+    to `opened`), and open gaps that the trades fall into shrink, split or close. `resumed`: the symbols of which these
+    are the first since the capture began, so that what is missing right before them has another reason; if it is given,
+    trades that contradict what is stored are refused. Raises RefusedError (a part may be stored then), GoneError (all,
+    a part or nothing is stored: repeat), ContentionError, NotWritableError, FatalError, OtherHistoryError.
     """
     if not trades:
         return 0
@@ -87,11 +120,17 @@ def insert_trades(
         new = _store_ahead(connection, trades, sorted(groups), earliest)
         if new == len(trades):
             connection.spans.update(ahead)
+            # The id that comes next was not stored, so there was no higher one.
+            connection.unproven.difference_update(ahead)
             return new
     found: list[Gap] = []
+    bytes_max = connection.manners.bytes_max
     with transaction(connection, sorted(groups)) as work:
-        known = spans(connection, work.states)
-        grown = {symbol: account(connection, known[symbol], group, reason, found) for symbol, group in groups.items()}
+        known = _known(connection, groups, work.states, resumed is not None)
+        grown: dict[str, Span] = {}
+        for symbol, group in groups.items():
+            reasons = Reasons(reason, trade_ids.AWAY if resumed is not None and symbol in resumed else reason)
+            grown[symbol] = account(connection, known[symbol], group, reasons, found)
         for symbol, state in work.states.items():
             pull_down_fence(connection, symbol, state, earliest)
         remake = (
@@ -99,13 +138,34 @@ def insert_trades(
             for symbol, group in groups.items()
         )
         work.last = chain(
-            _insert_statements(trades), replace_statements(connection, found), chain.from_iterable(remake)
+            _insert_statements(trades, bytes_max), replace_statements(connection, found), chain.from_iterable(remake)
         )
         # Before the commit: should anything go wrong with that, all of them are forgotten.
         connection.spans.update(grown)
     if opened is not None:
         opened.extend(found)
-    return new + sum(work.changed[: -(-len(trades) // ROWS_PER_STATEMENT_MAX)])
+    new += sum(work.changed[: -(-len(trades) // rows_max(bytes_max))])
+    if new == len(trades):
+        connection.unproven.difference_update(
+            symbol for symbol, group in groups.items() if continued(known[symbol], group)
+        )
+    return new
+
+
+def _known(
+    connection: Connection, groups: dict[str, list[Trade]], states: dict[str, State], one_history: bool
+) -> dict[str, Span | None]:
+    """The spans of the symbols, as true as what is about to be stored needs them. Raises OtherHistoryError."""
+    known = spans(connection, states)
+    for symbol, span in known.items():
+        if span is None:
+            continue
+        if symbol in connection.unproven and leaves_hole(span, groups[symbol]):
+            known[symbol] = span = proven_span(connection, symbol, span, states[symbol].sealed_until)
+            connection.unproven.discard(symbol)
+        if one_history:
+            check_history(symbol, span, groups[symbol])
+    return known
 
 
 def _earliest(trades: Sequence[Trade]) -> datetime:
@@ -124,7 +184,8 @@ def _store_ahead(connection: Connection, trades: Sequence[Trade], symbols: Seque
     if len(trades) <= FEW_TRADES_MAX:
         rows = list(zip(map(_symbol, trades), rows_sql(trades), strict=True))
         return store_few(connection, _INSERT, rows, when, _REPEATED)
-    return sum(store_at_once(connection, symbols, when, _insert_statements(trades)) or ())
+    statements = _insert_statements(trades, connection.manners.bytes_max)
+    return sum(store_at_once(connection, symbols, when, statements) or ())
 
 
 def insert_acceptable(
@@ -132,25 +193,25 @@ def insert_acceptable(
     trades: Sequence[Trade],
     refuse: Callable[[Trade, str], None],
     opened: list[Gap] | None = None,
-    reason: str = trade_ids.MISSED,
+    resumed: Container[str] = (),
 ) -> int:
     """As insert_trades, but a trade that the database refuses goes to `refuse` with the server's words, not its batch.
 
     The batch is halved until the refused trades stand alone, so each part is a transaction of its own.
     """
     try:
-        return insert_trades(connection, trades, opened, reason)
+        return insert_trades(connection, trades, opened, resumed=resumed)
     except RefusedError as error:
         if len(trades) == 1:
             refuse(trades[0], str(error))
             return 0
     half = len(trades) // 2
     parts = (trades[:half], trades[half:])
-    return sum(insert_acceptable(connection, part, refuse, opened, reason) for part in parts)
+    return sum(insert_acceptable(connection, part, refuse, opened, resumed) for part in parts)
 
 
-def _insert_statements(trades: Sequence[Trade]) -> Iterator[str]:
-    for part in batches(trades):
+def _insert_statements(trades: Sequence[Trade], bytes_max: int) -> Iterator[str]:
+    for part in batches(trades, bytes_max):
         yield f"{_INSERT} VALUES ({'),('.join(rows_sql(part))}) {_REPEATED}"
 
 

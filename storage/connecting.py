@@ -8,7 +8,7 @@ import config
 from mysqld import shared
 from mysqld.program import ServerError
 from storage import schema, session
-from storage.errors import FatalError, GoneError, guard
+from storage.errors import FatalError, GoneError, NothingError, guard
 from storage.session import Connection, close, open_session, run
 
 SCHEMA_S_MAX = 3_600
@@ -17,29 +17,40 @@ SCHEMA_S_MAX = 3_600
 
 @guard
 def connect(
-    settings: config.Settings | None = None, *, read_only: bool = False, read_s_max: int | None = None
+    settings: config.Settings | None = None,
+    *,
+    read_only: bool = False,
+    create: bool = True,
+    read_s_max: int | None = None,
 ) -> Connection:
     """A connection to the database of `settings` (default: the environment's), which is created if missing.
 
-    UTC, strict, utf8mb4, READ COMMITTED, autocommit. With `read_only` the session cannot write, and nothing is
-    created. Without a configured server the private one is used. Raises GoneError or FatalError.
+    UTC, strict, utf8mb4, READ COMMITTED, autocommit. With `read_only` the session cannot write. With that, or without
+    `create`, nothing is created, neither a database nor a private server. Without a configured server the private one
+    is used. Raises GoneError, FatalError; NothingError if nothing was captured there and nothing may be created.
     """
     settings = settings or config.load()
+    create = create and not read_only
     if settings.private:
+        if not create and not _has_private_data(settings.data_dir):
+            raise NothingError(f"nothing was captured in DATA_DIR={settings.data_dir} yet: {_BEGIN}")
         settings = settings._replace(
             mysql_unix_socket=_private_socket(settings.data_dir), mysql_user="root", mysql_password=""
         )
     if read_only:
         connection = open_session(settings, settings.mysql_database, read_s_max or session.READ_S_MAX)
         run(connection, "SET SESSION TRANSACTION READ ONLY")
+        _require_tables(connection, settings)
         return connection
     try:
         connection = open_session(settings, settings.mysql_database, read_s_max or session.WRITE_S_MAX)
     except mysql.connector.Error as error:
-        if error.errno != mysql.connector.errorcode.ER_BAD_DB_ERROR:
+        if error.errno != mysql.connector.errorcode.ER_BAD_DB_ERROR or not create:
             raise
         _create_database(settings)
         connection = open_session(settings, settings.mysql_database, read_s_max or session.WRITE_S_MAX)
+    if not create:
+        _require_tables(connection, settings)
     if not schema.is_current(connection):
         patient = open_session(settings, settings.mysql_database, SCHEMA_S_MAX)
         try:
@@ -47,6 +58,23 @@ def connect(
         finally:
             close(patient)
     return connection
+
+
+_BEGIN = "run `python ws_client.py`, or `make demo`"
+
+
+def _has_private_data(data_dir: Path) -> bool:
+    try:
+        return shared.has_data(data_dir)
+    except ServerError as error:
+        raise FatalError(str(error)) from error
+
+
+def _require_tables(connection: Connection, settings: config.Settings) -> None:
+    """Raises NothingError if there are none, and FatalError if they are another program's."""
+    if not schema.exists(connection):
+        close(connection)
+        raise NothingError(f"nothing was captured in database {settings.place} yet: {_BEGIN}")
 
 
 def _private_socket(data_dir: Path) -> str:

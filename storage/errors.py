@@ -37,14 +37,28 @@ class FatalError(DatabaseError):
     """Only the operator can help; the message names the setting."""
 
 
+class AccessError(FatalError):
+    """The server does not let this account in."""
+
+
+class NothingError(FatalError):
+    """Nothing was captured there yet."""
+
+
+class OtherHistoryError(FatalError):
+    """The trades are not of the history that is stored: their ids begin anew."""
+
+
 _GONE: tuple[int, ...] = (1040, 1043, 1047, 1053, 1077, 1079, 1080, 1129, 1135, 1152, 1156, 1157, 1158, 1159, 1160)
 _GONE += (1161, 1184, 1203, 1226, 1317, 1927, 3032, 3168)
-_GONE += (2001, 2002, 2003, 2004, 2005, 2006, 2012, 2013, 2014, 2024, 2026, 2027, 2055, 3024, 3169, 4031)
+_GONE += (1153, 1969, 2001, 2002, 2003, 2004, 2005, 2006, 2012, 2013, 2014, 2024, 2026, 2027, 2055, 3024, 3169, 4031)
 # 1062, a duplicate, is no fault of the data: repeats of trades are let pass, so it is two who make the same candle.
-_CONTENTION = (1020, 1062, 1205, 1206, 1213, 1412, 1614, 3058, 3101, 3572, 8002, 8022, 9007)
+_CONTENTION = (-1064, 1020, 1062, 1205, 1206, 1213, 1412, 1614, 3058, 3101, 3572, 8002, 8022, 9007)
 _NOT_WRITABLE = (3, 28, 1021, 1026, 1030, 1036, 1037, 1038, 1041, 1114, 1290, 1792, 1836, 1878, 3675)
-_REFUSED = (1048, 1153, 1264, 1265, 1292, 1366, 1369, 1406, 1411, 1644, 1690, 3819, 4025)
-_ACCESS = (1044, 1045, 1130, 1142, 1143, 1227, 1251, 1698, 1820, 1862, 2059, 2061, 3118, 3159, 4151)
+_REFUSED = (1048, 1264, 1265, 1292, 1366, 1369, 1406, 1411, 1644, 1690, 3819, 4025)
+_LOGIN = (1045, 1130, 1251, 1698, 1820, 1862, 2059, 3118, 4151)
+_TLS = (2061, 3159)
+_ACCESS = (1044, 1142, 1143, 1227)
 _SCHEMA = (1046, 1049, 1054, 1109, 1146, 1356)
 _MISSING = (1049, 1146)
 _CLASSES: dict[int, type[DatabaseError]] = {
@@ -54,6 +68,8 @@ _CLASSES: dict[int, type[DatabaseError]] = {
         (_CONTENTION, ContentionError),
         (_NOT_WRITABLE, NotWritableError),
         (_REFUSED, RefusedError),
+        (_LOGIN, AccessError),
+        (_TLS, AccessError),
         (_ACCESS, FatalError),
         (_SCHEMA, FatalError),
     )
@@ -61,10 +77,17 @@ _CLASSES: dict[int, type[DatabaseError]] = {
 }
 _NOTHING_YET = "check MYSQL_DATABASE; nothing was captured yet? run `python ws_client.py` or `make demo`"
 _WAY_OUT = {
-    **dict.fromkeys(_ACCESS, "check MYSQL_USER and MYSQL_PASSWORD, and that user's rights (docs/operations.md)"),
+    **dict.fromkeys(
+        (*_LOGIN, *_ACCESS), "check MYSQL_USER and MYSQL_PASSWORD, and that user's rights (docs/operations.md)"
+    ),
     **dict.fromkeys(_SCHEMA, "check MYSQL_DATABASE; if it was dropped, restart to create it again"),
     **dict.fromkeys(_MISSING, _NOTHING_YET),
     2026: "check MYSQL_SSL_CA",
+    **dict.fromkeys(
+        _TLS,
+        "this account may log in over TLS only: set MYSQL_SSL_CA, with TLS switched on in the server, or use"
+        " MYSQL_UNIX_SOCKET; the password is not what is wrong",
+    ),
     **dict.fromkeys((2002, 2003, 2005), "check MYSQL_HOST, MYSQL_PORT or MYSQL_UNIX_SOCKET; does the server run?"),
 }
 
@@ -72,7 +95,7 @@ _WAY_OUT = {
 def _translated(error: mysql.connector.Error) -> DatabaseError:
     errno = error.errno or 0
     # The driver reports a connection that is no longer there as "not connected", with no number of its own.
-    dead = errno < 0 and isinstance(error, mysql.connector.OperationalError | mysql.connector.InterfaceError)
+    dead = errno == -1 and isinstance(error, mysql.connector.OperationalError | mysql.connector.InterfaceError)
     kind = GoneError if dead else _CLASSES.get(errno, DatabaseError)
     words = f"{error.msg or error} (error {errno})"
     return kind(f"{words}; {_WAY_OUT[errno]}" if errno in _WAY_OUT else words)

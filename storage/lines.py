@@ -12,8 +12,10 @@ from typing import Any, NamedTuple
 
 from model import candles as bars
 from model.candles import HOUR
-from storage.errors import guard
-from storage.session import Connection, close
+from storage.bars import WITHIN
+from storage.errors import DatabaseError, guard
+from storage.session import Connection, close, end_raw, select
+from storage.transaction import snapshot
 from storage.values import ceil_ms, naive
 
 CHUNK_ROWS = 2_000
@@ -52,6 +54,10 @@ _INFLUX = (
 _ID = {PLAIN: rb"[^,]*,(\d+)", BINANCE: rb"(\d+)", INFLUX: rb".*,trade_id=(\d+)i", INFLUX_TEXT: rb".*,trade_id=(\d+)i"}
 
 
+class CutShortError(DatabaseError):
+    """The server gave fewer rows than it has."""
+
+
 class Chunk(NamedTuple):
     """Lines in the order of the table's key, each ending in a line feed; their number, and the first and last id."""
 
@@ -79,8 +85,9 @@ def _in_quotes(column: str) -> str:
 def lines(connection: Connection, symbol: str, start: datetime, end: datetime, layout: str) -> Iterator[Chunk]:
     """The trades of `symbol` in [start, end) as lines of `layout`, oldest first, at most CHUNK_ROWS at a time.
 
-    Each hour is read in its state at that moment. If the caller stops early, the connection is closed, because rows are
-    still arriving on it. Raises the exceptions of storage/errors.py.
+    Each hour is read in its state at that moment, and its rows are counted in the same: no limit of the server, nor of
+    a proxy before it, can cut them short unseen. If the caller stops early, the connection is closed, because rows are
+    still arriving on it. Raises the exceptions of storage/errors.py; CutShortError if not all rows came.
     """
     start, end = ceil_ms(start), ceil_ms(end)
     while start < end:
@@ -91,17 +98,32 @@ def lines(connection: Connection, symbol: str, start: datetime, end: datetime, l
 
 def _stream(connection: Connection, bounds: tuple[str, datetime, datetime], layout: str) -> Iterator[Chunk]:
     line = line_sql(layout, bounds[1])
-    sql = f"SELECT {line} FROM trades WHERE symbol = %s AND timestamp >= %s AND timestamp < %s"
-    cursor = _ask(connection, f"{sql} ORDER BY timestamp, trade_id", bounds)
-    done = False
+    done, rows_read = False, 0
     try:
-        while rows := _more(cursor):
-            yield _chunk([line for (line,) in rows], layout)
-        done = True
-        cursor.close()
+        with snapshot(connection):
+            rows_stored = _count(connection, bounds)
+            cursor = _ask(connection, f"SELECT {line} FROM trades WHERE {WITHIN} ORDER BY timestamp, trade_id", bounds)
+            while rows := _more(cursor):
+                rows_read += len(rows)
+                yield _chunk([line for (line,) in rows], layout)
+            done = True
+            cursor.close()
     finally:
-        if not done:
+        if done:
+            end_raw(connection)
+        else:
             close(connection)
+    if rows_read != rows_stored:
+        symbol, start, end = bounds
+        raise CutShortError(
+            f"the server gave {rows_read:,} of the {rows_stored:,} trades of {symbol} from {start} to {end}: look for a"
+            " limit on rows in the server (sql_select_limit) or in a proxy before it"
+        )
+
+
+@guard
+def _count(connection: Connection, bounds: tuple[str, datetime, datetime]) -> int:
+    return int(select(connection, f"SELECT COUNT(*) FROM trades WHERE {WITHIN}", naive(bounds))[0][0])
 
 
 def _chunk(made: list[bytes], layout: str) -> Chunk:

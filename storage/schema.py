@@ -50,6 +50,15 @@ def is_current(connection: Connection) -> bool:
 
 
 @guard
+def exists(connection: Connection) -> bool:
+    """Whether the database has our tables, of any version. Raises FatalError if one of their names is taken."""
+    if _version(connection) is not None:
+        return True
+    _check(connection)
+    return False
+
+
+@guard
 def apply(connection: Connection) -> None:
     """Brings the database to SCHEMA_VERSION, from nothing or from an earlier version; does nothing if it has that.
 
@@ -200,7 +209,9 @@ def _rename_writers(connection: Connection) -> None:
     `writers`, fails, and puts its trades into its spool."""
     sql = "SELECT table_name FROM information_schema.tables" + _HERE + " AND table_name IN ('writers', 'symbols')"
     if [name for (name,) in select(connection, sql)] == ["writers"]:
-        _once(connection, "RENAME TABLE writers TO symbols", errorcode.ER_NO_SUCH_TABLE)
+        # MySQL looks at the new name first.
+        done = errorcode.ER_NO_SUCH_TABLE, errorcode.ER_TABLE_EXISTS_ERROR
+        _once(connection, "RENAME TABLE writers TO symbols", *done)
 
 
 def _add_columns(connection: Connection) -> None:
@@ -215,12 +226,12 @@ def _add_columns(connection: Connection) -> None:
             _once(connection, f"ALTER TABLE {name} {', '.join(added)}", errorcode.ER_DUP_FIELDNAME)
 
 
-def _once(connection: Connection, statement: str, done: int) -> None:
-    """Runs a statement; `done` is the error of the server if another program has done the same just before."""
+def _once(connection: Connection, statement: str, *done: int) -> None:
+    """Runs a statement; `done` are the errors of the server if another program has done the same just before."""
     try:
         run(connection, statement)
     except mysql.connector.Error as error:
-        if error.errno != done:
+        if error.errno not in done:
             raise
 
 

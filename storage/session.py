@@ -3,12 +3,14 @@
 storage/ and db.py are the only Python that knows SQL or the driver.
 """
 
+import logging
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
 import mysql.connector
+from mysql.connector import errorcode
 from mysql.connector.connection import MySQLConnection
 from mysql.connector.errors import get_mysql_exception
 
@@ -28,6 +30,63 @@ WRITE_S_MAX = 10
 """A server that does not take or answer a writer's statement within this time counts as gone."""
 READ_S_MAX = 300
 LOCK_WAIT_S_MAX = 5
+REQUEST_BYTES_MAX = 4 * 2**20
+"""Of the statements that are sent together: more than ever is; the server's max_allowed_packet may be less."""
+REQUEST_BYTES_MIN = 64 * 2**10
+"""A server that takes less cannot be used: some statements cannot be made shorter."""
+
+log = logging.getLogger("database")
+
+
+class Manners:
+    """What a server, or a proxy before it, takes, as this process has found out; for all connections to it.
+
+    `singly`: one statement at a time. `bytes_max`: in a request.
+    """
+
+    def __init__(self) -> None:
+        self.singly = False
+        self.bytes_max = REQUEST_BYTES_MAX
+        self._suspect = 0
+
+    def take_in(self, bytes_max: int) -> None:
+        """The server says how long a request may be."""
+        self.bytes_max = min(self.bytes_max, bytes_max)
+
+    def refuse_several(self, why: object) -> None:
+        """Several statements in a request were refused."""
+        if not self.singly:
+            self.singly = True
+            log.warning(
+                "the server, or a proxy before it, does not take several statements in a request (%s): from now on each"
+                " is sent by itself, which is slower",
+                why,
+            )
+
+    def lose(self, size: int, certain: bool) -> None:
+        """The connection was lost right after a request of `size` bytes. If that is no accident, it was too long."""
+        if size <= REQUEST_BYTES_MIN:
+            return
+        if not certain and not self._suspect:
+            self._suspect = size
+            return
+        self._suspect = 0
+        self.bytes_max = max(REQUEST_BYTES_MIN, min(self.bytes_max, size) // 2)
+        log.warning(
+            "a request of %d bytes ends the connection: from now on they have at most %d. Does a proxy allow less than"
+            " the server's max_allowed_packet?",
+            size,
+            self.bytes_max,
+        )
+
+    def succeed(self, size: int) -> None:
+        """A request of `size` bytes was answered."""
+        if size >= self._suspect // 2:
+            self._suspect = 0
+
+
+_manners: dict[tuple[str | None, int, str | None], Manners] = {}
+"""By host, port and socket: of the one or two servers that a process uses."""
 
 
 class Connection(_Driver):
@@ -37,6 +96,7 @@ class Connection(_Driver):
     without rows that are sent together with the next SELECT. `one_moment`: whether it is in a snapshot.
     """
 
+    manners = Manners()
     asked: list[str] | None = None
     opening: tuple[str, ...] = ()
     one_moment = False
@@ -45,6 +105,8 @@ class Connection(_Driver):
         super().__init__(**options)
         self.token = secrets.randbits(63)
         self.spans: dict[str, Span] = {}
+        # Those of which the highest id was read by its time, and not proven yet (storage/gaps.py).
+        self.unproven: set[str] = set()
 
 
 def close(connection: Connection) -> None:
@@ -79,19 +141,42 @@ def open_session(settings: config.Settings, database: str | None, read_s_max: in
         write_timeout=WRITE_S_MAX,
         **options,
     )
-    run(connection, "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
+    where = settings.mysql_host, settings.mysql_port, settings.mysql_unix_socket
+    connection.manners = _manners.setdefault(where, Manners())
+    run(connection, "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE")
     run(
         connection,
         "SET time_zone = '+00:00',"
         " sql_mode = 'STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO',"
         # The second is for a table whose columns are being changed, which by default is waited for a day or a year.
-        f" innodb_lock_wait_timeout = {LOCK_WAIT_S_MAX}, lock_wait_timeout = {max(1, read_s_max // 2)}",
+        f" innodb_lock_wait_timeout = {LOCK_WAIT_S_MAX}, lock_wait_timeout = {max(1, read_s_max // 2)}, {_NO_DEFAULTS}",
     )
+    ((packet_bytes,),) = select(connection, "SELECT @@max_allowed_packet")
+    if packet_bytes < REQUEST_BYTES_MIN:
+        connection.close()
+        raise FatalError(
+            f"the server's max_allowed_packet is {packet_bytes} bytes, and this program needs {REQUEST_BYTES_MIN} or"
+            " more: set it in the server's configuration"
+        )
+    connection.manners.take_in(packet_bytes - PACKET_BYTES)
     # The driver checks the certificate of a server that has one, but silently goes without TLS if there is none.
     if "ssl_ca" in options and not select(connection, "SHOW SESSION STATUS LIKE 'Ssl_cipher'")[0][1]:
         connection.close()
         raise FatalError("MYSQL_SSL_CA is set, but the server at MYSQL_HOST does not offer TLS")
     return connection
+
+
+_NO_DEFAULTS = (
+    # A limit would cut answers, silently; the second lets a question read as much as it needs, whatever max_join_size.
+    "sql_select_limit = 18446744073709551615, sql_big_selects = 1,"
+    # After a COMMIT nothing may be open, and no other time limit may hold than ours.
+    " completion_type = 0 /*M!100101 , max_statement_time = 0 */ /*!80000 , max_execution_time = 0 */,"
+    " sql_safe_updates = 0, sql_auto_is_null = 0, unique_checks = 1,"
+    " max_sort_length = 1024, div_precision_increment = 4"
+)
+"""What a server's defaults may set differently and an answer depends on. Not DEFAULT, which is the server's own."""
+PACKET_BYTES = 1_024
+"""Room for what the protocol adds to a statement."""
 
 
 def sent(connection: Connection, sql: str, parameters: Sequence[Any]) -> str:
@@ -107,14 +192,74 @@ def sent(connection: Connection, sql: str, parameters: Sequence[Any]) -> str:
     return "".join(piece + value.decode() for piece, value in zip(pieces, [*values, b""], strict=True))
 
 
+def end_raw(connection: Connection) -> None:
+    """Lets the values of rows become Python's again, which the driver forgets after a raw cursor."""
+    if is_fast():
+        connection._cmysql.raw(False)  # type: ignore[union-attr]
+
+
 def execute(connection: Connection, *statements: str) -> list[int]:
-    """How many rows each of `statements` changed; they are sent together, and the first that fails ends the rest."""
-    if not is_fast():
-        return [_changed(connection.cmd_query(statement)) for statement in statements]
-    changed = [_changed(connection.cmd_query("; ".join(statements)))]
-    while _next_result(connection):
-        changed.append(_changed(connection.fetch_eof_status()))
+    """How many rows each of `statements` changed; they are sent together, and the first that fails ends the rest.
+
+    In as many requests as the server needs. Raises the driver's errors; SEVERAL_REFUSED if it does not take several in
+    one, which is known from then on: repeat.
+    """
+    changed: list[int] = []
+    for part in _requests(connection.manners, statements):
+        changed += _send(connection, part)
     return changed
+
+
+SEVERAL_REFUSED = -1064
+"""Our own error number."""
+_TOO_LONG = (errorcode.ER_NET_PACKET_TOO_LARGE,)
+_LOST = (2006, 2013, 2055)
+
+
+def _requests(manners: Manners, statements: Sequence[str]) -> Iterator[Sequence[str]]:
+    """`statements` in parts that the server takes at once."""
+    if manners.singly or not is_fast():
+        yield from ((statement,) for statement in statements)
+        return
+    part: list[str] = []
+    size = 0
+    for statement in statements:
+        length = _bytes_max(statement) + 2
+        if part and size + length > manners.bytes_max:
+            yield part
+            part, size = [], 0
+        part.append(statement)
+        size += length
+    yield part
+
+
+def _bytes_max(statement: str) -> int:
+    # Most have ASCII characters only; UTF-8 has at most four bytes for one.
+    return len(statement) if statement.isascii() else 4 * len(statement)
+
+
+def _send(connection: Connection, part: Sequence[str]) -> list[int]:
+    request = "; ".join(part)
+    manners, size = connection.manners, len(request)
+    try:
+        changed = [_changed(connection.cmd_query(request))]
+        while len(part) > 1 and _next_result(connection):
+            changed.append(_changed(connection.fetch_eof_status()))
+    except mysql.connector.Error as error:
+        if error.errno in _TOO_LONG or error.errno in _LOST:
+            manners.lose(size, certain=error.errno in _TOO_LONG)
+        if error.errno == errorcode.ER_PARSE_ERROR and len(part) > 1:
+            raise _several_refused(manners, error) from error
+        raise
+    if len(changed) != len(part):
+        raise _several_refused(manners, f"{len(changed)} results of {len(part)} statements")
+    manners.succeed(size)
+    return changed
+
+
+def _several_refused(manners: Manners, why: object) -> mysql.connector.Error:
+    manners.refuse_several(why)
+    return mysql.connector.OperationalError(f"several statements in a request: {why}", errno=SEVERAL_REFUSED)
 
 
 def _next_result(connection: Connection) -> bool:
@@ -149,7 +294,18 @@ def select(connection: Connection, sql: str, parameters: Sequence[Any] = ()) -> 
         with connection.cursor() as cursor:
             cursor.execute(statement)
             return list(cursor.fetchall())
-    connection.cmd_query("; ".join([*opening, statement]))
-    for _ in opening:
-        _next_result(connection)
+    if opening and not connection.manners.singly:
+        try:
+            connection.cmd_query("; ".join([*opening, statement]))
+            if all([_next_result(connection) for _ in opening]):
+                return list(connection.get_rows()[0])
+            why: object = "not all had a result"
+        except mysql.connector.Error as error:
+            if error.errno != errorcode.ER_PARSE_ERROR:
+                raise
+            why = error
+        connection.manners.refuse_several(why)
+    for one in opening:
+        execute(connection, one)
+    connection.cmd_query(statement)
     return list(connection.get_rows()[0])

@@ -21,16 +21,24 @@ from storage.errors import RefusedError
 SYMBOL_CHARS_MAX = 32
 ROWS_PER_STATEMENT_MAX = 2_000
 """About 200 KB of SQL, far below the smallest default of max_allowed_packet (16 MB)."""
+ROW_BYTES_MAX = 700
+"""Of a row in SQL: a trade has up to 270, a gap up to 660."""
 
 T = TypeVar("T")
 
 _QUOTE = MySQLConverter()
 
 
-def batches(rows: Sequence[T]) -> Iterator[Sequence[T]]:
+def rows_max(bytes_max: int) -> int:
+    """How many rows go into a statement, if a request may have so many bytes."""
+    return min(ROWS_PER_STATEMENT_MAX, bytes_max // ROW_BYTES_MAX)
+
+
+def batches(rows: Sequence[T], bytes_max: int) -> Iterator[Sequence[T]]:
     """`rows` in runs that one statement takes."""
-    for start in range(0, len(rows), ROWS_PER_STATEMENT_MAX):
-        yield rows[start : start + ROWS_PER_STATEMENT_MAX]
+    size = rows_max(bytes_max)
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
 
 
 def marks(values: Sequence[object]) -> str:

@@ -345,7 +345,7 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ssl.SSLContext]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(folder / "exchange-cert.pem", folder / "exchange-key.pem")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("WEBSOCKET_CLIENT_CA_BUNDLE", str(folder / "exchange-ca.pem"))
+        patch.setenv("SSL_CERT_FILE", str(folder / "exchange-ca.pem"))
         yield context
 
 
@@ -385,7 +385,7 @@ def test_an_unknown_ca_is_not_trusted(
     tmp_path: Path, tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The trades of somebody who only says that he is the exchange are not wanted, and the log says why."""
-    monkeypatch.delenv("WEBSOCKET_CLIENT_CA_BUNDLE")
+    monkeypatch.delenv("SSL_CERT_FILE")
     with reading(tmp_path, sending(trades(1, 1)), tls=tls) as (connection, _, _):
         wait_until(lambda: "certificate" in caplog.text.lower())
         assert connection.parsed == 0

@@ -17,7 +17,7 @@ import pytest
 import config
 import db
 from process.child import ROOT
-from storage import schema, session
+from storage import lines, schema, sealing, session
 from tests.makers import MIDNIGHT, trade
 from tests.support.servers import PrivateServer, Server
 from tests.support.tables import ask
@@ -356,3 +356,97 @@ def test_a_named_ca_means_tls_with_a_server_of_that_ca(killable_server: PrivateS
     assert cipher
     with pytest.raises(db.GoneError, match="MYSQL_SSL_CA"):
         db.connect(config.load(environ | {"MYSQL_SSL_CA": str(folder / "theirs-ca.pem")}))
+
+
+DEFAULTS: dict[str, object] = {
+    "sql_select_limit": 2,
+    "max_join_size": 1,
+    "completion_type": "CHAIN",
+    "sql_safe_updates": 1,
+    "sql_auto_is_null": 1,
+    "autocommit": 0,
+    "max_sort_length": 64,
+}
+
+
+def test_no_default_of_the_server_changes_an_answer(root: Any, settings: config.Settings) -> None:
+    """A limit on rows, on joins, chained transactions …: what is stored, asked and exported is whole all the same."""
+    names = dict(DEFAULTS)
+    if ask(root, "SHOW GLOBAL VARIABLES LIKE 'transaction_read_only'"):
+        names["transaction_read_only"] = 1
+    before = {name: ask(root, f"SELECT @@GLOBAL.{name}")[0][0] for name in names}
+    try:
+        for name, value in names.items():
+            ask(root, f"SET GLOBAL {name} = %s", value)
+        writer = db.connect(settings)
+        for first in (1, 40, 80):
+            assert db.insert_trades(writer, [trade(number) for number in range(first, first + 30)]) == 30
+            db.insert_trades(writer, [trade(first + 30)])
+        sealing.seal_history(writer, "BTCUSDT")
+        reader = db.connect(settings, read_only=True)
+        times = MIDNIGHT, MIDNIGHT + timedelta(days=1)
+        found = sum(chunk.rows for chunk in lines.lines(reader, "BTCUSDT", *times, lines.PLAIN))
+        counted = db.min_max(reader, "BTCUSDT", *times)
+        assert len(db.trades_in_second(reader, "BTCUSDT", MIDNIGHT)) == found == 93
+        assert counted is not None
+        assert counted.trades == 93
+        assert len(db.open_gaps(reader)) == 2
+        for one in (writer, reader):
+            db.close(one)
+    finally:
+        for name, value in before.items():
+            ask(root, f"SET GLOBAL {name} = %s", value)
+
+
+def test_what_only_reads_creates_nothing(root: Any, settings: config.Settings, database: str) -> None:
+    """Neither a database, nor its tables, nor a private server; and it says what is not there."""
+    with pytest.raises(db.FatalError, match=database):
+        db.connect(settings, read_only=True)
+    with pytest.raises(db.FatalError, match=database):
+        db.connect(settings, create=False)
+    assert ask(root, f"SHOW DATABASES LIKE '{database}'") == []
+    ask(root, f"CREATE DATABASE {database}")
+    for options in ({"read_only": True}, {"create": False}):
+        with pytest.raises(db.NothingError, match=f"nothing was captured in database {database} on"):
+            db.connect(settings, **options)
+    assert ask(root, f"SHOW TABLES FROM {database}") == []
+    private = config.Settings(data_dir=settings.data_dir / "empty")
+    for options in ({"read_only": True}, {"create": False}):
+        with pytest.raises(db.NothingError, match=f"DATA_DIR={private.data_dir}"):
+            db.connect(private, **options)
+    assert not private.data_dir.exists()
+
+
+def test_a_table_of_another_program_is_named_by_who_reads(root: Any, settings: config.Settings, database: str) -> None:
+    """What is wrong with it, and nothing is created beside it."""
+    ask(root, f"CREATE DATABASE {database}")
+    ask(root, f"CREATE TABLE {database}.trades (id INT PRIMARY KEY, pair TEXT)")
+    for options in ({"read_only": True}, {"create": False}, {}):
+        with pytest.raises(db.FatalError, match=r"its table trades has no column `symbol`"):
+            db.connect(settings, **options)
+    assert ask(root, f"SHOW TABLES FROM {database}") == [("trades",)]
+
+
+def test_the_view_outlives_the_account_that_made_it(root: Any, settings: config.Settings, database: str) -> None:
+    """It has the rights of who asks, so nobody's account is needed."""
+    ask(root, f"CREATE USER IF NOT EXISTS 'maker_{database[-6:]}'@'%' IDENTIFIED BY 'a-long-password'")
+    ask(root, f"GRANT ALL ON *.* TO 'maker_{database[-6:]}'@'%'")
+    host = {"mysql_unix_socket": None, "mysql_host": "127.0.0.1", "mysql_port": ask(root, "SELECT @@port")[0][0]}
+    maker = settings._replace(mysql_user=f"maker_{database[-6:]}", mysql_password="a-long-password", **host)
+    connection = db.connect(maker)
+    db.insert_trades(connection, [trade(1)])
+    db.close(connection)
+    ask(root, f"DROP USER 'maker_{database[-6:]}'@'%'")
+
+    assert len(ask(root, f"SELECT * FROM {database}.prices")) == 1
+
+
+def test_a_login_that_needs_tls_says_so(monkeypatch: pytest.MonkeyPatch, settings: config.Settings) -> None:
+    """The server's number for it is that of any failed plugin, and the password is not what is wrong."""
+
+    def refuse(**_options: object) -> None:
+        raise mysql.connector.InterfaceError("Authentication requires secure connection.", errno=2061)
+
+    monkeypatch.setattr(session, "Connection", refuse)
+    with pytest.raises(db.AccessError, match=r"TLS.*the password is not what is wrong"):
+        db.connect(settings)
