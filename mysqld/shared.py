@@ -20,6 +20,7 @@ import hashlib
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -92,7 +93,7 @@ def revive(data_dir: Path, binary: Path | None = None) -> bool:
         try:
             return _join(home, binary) if held is None else _rejoin(home, held)
         except OSError as error:
-            raise ServerError(f"the private server's folder {home} cannot be used: {error}") from error
+            raise ServerError(unusable(data_dir, error)) from error
 
 
 def _rejoin(home: Path, held: _Use) -> bool:
@@ -188,6 +189,23 @@ def home_of(data_dir: Path) -> Path:
     return data_dir.expanduser().resolve() / "mysql"
 
 
+def has_data(data_dir: Path) -> bool:
+    """Whether a private server was initialised there. Raises ServerError."""
+    try:
+        return (home_of(data_dir) / "data").exists()
+    except OSError as error:
+        raise ServerError(unusable(data_dir, error)) from error
+
+
+def unusable(data_dir: Path, error: OSError) -> str:
+    """Why a DATA_DIR cannot be used, and what to do, in one line."""
+    words = f"DATA_DIR={str(data_dir)!r} cannot be used: {error.strerror or error}"
+    if isinstance(error, PermissionError):
+        words += f" ({error.filename}); it belongs to another account, as after a first run as root: use that account"
+        return f"{words}, or set DATA_DIR to a folder of your own"
+    return f"{words}; set it to a folder of your own, on a disk of this machine"
+
+
 def prepare_home(data_dir: Path, create: bool = True) -> Path:
     """As home_of; the folder is created unless `create` is false. Raises ServerError."""
     if not file_lock.AVAILABLE:
@@ -199,9 +217,7 @@ def prepare_home(data_dir: Path, create: bool = True) -> Path:
         home.parent.mkdir(parents=True, exist_ok=True)
         home.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
-        raise ServerError(
-            f"DATA_DIR={str(data_dir)!r} cannot be used: {error}; set it to a folder of your own"
-        ) from error
+        raise ServerError(unusable(data_dir, error)) from error
     return home
 
 
@@ -348,14 +364,37 @@ def _server_environ() -> dict[str, str]:
 
 
 def _choose_socket_path(home: Path) -> Path:
-    path = home / "mysqld.sock"
-    if len(os.fsencode(path)) <= SOCKET_PATH_BYTES_MAX:
-        return path
-    runtime = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
-    folder = runtime / f"mysql-{hashlib.sha256(os.fsencode(home)).hexdigest()[:12]}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    require_owner(folder)
-    return folder / "mysqld.sock"
+    """In `home`, or, if its path is too long or its file system takes no socket, as a share of WSL or of a virtual
+    machine, in a folder of the runtime or of temporary files. Raises ServerError if none takes one."""
+    name = f"mysql-{hashlib.sha256(os.fsencode(home)).hexdigest()[:12]}"
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    others = [Path(folder) / name for folder in (runtime, tempfile.gettempdir(), "/tmp") if folder]
+    why: list[str] = []
+    for folder in dict.fromkeys([home, *others]):
+        try:
+            _try_socket(home, folder)
+        except (OSError, ServerError) as error:
+            why.append(f"{folder}: {error}")
+        else:
+            return folder / "mysqld.sock"
+    raise ServerError(
+        f"no folder takes the socket of the private server ({'; '.join(why)}): set TMPDIR to a short path of your own,"
+        " or DATA_DIR to one on a disk of this machine"
+    )
+
+
+def _try_socket(home: Path, folder: Path) -> None:
+    """Raises OSError or ServerError if no Unix socket of ours can be in `folder`, which is made if it is not `home`."""
+    if folder != home:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        require_owner(folder)
+    if len(os.fsencode(folder / "mysqld.sock")) > SOCKET_PATH_BYTES_MAX:
+        raise OSError(f"its path has more than {SOCKET_PATH_BYTES_MAX} bytes")
+    path = folder / "try.sock"
+    path.unlink(missing_ok=True)
+    with socket.socket(socket.AF_UNIX) as tried:
+        tried.bind(str(path))
+    path.unlink(missing_ok=True)
 
 
 def socket_of(home: Path) -> Path:

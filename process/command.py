@@ -1,6 +1,7 @@
 """How every command reads its arguments and ends: one line for a mistake, an exit code, no traceback."""
 
 import argparse
+import contextlib
 import io
 import math
 import os
@@ -34,7 +35,8 @@ class Parser(argparse.ArgumentParser):
 
 
 def run(parser: argparse.ArgumentParser, body: Callable[[], int], mistakes: tuple[type[Exception], ...]) -> int:
-    """The exit code: what `body` returns; 2 after one of `mistakes`, which is printed as one line; 130 after Ctrl-C."""
+    """The exit code: what `body` returns; 2 after one of `mistakes` or an OSError, which is printed as one line; 130
+    after Ctrl-C."""
     _show_any_character()
     # As start.prepare() left it; no other thread could have set it.
     prepared = signal.getsignal(signal.SIGINT) is signal.SIG_DFL
@@ -49,7 +51,10 @@ def run(parser: argparse.ArgumentParser, body: Callable[[], int], mistakes: tupl
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except mistakes as error:
-        return fail(parser, error)
+        return fail(parser, _words(error) if isinstance(error, OSError) else error)
+    except OSError as error:
+        # A full disk, a folder of another account: what only the operator can mend is no defect.
+        return fail(parser, _words(error))
     except KeyboardInterrupt:
         return INTERRUPTED
     finally:
@@ -60,13 +65,40 @@ def run(parser: argparse.ArgumentParser, body: Callable[[], int], mistakes: tupl
 
 def fail(parser: argparse.ArgumentParser, why: object) -> int:
     """Exit code 2, after printing one line on stderr, below everything that was logged."""
+    line = f"{_name(parser.prog)}: {one_line(str(why))}"
+    # Where nobody reads stderr, the file that stands for it has the line.
+    log.last(line)
     log.write_out()
-    print(f"{_name(parser.prog)}: {one_line(str(why))}", file=sys.stderr)
+    with contextlib.suppress(OSError):
+        print(line, file=sys.stderr)
     return MISTAKE
 
 
+def _words(error: OSError) -> str:
+    """Why the system refuses, and what it is about."""
+    what = f"{os.fspath(error.filename)!r}: " if isinstance(error.filename, str | os.PathLike) else ""
+    words = f"{what}{error.strerror}" if error.strerror else str(error)
+    if isinstance(error, PermissionError):
+        words += "; does it belong to another account, as after a first run as root?"
+    return words
+
+
+def show(text: str) -> None:
+    """Prints `text`, unless nobody can read it any more, as after the terminal was closed."""
+    with contextlib.suppress(OSError):
+        print(text, flush=True)
+
+
+def stop_signals() -> tuple[signal.Signals, ...]:
+    """Those that ask to stop: Ctrl-C, SIGTERM, and the end of the terminal unless `nohup` says to outlive it."""
+    asked = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        asked.append(signal.SIGHUP)
+    return tuple(asked)
+
+
 def stop_on_signals(stop_asked: threading.Event) -> None:
-    """Makes Ctrl-C and SIGTERM set `stop_asked`; a second one ends the process at once."""
+    """Makes each of stop_signals() set `stop_asked`; a second one ends the process at once."""
 
     def on_signal(number: int, _frame: FrameType | None) -> None:
         if stop_asked.is_set():
@@ -75,7 +107,7 @@ def stop_on_signals(stop_asked: threading.Event) -> None:
 
     # Only the main thread may set a handler; in another thread the caller must stop it.
     if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in stop_signals():
             signal.signal(number, on_signal)
 
 

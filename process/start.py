@@ -18,6 +18,7 @@ def prepare() -> None:
     Call it only if the script is run, not if it is imported. After the imports, command.run() handles Ctrl-C.
     """
     sys.excepthook = _explain
+    _open_what_is_closed()
     import signal
 
     # The hook alone is not enough: an interrupted import may fail in other ways. A script started in the background
@@ -26,6 +27,19 @@ def prepare() -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     if sys.version_info < PYTHON_MIN:
         _end(f"this is Python {sys.version.split()[0]}, and 3.11 or newer is needed")
+
+
+def _open_what_is_closed() -> None:
+    """Puts the null device in place of a closed standard stream (`2>&-`, pythonw, a service): otherwise the next file
+    or socket would get its number, and what is printed would end there, or in an exception."""
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        try:
+            os.fstat(number)
+        except OSError:
+            # The lowest free number, which is this one.
+            os.open(os.devnull, os.O_RDWR)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - for the whole process
 
 
 def _explain(kind: type[BaseException], error: BaseException, _trace: object) -> None:

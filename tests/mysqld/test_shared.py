@@ -1,9 +1,12 @@
 """The private server: shared by processes, stopped by the last, and back after every kind of death."""
 
+import errno
 import os
 import shutil
 import signal
+import socket
 import stat
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -212,6 +215,37 @@ def test_a_forked_child_does_not_give_its_parents_use_away(data_dir: Path) -> No
 
     assert is_running(data_dir)
     assert lock.find_holders(data_dir / "mysql" / "users.lock") == [os.getpid()]
+
+
+def test_a_folder_that_takes_no_socket_has_it_elsewhere(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the shares of WSL, of virtual machines and of containers; also while the runtime folder is gone."""
+    real = socket.socket.bind
+
+    def bind(self: socket.socket, address: Any) -> None:
+        if str(address).startswith(str(data_dir)):
+            raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+        real(self, address)
+
+    monkeypatch.setattr(socket.socket, "bind", bind)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/nowhere/at/all")
+
+    socket_path = use(data_dir)
+    assert socket_path.parent.parent == Path(tempfile.gettempdir())
+    assert stat.S_IMODE(socket_path.parent.stat().st_mode) == 0o700
+    assert program.fetch_version(socket_path)
+
+
+def test_no_folder_that_takes_a_socket_is_one_line(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It names what was tried and the way out."""
+
+    def bind(_self: socket.socket, _address: Any) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(socket.socket, "bind", bind)
+    with pytest.raises(ServerError, match=r"no folder takes the socket.*TMPDIR.*DATA_DIR") as error:
+        use(data_dir)
+    assert "\n" not in str(error.value)
+    assert str(data_dir) in str(error.value)
 
 
 def test_a_long_path_has_its_socket_elsewhere(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:

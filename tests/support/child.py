@@ -25,8 +25,8 @@ class Answer(NamedTuple):
 def answer(status: int, headers: Any, body: bytes) -> Answer:
     """The Answer that this is."""
     names = {name.lower(): value for name, value in headers.items()}
-    is_json = names.get("content-type", "").startswith("application/json")
-    return Answer(status, names, json.loads(body) if is_json else body.decode())
+    is_json = names.get("content-type", "").startswith(("application/json", "application/problem+json"))
+    return Answer(status, names, json.loads(body) if is_json and body else body.decode())
 
 
 class Child:
