@@ -1,5 +1,9 @@
 """The settings of every script: environment or `.env` (python-dotenv), then the default; read once, at the edge."""
 
+import codecs
+import difflib
+import io
+import logging
 import os
 import re
 from collections.abc import Mapping
@@ -9,6 +13,11 @@ from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 
+log = logging.getLogger("config")
+
+ROOT = Path(__file__).resolve().parent
+API_NAMES = ("API_HOST", "API_PORT", "API_TOKEN", "API_CORS_ORIGINS", "API_ALLOWED_HOSTS")
+"""What tools/api/settings.py reads."""
 SYMBOLS_MAX = 1024
 """Streams on one connection (Binance's limit, web-socket-streams.md, "General WSS information")."""
 
@@ -45,20 +54,34 @@ class Settings(NamedTuple):
         return self.mysql_host is None and self.mysql_unix_socket is None
 
     @property
+    def place(self) -> str:
+        """The database and its server, in words: `binance on 127.0.0.1:3306`."""
+        return f"{self.mysql_database} on {self.server}"
+
+    @property
+    def server(self) -> str:
+        """The server in words."""
+        if self.private:
+            return f"the private server in {self.data_dir}"
+        if self.mysql_unix_socket:
+            return f"the server at {self.mysql_unix_socket}"
+        return f"{self.mysql_host}:{self.mysql_port}"
+
+    @property
     def capture_dir(self) -> Path:
         """The folder of the spool and of the rejects; the demo has its own."""
         return self.data_dir / "demo" if self.demo else self.data_dir
 
 
 def load(environ: Mapping[str, str] | None = None) -> Settings:
-    """The settings of `environ` (default: `.env` in the working directory, overridden by the process's environment).
+    """The settings of `environ` (default: those of environment()).
 
-    An empty value counts as not set. Raises ConfigError.
+    An empty value counts as not set; one that is set but not used is named in the log. Raises ConfigError.
     """
     environ = environment() if environ is None else environ
     given = {name: value.strip() for name, value in environ.items() if value.strip()}
     default = Settings()
-    return Settings(
+    settings = Settings(
         mysql_host=given.get("MYSQL_HOST"),
         mysql_port=_port("MYSQL_PORT", given.get("MYSQL_PORT", str(default.mysql_port))),
         mysql_unix_socket=given.get("MYSQL_UNIX_SOCKET"),
@@ -75,13 +98,105 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         ),
         data_dir=_folder("DATA_DIR", given.get("DATA_DIR", str(default.data_dir))),
     )
+    # Only now: of what is wrong there is one line and no other.
+    _name_the_unused(given)
+    return settings
 
 
 def environment() -> dict[str, str]:
-    """The environment, on top of `.env` in the current folder."""
+    """The environment, on top of `.env` in the current folder or, if there is none, beside the scripts.
+
+    Raises ConfigError for a file that cannot be read.
+    """
+    path = env_file()
+    return (_read(path) if path else {}) | dict(os.environ)
+
+
+def env_file() -> Path | None:
+    """The `.env` that is read; None: there is none."""
+    return next((path for path in (Path(".env"), ROOT / ".env") if path.is_file()), None)
+
+
+_PATHS = ("DATA_DIR", "MYSQL_SSL_CA", "MYSQL_UNIX_SOCKET")
+# The longer mark first: that of UTF-32 begins like that of UTF-16.
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+
+
+def _read(path: Path) -> dict[str, str]:
+    """The settings in a `.env`. One that is not in the current folder has paths that are relative to its own."""
     # Not interpolated: a password with ${…} in it must arrive as it was written.
-    in_file = dotenv_values(".env", interpolate=False)
-    return {name: value for name, value in in_file.items() if value is not None} | dict(os.environ)
+    values = dotenv_values(stream=io.StringIO(_text(path)), interpolate=False)
+    found = {name: value for name, value in values.items() if value is not None}
+    for name in found:
+        _name_the_unknown(path, name)
+    if path.is_absolute():
+        for name in _PATHS:
+            value = found.get(name, "").strip()
+            if value and not value.startswith("~"):
+                found[name] = str(path.parent / value)
+    return found
+
+
+def _text(path: Path) -> str:
+    """What the file says: UTF-8, or what its mark says, as PowerShell's `>` writes it. Raises ConfigError."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}; make it readable for this account") from error
+    encoding = next((encoding for mark, encoding in _MARKS if content.startswith(mark)), "utf-8")
+    try:
+        text = content.decode(encoding)
+        if "\0" not in text:
+            return text
+        why = "it has zero bytes, as UTF-16 without a mark has"
+    except UnicodeError as error:
+        why = str(error)
+    raise ConfigError(f"{path} is not {encoding.removesuffix('-sig').upper()} text ({why[:100]}); save it as UTF-8")
+
+
+_said: set[str] = set()
+"""What was said already: each once, however often the settings are read."""
+
+
+def _say(words: str) -> None:
+    if words not in _said:
+        _said.add(words)
+        log.warning("%s", words)
+
+
+def _name_the_unused(given: Mapping[str, str]) -> None:
+    if "MYSQL_UNIX_SOCKET" in given:
+        names: tuple[str, ...] = ("MYSQL_HOST", "MYSQL_PORT", "MYSQL_SSL_CA")
+        why = "MYSQL_UNIX_SOCKET is set too, and comes first"
+    elif "MYSQL_HOST" not in given:
+        names = ("MYSQL_PORT", "MYSQL_USER", "MYSQL_PASSWORD", "MYSQL_SSL_CA")
+        why = "neither MYSQL_HOST nor MYSQL_UNIX_SOCKET is, so the private server is used"
+    else:
+        return
+    if unused := [name for name in names if name in given]:
+        _say(f"{', '.join(unused)}: set, but not used: {why}")
+
+
+def _name_the_unknown(path: Path, name: str) -> None:
+    """A name in `.env` that looks like one of ours, and is none."""
+    if name in _NAMES:
+        return
+    near = difflib.get_close_matches(name, _NAMES, 1)
+    if near or name.startswith(("MYSQL_", "BINANCE_", "API_")):
+        _say(f"{name} in {path} is no setting{f'; did you mean {near[0]}?' if near else '; .env.example has them all'}")
+
+
+_NAMES = (
+    *("MYSQL_HOST", "MYSQL_PORT", "MYSQL_UNIX_SOCKET", "MYSQL_USER", "MYSQL_PASSWORD", "MYSQL_DATABASE"),
+    *("MYSQL_SSL_CA", "SYMBOLS", "BINANCE_WS_URL", "BINANCE_REST_URL", "BINANCE_ARCHIVE_URL", "DATA_DIR"),
+    *API_NAMES,
+)
 
 
 def demo_of(settings: Settings) -> Settings:
@@ -145,4 +260,12 @@ def _url(name: str, text: str, schemes: tuple[str, ...]) -> str:
         good = False
     if not good:
         raise ConfigError(f"{name}={text!r} is not a base address; it looks like {schemes[-1]}://host[:port]")
-    return text.rstrip("/")
+    path = parts.path.rstrip("/")
+    if path.rpartition("/")[2].lower() in _APPENDED:
+        raise ConfigError(f"{name}={text!r} is more than a base address: leave out {path!r}, which is added by itself")
+    # Scheme and host mean the same in capitals, but not to every library.
+    account, at, host = parts.netloc.rpartition("@")
+    return f"{parts.scheme}://{account}{at}{host.lower()}{path}"
+
+
+_APPENDED = ("ws", "stream", "api", "v1", "v3", "data")

@@ -216,3 +216,128 @@ def test_any_value_is_taken_or_refused(name: str, value: str) -> None:
     """No value of a variable raises anything but ConfigError."""
     with suppress(config.ConfigError):
         assert config.load({name: value})
+
+
+# The file.
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, in which nothing is set, and from which nothing was said."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(config, "ROOT", tmp_path / "scripts")
+    monkeypatch.setattr(config, "_said", set())
+    (tmp_path / "scripts").mkdir()
+    for name in config._NAMES:
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_a_file_in_any_encoding_that_says_so(folder: Path, encoding: str) -> None:
+    """What Notepad and PowerShell's `>` write; UTF-16 without its mark is refused in one line, as is any other."""
+    text = "MYSQL_DATABASE=boerse\r\nMYSQL_PASSWORD='pässwörd'\r\n"
+    mark = {"utf-16-le": b"\xff\xfe", "utf-16-be": b"\xfe\xff"}.get(encoding, b"")
+    (folder / ".env").write_bytes(mark + text.encode(encoding))
+
+    settings = config.load()
+
+    assert (settings.mysql_database, settings.mysql_password) == ("boerse", "pässwörd")
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["MYSQL_USER=me\n".encode("utf-16-le"), "MYSQL_PASSWORD=pässwörd".encode("latin-1"), b"\xff\xfeM"],
+    ids=["no mark", "latin-1", "half a character"],
+)
+def test_a_file_that_is_no_text_is_one_line(folder: Path, content: bytes) -> None:
+    """It names the file, the encoding and the way out."""
+    (folder / ".env").write_bytes(content)
+
+    with pytest.raises(config.ConfigError, match=r"^\.env is not UTF-\d+ text \(.*\); save it as UTF-8$") as error:
+        config.load()
+    assert "\n" not in str(error.value)
+
+
+def test_the_file_beside_the_scripts_is_read_from_elsewhere(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its paths as seen from there; one in the current folder comes first."""
+    (folder / "scripts" / ".env").write_text("MYSQL_DATABASE=beside\nDATA_DIR=./data\n")
+    assert config.env_file() == folder / "scripts" / ".env"
+    assert (config.load().mysql_database, config.load().data_dir) == ("beside", folder / "scripts" / "data")
+
+    (folder / ".env").write_text("MYSQL_DATABASE=here\nDATA_DIR=./data\n")
+    assert (config.load().mysql_database, config.load().data_dir) == ("here", Path("data"))
+    monkeypatch.setenv("MYSQL_DATABASE", "environment")
+    assert config.load().mysql_database == "environment"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("MYSQL_USER=me\nMYSQL_PASSWORD=x\n", "MYSQL_USER, MYSQL_PASSWORD: set, but not used: neither MYSQL_HOST nor"),
+        ("MYSQL_PORT=3307\n", "MYSQL_PORT: set, but not used"),
+        (
+            "MYSQL_UNIX_SOCKET=/run/x.sock\nMYSQL_HOST=db\n",
+            "MYSQL_HOST: set, but not used: MYSQL_UNIX_SOCKET is set too",
+        ),
+        ("MYSQL_HOST=db\nMYSQL_USR=me\n", "MYSQL_USR in .env is no setting; did you mean MYSQL_USER?"),
+        ("MYSQL_HOST=db\nBINANCE_KEY=x\n", "BINANCE_KEY in .env is no setting"),
+        ("SYMBOL=BTCUSDT\n", "SYMBOL in .env is no setting; did you mean SYMBOLS?"),
+    ],
+)
+def test_what_is_set_but_not_used_is_named(
+    folder: Path, caplog: pytest.LogCaptureFixture, text: str, words: str
+) -> None:
+    """Once, however often the settings are read, and never with its value."""
+    (folder / ".env").write_text(text)
+    for _ in range(3):
+        config.load()
+
+    (record,) = caplog.records
+    assert words in record.getMessage()
+
+
+def test_what_is_used_is_not_named(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Nor what has nothing to do with this program."""
+    (folder / ".env").write_text("MYSQL_HOST=db\nMYSQL_USER=me\nSYMBOLS=BTCUSDT\nEDITOR=vi\nAPI_PORT=1\nLANG=C\n")
+    config.load()
+
+    assert caplog.records == []
+
+
+def test_scheme_and_host_in_capitals(folder: Path) -> None:
+    """Mean the same, but not to every library."""
+    settings = config.load(
+        {"BINANCE_WS_URL": "WSS://Stream.Binance.COM:443/", "BINANCE_REST_URL": "Https://API.binance.com"}
+    )
+
+    assert (settings.ws_url, settings.rest_url) == ("wss://stream.binance.com:443", "https://api.binance.com")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("BINANCE_WS_URL", "wss://stream.binance.com:9443/ws"),
+        ("BINANCE_WS_URL", "wss://stream.binance.com:9443/stream/"),
+        ("BINANCE_WS_URL", "wss://proxy.example.org/binance/WS"),
+        ("BINANCE_REST_URL", "https://api.binance.com/api/v3"),
+        ("BINANCE_REST_URL", "https://api.binance.com/api"),
+        ("BINANCE_ARCHIVE_URL", "https://data.binance.vision/data"),
+    ],
+)
+def test_an_address_that_has_what_is_added_to_it(name: str, value: str) -> None:
+    """It would never find anything: one line names what to leave out."""
+    with pytest.raises(config.ConfigError, match=f"{name}=.*leave out"):
+        config.load({name: value})
+    assert (
+        config.load({"BINANCE_WS_URL": "wss://proxy.example.org/binance"}).ws_url == "wss://proxy.example.org/binance"
+    )
+
+
+def test_the_database_in_words() -> None:
+    """Its name and its server, without the account."""
+    server = config.Settings(mysql_host="db.example.org", mysql_port=3307, mysql_password="secret")
+
+    assert server.place == "binance on db.example.org:3307"
+    assert server._replace(mysql_unix_socket="/run/x.sock").place == "binance on the server at /run/x.sock"
+    assert config.Settings(data_dir=Path("data")).place == "binance on the private server in data"

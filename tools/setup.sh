@@ -112,8 +112,18 @@ has_server() {
     (PATH="$PATH:$folders:$brew" && { command -v mariadbd || command -v mysqld; }) >/dev/null
 }
 
+# Read as the program itself reads it, so that a mark at the beginning of the file, quotes or spaces mean the same.
 other_server_is_named() {
-    [ -n "${MYSQL_HOST:-}${MYSQL_UNIX_SOCKET:-}" ] || grep -Eqs '^ *(export +)?MYSQL_(HOST|UNIX_SOCKET) *= *[^ #]' .env
+    [ -z "${MYSQL_HOST:-}${MYSQL_UNIX_SOCKET:-}" ] || return 0
+    [ -e .env ] || return 1
+    status=0
+    .venv/bin/python -c 'import sys, config
+try:
+    sys.exit(3 if config.load().private else 0)
+except config.ConfigError as error:
+    sys.exit(str(error))' || status=$?
+    [ "$status" != 1 ] || exit 2
+    return "$status"
 }
 
 install_mariadb() {
@@ -155,10 +165,10 @@ without_cluster() {
 }
 
 get_postgres() {
-    has_postgres || {
+    { has_postgres && { [ -x /usr/sbin/pgbouncer ] || ! may_install; }; } || {
         may_install &&
             step "Installing PostgreSQL, for the tests of the mirror, with $apt (about 30 s, 63 MB to download)" \
-                without_cluster apt_install postgresql
+                without_cluster apt_install postgresql pgbouncer
     } || echo "no PostgreSQL could be installed: the tests of the mirror are skipped" >&2
 }
 
