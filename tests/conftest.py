@@ -206,5 +206,8 @@ def quick_filling(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gap_filler, "LOOK_S", 0.05)
     monkeypatch.setattr(gap_filler, "GRACE_S", 0.0)
     monkeypatch.setattr(gap_filler, "CONFIRM_S", 0.01)
+    monkeypatch.setattr(gap_filler, "HAND_S", 0.01)
+    monkeypatch.setattr(gap_filler, "AGAIN_S", 0.01)
+    monkeypatch.setattr(gap_filler, "AGAIN_S_MAX", 0.05)
     monkeypatch.setattr(gap_filler, "PAGES_MAX", 1)
     monkeypatch.setattr(rest, "READ_S_MAX", 0.5)

@@ -26,6 +26,8 @@ QUICK: dict[str, Any] = {
     "capture.gap_filler.LOOK_S": 0.1,
     "capture.gap_filler.GRACE_S": 0.2,
     "capture.gap_filler.CONFIRM_S": 0.1,
+    "capture.gap_filler.AGAIN_S": 0.1,
+    "capture.gap_filler.AGAIN_S_MAX": 0.5,
     "process.retry.BACKOFF_S_MIN": 0.05,
     "process.retry.BACKOFF_S_MAX": 0.5,
     "binance.limits.CONNECTS_WINDOW_S": 5.0,

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any
 
 from process.child import ROOT
+from tools.lab.verdict import DIRECT
 
 CALL_S_MAX = 30.0
 START_S_MAX = 60.0
@@ -154,7 +155,7 @@ class Exchange(Process):
         until = time.monotonic() + REFUSED_S_MAX
         while True:
             try:
-                with urllib.request.urlopen(request, timeout=CALL_S_MAX) as answer:
+                with DIRECT.open(request, timeout=CALL_S_MAX) as answer:
                     return json.loads(answer.read())
             except urllib.error.HTTPError as error:
                 raise RigError(f"{method} {path} {body!r}: {error.read()!r}") from None
