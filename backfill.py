@@ -20,7 +20,8 @@ from tqdm import tqdm
 import config
 import db
 from binance.limits import Cooldown
-from binance.rest import Rest, RestError
+from binance.rest import LastingError, Rest, RestError
+from capture import gap_filler
 from capture.gap_filler import Filler, missing_in, of_symbol
 from capture.rejects import Rejects
 from model.gaps import Gap
@@ -39,34 +40,46 @@ class Interrupted(Exception):
     """Ctrl-C came while gaps were being filled."""
 
 
-def fill_all(connection: db.Connection, filler: Filler, symbol: str | None) -> None:
-    """Tries every open gap, given up or not, with a progress bar; ends when nothing more is to be had."""
+def fill_all(connection: db.Connection, filler: Filler, symbol: str | None) -> int:
+    """Tries every open gap, given up or not, with a progress bar; ends when nothing more is to be had. How many ids the
+    exchange does not serve now."""
+    gap_filler.tidy(connection)
     gaps = db.open_gaps(connection, symbol)
     with tqdm(total=missing_in(gaps), unit=" trades", disable=None, file=sys.stderr) as bar:
-        for name in dict.fromkeys(gap.symbol for gap in gaps):
-            _fill_symbol(connection, filler, of_symbol(name, gaps), bar.update)
+        names = dict.fromkeys(gap.symbol for gap in gaps)
+        return sum(_fill_symbol(connection, filler, of_symbol(name, gaps), bar.update) for name in names)
 
 
 def _fill_symbol(
     connection: db.Connection, filler: Filler, gaps: Sequence[Gap], progress: Callable[[int], object]
-) -> None:
-    """Tries `gaps`, which are of one symbol, until they are settled or TRIES_MAX attempts in a row brought nothing."""
-    tries = 0
+) -> int:
+    """Tries `gaps`, which are of one symbol, until they are settled or TRIES_MAX attempts in a row brought nothing; how
+    many ids the exchange does not serve now. What it passes over several times is left for another day."""
+    tries = passes = not_served = 0
     while gaps and tries < TRIES_MAX:
         gap, missing = gaps[0], missing_in(gaps)
         try:
             settled = filler.fill_pages(connection, gap, gaps[1:])
         except (RestError, db.ContentionError) as error:
             log.warning("%s", error)
-            settled = 0
-        if settled:
+            settled = filler.passed_over = 0
+            tries = TRIES_MAX if isinstance(error, LastingError) else tries
+        passes = passes + 1 if filler.passed_over and not settled else 0
+        done = settled
+        if passes == gap_filler.CONFIRM_TIMES:
+            passes, done = 0, filler.passed_over
+            not_served += done
+        if done:
             tries = 0
-            # What was given up stays open, so only what lies behind it is looked at again.
-            gaps = _beyond(db.open_gaps(connection, gap.symbol), gap.first_trade_id + settled)
+            # What is not to be had stays open, so only what lies behind it is looked at again.
+            gaps = _beyond(db.open_gaps(connection, gap.symbol), gap.first_trade_id + done)
             progress(max(0, missing - missing_in(gaps)))
-        else:
+        elif passes:
+            time.sleep(gap_filler.HAND_S * passes)
+        elif tries < TRIES_MAX:
             time.sleep(jittered(backoff_s(tries)))
             tries += 1
+    return not_served
 
 
 def _beyond(gaps: Sequence[Gap], first: int) -> list[Gap]:
@@ -75,8 +88,8 @@ def _beyond(gaps: Sequence[Gap], first: int) -> list[Gap]:
     return [gap._replace(first_trade_id=max(gap.first_trade_id, first)) for gap in ahead]
 
 
-def list_gaps(gaps: Sequence[Gap]) -> str:
-    """The exact missing ranges, one a line, and their sum."""
+def list_gaps(gaps: Sequence[Gap], place: str) -> str:
+    """The exact missing ranges, one a line, and their sum; `place`: the database that was read, in words."""
     rows = [("symbol", "first id", "last id", "missing", "between (UTC)", "", "reason")]
     rows += [
         (
@@ -92,8 +105,8 @@ def list_gaps(gaps: Sequence[Gap]) -> str:
     ]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    total = f"{missing_in(gaps)} ids are missing in {len(gaps)} gaps"
-    return "\n".join([*lines, total] if gaps else ["no id is missing"])
+    total = f"database {place}: {missing_in(gaps)} ids are missing in {len(gaps)} gaps"
+    return "\n".join([*lines, total] if gaps else [f"database {place}: no id is missing"])
 
 
 def _text(when: datetime) -> str:
@@ -115,9 +128,12 @@ def _main(arguments: argparse.Namespace) -> int:
     settings = config.load()
     settings = config.demo_of(settings) if arguments.demo else settings
     symbol = _one_symbol(arguments.symbol) if arguments.symbol is not None else None
-    connection = db.connect(settings)
-    if symbol is not None and symbol not in (stored := db.symbols(connection)):
-        raise config.ConfigError(f"--symbol={symbol}: no trade of it is stored; stored: {', '.join(stored) or 'none'}")
+    connection = db.connect(settings, read_only=arguments.list, create=False)
+    if not (stored := db.symbols(connection)):
+        # Of nothing it cannot be said that nothing is missing.
+        raise db.NothingError(f"no trade is stored in database {settings.place} yet, so no id is known to be missing")
+    if symbol is not None and symbol not in stored:
+        raise config.ConfigError(f"--symbol={symbol}: no trade of it is stored; stored: {', '.join(stored)}")
     if not arguments.list:
         try:
             _fill_by_hand(settings, connection, symbol)
@@ -125,7 +141,7 @@ def _main(arguments: argparse.Namespace) -> int:
             raise Interrupted("interrupted; what was filled is stored, and the next run continues there") from None
     gaps = db.open_gaps(connection, symbol)
     db.close(connection)
-    print(list_gaps(gaps))
+    print(list_gaps(gaps, settings.place))
     return 1 if gaps else 0
 
 
@@ -140,11 +156,12 @@ def _fill_by_hand(settings: config.Settings, connection: db.Connection, symbol: 
     rejects = Rejects(settings.capture_dir)
     rejects.start()
     filler = Filler(Rest(settings.rest_url, Cooldown()), rejects)
+    not_served = 0
     try:
-        fill_all(connection, filler, symbol)
+        not_served = fill_all(connection, filler, symbol)
     finally:
         rejects.close()
-        print(f"filled {filler.filled} ids, gave up {filler.given_up}")
+        print(f"filled {filler.filled} ids, gave up {filler.given_up}; not served now: {not_served}")
 
 
 if __name__ == "__main__":

@@ -2,20 +2,20 @@
 
 A few pages of trades are inserted, their gap shrunk and the sealed bars that they are in made again in one transaction
 (db.insert_trades), so this can be killed anywhere. While the database stores them, the next pages are fetched. What the
-exchange does not have stays an open gap, marked as such; it is asked for again only by hand.
+exchange does not have stays an open gap, and is asked for again after growing waits, up to a day; only after answers
+that are hours apart is it marked as not served.
 """
 
 import logging
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
 import config
 import db
 from binance.limits import Cooldown
-from binance.rest import PAGE_TRADES_MAX, Page, Rest, RestError
+from binance.rest import PAGE_TRADES_MAX, LastingError, Page, Rest, RestError, UnknownSymbolError
 from capture.rejects import Rejects
 from model import gaps as trade_ids
 from model import ids
@@ -31,8 +31,19 @@ LOOK_S = 1.0
 GRACE_S = 1.5
 """A gap is left to the streams for this long: most are trades that arrive out of order, and REST lags behind anyway."""
 CONFIRM_TIMES = 3
-"""The exchange must skip an id this many times, with a growing wait between, before it counts as not served."""
-CONFIRM_S = 1.0
+CONFIRM_S = 2 * 3_600.0
+"""The exchange must skip an id this many times, over so long a time, before it counts as not served."""
+AGAIN_S, AGAIN_S_MAX = 1.0, 86_400.0
+"""A gap that could not be filled is asked for again after this, then after twice as long, up to a day."""
+BEHIND_S_MAX = 600.0
+"""And where the exchange has nothing at all yet from the gap's first id on, after this at most."""
+HAND_S = 1.0
+"""By hand, the wait before the exchange is asked again for what it has skipped."""
+TIDY_S = 3_600.0
+"""How often it is looked whether old rows were deleted."""
+LASTING_TRIES = 3
+LASTING_S_MAX = 3_600.0
+"""The wait after a refusal that waiting alone does not cure grows up to this."""
 PAGES_MAX = 32
 COLLECT_S = 2.0
 """Pages of a long gap are collected up to so many, or for so long, since each transaction makes the bars again that it
@@ -93,42 +104,75 @@ def _is_whole(page: Page, first: int, trades: int) -> bool:
     return not page.refused and len(page.trades) == trades and ends == (first, first + trades - 1)
 
 
+class _Asked:
+    """When a gap was first asked for in vain, how often, and when it is time for the next."""
+
+    def __init__(self, now: float) -> None:
+        self.first_s = self.due_s = now
+        self.times = 0
+
+    def put_off(self, now: float, most_s: float) -> None:
+        """It was in vain again; the next time comes after `most_s` seconds at most, but for the jitter."""
+        self.times += 1
+        self.due_s = now + jittered(min(most_s, AGAIN_S * 2.0 ** min(self.times - 1, 30)))
+
+    def confirmed(self, now: float) -> bool:
+        """Whether that was often enough, and for long enough, to be believed."""
+        return self.times >= CONFIRM_TIMES and now - self.first_s >= CONFIRM_S
+
+
 class Filler:
     """Fills gaps a few pages at a time over one database connection and one REST connection, both owned by one thread
     (or, while it stores, the REST connection by one that fetches the next pages).
 
-    Counters: `filled` ids that were missing and are now stored, `given_up` ids that cannot be filled.
+    Counters: `filled` ids that were missing and are now stored, `given_up` ids that cannot be filled; `passed_over`:
+    how many ids from the start of the gap the exchange passed over when it was last asked.
     """
 
-    def __init__(self, rest: Rest, rejects: Rejects, wait: Callable[[float], object] = time.sleep) -> None:
+    def __init__(self, rest: Rest, rejects: Rejects, clock: Callable[[], float] = time.monotonic) -> None:
         self.filled = 0
         self.given_up = 0
+        self.passed_over = 0
         self._rest = rest
         self._rejects = rejects
-        self._wait = wait
-        self._passed_over: Counter[tuple[str, int]] = Counter()
+        self._clock = clock
+        self._asked: dict[tuple[str, int], _Asked] = {}
         self._ahead: _Pages | None = None
+
+    def is_due(self, gap: Gap) -> bool:
+        """Whether it is time to ask for `gap`."""
+        asked = self._asked.get(_key(gap))
+        return asked is None or self._clock() >= asked.due_s
+
+    def forget_all_but(self, gaps: Sequence[Gap]) -> None:
+        """Forgets when gaps were asked for that are not open any more."""
+        if self._asked:
+            keys = set(map(_key, gaps))
+            self._asked = {key: asked for key, asked in self._asked.items() if key in keys}
 
     def fill_pages(self, connection: db.Connection, gap: Gap, later: Sequence[Gap] = ()) -> int:
         """How many ids from the start of `gap` on are settled (stored or given up) after asking the exchange.
 
         A page costs the same however long it is, so what it holds of the symbol's `later` gaps is stored too. 0: the
-        exchange has not got that far yet, or must skip the ids once more to be believed. Raises RestError,
+        exchange has not got that far yet, or passes over the ids; `gap` is then not due for a while. Raises RestError,
         db.DatabaseError.
         """
         first = gap.first_trade_id
+        self.passed_over = 0
         page = self._fetch(gap, later)
         for reason, text in page.refused:
             self._rejects.put(reason, text)
         trades = _inside([gap, *later], page.trades)
-        refused: list[int] = []
-        if trades:
-            self._insert(connection, trades, refused)
-        for trade_id in refused:
-            self._give_up(connection, gap.symbol, (trade_id, trade_id), trade_ids.REFUSED)
-        settled = ids.run_length(first, (one.trade_id for one in trades if one.trade_id <= gap.last_trade_id))
-        if settled or not (page.trades or page.refused):
+        refused = self._insert(connection, [gap, *later], trades) if trades else set()
+        got = [one.trade_id for one in trades if one.trade_id <= gap.last_trade_id]
+        if gap.reason == trade_ids.REFUSED:
+            got = [trade_id for trade_id in got if trade_id not in refused]
+        if settled := ids.run_length(first, got):
             return settled
+        is_behind = not (page.trades or page.refused)
+        self._put_off(_key(gap), BEHIND_S_MAX if is_behind else AGAIN_S_MAX)
+        if first in refused or is_behind:
+            return 0
         # If rows came and none of them is a trade, at least the first id cannot be had.
         served = min((trade.trade_id for trade in page.trades), default=first + 1)
         return self._pass_over(connection, gap, served, trade_ids.NOT_SERVED if page.trades else trade_ids.INVALID)
@@ -155,31 +199,52 @@ class Filler:
             self._ahead.start()
         return page
 
-    def _insert(self, connection: db.Connection, trades: Sequence[Trade], refused: list[int]) -> None:
+    def _insert(self, connection: db.Connection, gaps: Sequence[Gap], trades: Sequence[Trade]) -> set[int]:
+        """The ids of those of `trades`, which are in `gaps`, that the database refuses; the others are stored."""
+        refused: set[int] = set()
+
         def refuse(trade: Trade, words: str) -> None:
-            refused.append(trade.trade_id)
+            refused.add(trade.trade_id)
             self._rejects.put(f"the database refuses it: {words}", repr(trade))
 
         self.filled += db.insert_acceptable(connection, trades, refuse)
+        known = [(one.first_trade_id, one.last_trade_id) for one in gaps if one.reason == trade_ids.REFUSED]
+        symbol = trades[0].symbol
+        for trade_id in refused:
+            if not (known and ids.inside(known, trade_id)):
+                self._give_up(connection, symbol, (trade_id, trade_id), trade_ids.REFUSED)
+                self._put_off((symbol, trade_id), AGAIN_S_MAX)
+        return refused
+
+    def _put_off(self, key: tuple[str, int], most_s: float) -> None:
+        now = self._clock()
+        self._asked.setdefault(key, _Asked(now)).put_off(now, most_s)
 
     def _pass_over(self, connection: db.Connection, gap: Gap, served: int, reason: str) -> int:
         """How many ids are given up after the exchange, asked for the start of the gap, answered from `served` on."""
-        key = (gap.symbol, gap.first_trade_id)
+        asked = self._asked[_key(gap)]
         if served <= gap.first_trade_id:
             log.warning("the exchange answers %s from id %d, asked for %d", gap.symbol, served, gap.first_trade_id)
             return 0
-        self._passed_over[key] += 1
-        if self._passed_over[key] < CONFIRM_TIMES:
-            self._wait(CONFIRM_S * self._passed_over[key])
-            return 0
-        del self._passed_over[key]
         last = min(served - 1, gap.last_trade_id)
+        self.passed_over = last - gap.first_trade_id + 1
+        if asked.times == 1 and gap.reason not in trade_ids.GIVEN_UP:
+            log.info(
+                "%s %d to %d are not to be had now: they are asked for again, after growing waits",
+                *(gap.symbol, gap.first_trade_id, last),
+            )
+        if gap.reason in trade_ids.GIVEN_UP or not asked.confirmed(self._clock()):
+            return 0
         self._give_up(connection, gap.symbol, (gap.first_trade_id, last), reason)
-        return last - gap.first_trade_id + 1
+        return self.passed_over
 
     def _give_up(self, connection: db.Connection, symbol: str, run: ids.Run, reason: str) -> None:
         self.given_up += db.give_up(connection, symbol, *run, reason)
-        log.warning("%s %d to %d stay missing: %s", symbol, *run, reason)
+        log.warning("%s %d to %d stay missing: %s. They are asked for once a day", symbol, *run, reason)
+
+
+def _key(gap: Gap) -> tuple[str, int]:
+    return gap.symbol, gap.first_trade_id
 
 
 class Backfill(threading.Thread):
@@ -192,9 +257,10 @@ class Backfill(threading.Thread):
         self._settings = settings
         self._stop_asked = threading.Event()
         self._rest = Rest(settings.rest_url, cooldown, self._stop_asked.wait)
-        self.filler = Filler(self._rest, rejects, self._stop_asked.wait)
+        self.filler = Filler(self._rest, rejects)
         self._connection: db.Connection | None = None
         self._attempt = 0
+        self._tidy_at = 0.0
         self._asked = self._failed = ""
 
     def stop(self) -> None:
@@ -218,23 +284,26 @@ class Backfill(threading.Thread):
         """Fills a page of the oldest gap that is due; the seconds until the next look."""
         if self._connection is None:
             self._connection = db.connect(self._settings)
+            self._tidy_at = 0.0
+        if time.monotonic() >= self._tidy_at:
+            self._tidy_at = time.monotonic() + TIDY_S
+            tidy(self._connection)
         gaps = db.open_gaps(self._connection)
         self.open, self.missing = len(gaps), missing_in(gaps)
-        due = [gap for gap in gaps if is_due(gap, datetime.now(UTC)) and gap.symbol in self._settings.symbols]
+        self.filler.forget_all_but(gaps)
+        now, symbols = datetime.now(UTC), frozenset(self._settings.symbols)
+        due = [gap for gap in gaps if gap.symbol in symbols and is_due(gap, now) and self.filler.is_due(gap)]
         # After a failure another symbol gets its turn: one that the exchange refuses to serve must not stop the others.
         due.sort(key=lambda gap: gap.symbol <= self._failed)
         for number, gap in enumerate(due):
             if self._stop_asked.is_set():
                 break
             self._asked = gap.symbol
-            if self.filler.fill_pages(self._connection, gap, of_symbol(gap.symbol, due[number + 1 :])):
-                self._attempt = 0
+            settled = self.filler.fill_pages(self._connection, gap, of_symbol(gap.symbol, due[number + 1 :]))
+            # It answers, whatever it said.
+            self._attempt = 0
+            if settled:
                 return 0.0
-        if due:
-            # The exchange lags behind its own stream: nothing of any gap can be had yet.
-            self._attempt += 1
-            return jittered(backoff_s(self._attempt))
-        self._attempt = 0
         return LOOK_S
 
     def _step_back(self, error: Exception) -> float:
@@ -244,7 +313,11 @@ class Backfill(threading.Thread):
             self._close()
         else:
             self._failed = self._asked
-        wait_s = jittered(backoff_s(self._attempt))
+        wait_s = backoff_s(self._attempt)
+        if isinstance(error, LastingError | UnknownSymbolError):
+            # Not for ever at the same pace: only the operator can change it, and then a start asks at once.
+            wait_s = min(LASTING_S_MAX, wait_s * 2.0 ** max(0, self._attempt - LASTING_TRIES))
+        wait_s = jittered(wait_s)
         self._attempt += 1
         log.warning("the back-fill waits %.1f s: %s", wait_s, error)
         return wait_s
@@ -254,6 +327,12 @@ class Backfill(threading.Thread):
             db.close(self._connection)
             self._connection = None
         self._rest.close()
+
+
+def tidy(connection: db.Connection) -> None:
+    """Forgets the gaps that are below the first stored trade now, because somebody has deleted old rows."""
+    if forgotten := db.forget_history(connection):
+        log.info("%d gaps lay before the first stored trade, whose neighbours were deleted: forgotten", forgotten)
 
 
 def of_symbol(symbol: str, gaps: Sequence[Gap]) -> list[Gap]:
@@ -270,9 +349,8 @@ def _inside(gaps: Sequence[Gap], trades: Sequence[Trade]) -> list[Trade]:
 
 
 def is_due(gap: Gap, now: datetime) -> bool:
-    """Whether the exchange should be asked for `gap` now; also when the clock was set back since it was detected."""
-    age = now - gap.detected_at
-    return gap.reason not in trade_ids.GIVEN_UP and not timedelta() <= age < timedelta(seconds=GRACE_S)
+    """Whether the streams had their time to fill `gap`; also when the clock was set back since it was detected."""
+    return not timedelta() <= now - gap.detected_at < timedelta(seconds=GRACE_S)
 
 
 def missing_in(gaps: Sequence[Gap]) -> int:

@@ -18,7 +18,7 @@ INVALID = "what the exchange serves is no valid trade"
 REFUSED = "refused by the database"
 
 GIVEN_UP = (NOT_SERVED, INVALID, REFUSED)
-"""Reasons that make asking the exchange again pointless; such a gap stays open, because its ids stay missing."""
+"""Reasons of what the exchange was asked for again and again in vain; such a gap stays open."""
 
 Point = tuple[int, datetime]
 

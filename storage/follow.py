@@ -15,7 +15,7 @@ from model import gaps as trade_ids
 from model.gaps import Gap, Point, Span
 from model.trade import Trade
 from storage.errors import guard
-from storage.gaps import SPAN_MARGIN_S, open_gaps
+from storage.gaps import DISORDER, open_gaps
 from storage.session import Connection, select
 from storage.transaction import snapshot
 from storage.values import naive, trade_of
@@ -26,7 +26,9 @@ ID_MAX = 2**64 - 1
 _BEGIN = datetime(1000, 1, 2, tzinfo=UTC)
 _END = datetime(9999, 12, 30, tzinfo=UTC)
 """Before and after every stored time, with room for the margin inside what DATETIME can hold."""
-_MARGIN = timedelta(seconds=SPAN_MARGIN_S)
+_MARGIN = timedelta(seconds=1)
+"""Where the next trades are looked for, four times a second. One whose time is further back leaves a hole in the copy,
+which is looked for within DISORDER."""
 _TRADE = ", ".join(Trade._fields)
 
 
@@ -67,7 +69,11 @@ def beyond(connection: Connection, copied: Copied, skip: Set[tuple[int, int]], t
             trades = _read(connection, copied.symbol, [Run(0, ID_MAX, _BEGIN, _END)], trades_max)
             return Beyond(trades, gaps, len(trades) < trades_max)
         (first, first_at), (last, last_at) = copied.span
-        late = [run for run in in_no_gap(copied.holes, gaps) if (run.first, run.last) not in skip]
+        late = [
+            run._replace(start=run.start - DISORDER, end=run.end + DISORDER)
+            for run in in_no_gap(copied.holes, gaps)
+            if (run.first, run.last) not in skip
+        ]
         parts = [_read(connection, copied.symbol, [Run(last + 1, ID_MAX, last_at, _END)], trades_max)]
         parts.append(_read(connection, copied.symbol, [Run(0, first - 1, _BEGIN, first_at)], trades_max))
         complete = all(len(part) < trades_max for part in parts)

@@ -6,20 +6,31 @@ works out, in the same transaction, what they reveal (account) and what they fil
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from operator import attrgetter
 from typing import Any, NamedTuple
 
+from model import candles as bars
 from model import gaps as trade_ids
+from model.candles import MINUTE, Piece
 from model.gaps import Gap, Point, Span
 from model.times import floor_ms
 from model.trade import Trade
-from storage.errors import guard
+from storage.errors import OtherHistoryError, guard
 from storage.session import Connection, execute, run, select, sent
 from storage.transaction import State, transaction
 from storage.values import aware, batches, marks, naive
 
 ABSORB_S = 5
 """A gap that the streams close themselves within so many seconds was a reordering: no record of it is kept."""
-SPAN_MARGIN_S = 1
+DISORDER = timedelta(minutes=1)
+"""The exchange's time stamps rise with the ids; what contradicts that by more is not of the same history."""
+
+
+class Reasons(NamedTuple):
+    """Why ids are missing: in general, and right behind what was stored before."""
+
+    within: str
+    behind: str
 
 
 def spans(connection: Connection, locked: dict[str, State]) -> dict[str, Span | None]:
@@ -33,11 +44,16 @@ def spans(connection: Connection, locked: dict[str, State]) -> dict[str, Span | 
         for symbol in others:
             connection.spans.pop(symbol, None)
     read = {symbol: _read_span(connection, symbol) for symbol in others}
+    connection.unproven.update(others)
     return {symbol: read[symbol] if symbol in read else connection.spans[symbol] for symbol in locked}
 
 
+NEAR = timedelta(seconds=1)
+"""The trades so near to the end are looked at for the highest id, which is then proven if it matters."""
+
+
 def _read_span(connection: Connection, symbol: str) -> Span | None:
-    """The span of the stored trades. The exchange's time stamps rise with the ids, give or take SPAN_MARGIN_S."""
+    """The span of the stored trades, as far as their times tell: see proven_span."""
     # Two statements for each end, because MariaDB reads every trade of the symbol when the bound is a subquery.
     end = "SELECT timestamp FROM trades WHERE symbol = %s ORDER BY timestamp {way}, trade_id {way} LIMIT 1"
     near = "SELECT trade_id, timestamp FROM trades WHERE symbol = %s AND timestamp {beyond} %s"
@@ -46,30 +62,110 @@ def _read_span(connection: Connection, symbol: str) -> Span | None:
     newest = select(connection, end.format(way="DESC"), (symbol,))
     if not oldest:
         return None
-    margin = timedelta(seconds=SPAN_MARGIN_S)
-    first = select(connection, near.format(beyond="<=", way="ASC"), (symbol, oldest[0][0] + margin))
-    last = select(connection, near.format(beyond=">=", way="DESC"), (symbol, newest[0][0] - margin))
+    first = select(connection, near.format(beyond="<=", way="ASC"), (symbol, oldest[0][0] + NEAR))
+    last = select(connection, near.format(beyond=">=", way="DESC"), (symbol, newest[0][0] - NEAR))
     return Span(_point(first[0]), _point(last[0]))
+
+
+def leaves_hole(span: Span, trades: Sequence[Trade]) -> bool:
+    """Whether ids right behind `span` are missing, if it is true and `trades` of its symbol are stored."""
+    ahead = [trade.trade_id for trade in trades if trade.trade_id > span.last[0]]
+    return bool(ahead) and min(ahead) > span.last[0] + 1
+
+
+def proven_span(connection: Connection, symbol: str, span: Span, sealed_until: datetime | None) -> Span:
+    """`span`, which was read from the tables, with the highest id that is stored.
+
+    Times may have run back by any amount just before the last writer ended, so that id is not looked for by time: the
+    sealed bars know theirs, and the trades behind them are all looked at.
+    """
+    first, last = span
+    pieces = bars.pieces(bars.floor(first[1], MINUTE), last[1] + DISORDER, sealed_until)
+    for piece in pieces:
+        last = max(last, _highest(connection, symbol, piece) or last)
+    return Span(first, last)
+
+
+_HIGHEST = "SELECT trade_id, timestamp FROM trades WHERE symbol = %s AND timestamp >= %s AND timestamp < %s"
+_HIGHEST += " ORDER BY trade_id DESC LIMIT 1"
+_HIGHEST_BAR = "SELECT timestamp FROM candles WHERE symbol = %s AND resolution = %s AND timestamp >= %s"
+_HIGHEST_BAR += " AND timestamp < %s ORDER BY last_trade_id DESC LIMIT 1"
+
+
+def _highest(connection: Connection, symbol: str, piece: Piece) -> Point | None:
+    """The trade with the highest id in a piece of time; of bars, that in the one which has it. None: there is none."""
+    if piece.resolution:
+        rows = select(connection, _HIGHEST_BAR, naive((symbol, piece.resolution, piece.start, piece.end)))
+        if not rows:
+            return None
+        start = aware(rows[0][0])
+        end = start + timedelta(seconds=piece.resolution)
+        return _highest(connection, symbol, Piece(bars.FINER[piece.resolution], start, end))
+    found: Point | None = None
+    start = piece.start
+    # As short as one statement can always read; nearly always there is one.
+    while start < piece.end:
+        end = min(piece.end, start + _STEP)
+        rows = select(connection, _HIGHEST, naive((symbol, start, end)))
+        for row in rows:
+            found = max(found or _point(row), _point(row))
+        start = end
+    return found
+
+
+_STEP = timedelta(hours=1)
 
 
 def _point(row: tuple[int, datetime]) -> Point:
     return row[0], row[1].replace(tzinfo=UTC)
 
 
-def account(connection: Connection, span: Span | None, trades: Sequence[Trade], reason: str, found: list[Gap]) -> Span:
+def account(
+    connection: Connection, span: Span | None, trades: Sequence[Trade], reasons: Reasons, found: list[Gap]
+) -> Span:
     """The span after `trades` of one symbol; new gaps are appended to `found`, open ones brought up to date."""
     ahead = continued(span, trades)
     if ahead is not None:
         return ahead
+    symbol = trades[0].symbol
     points = sorted({trade.trade_id: floor_ms(trade.timestamp) for trade in trades}.items())
+    if span is not None and points[0][0] < span.first[0]:
+        _forget_before(connection, symbol, span.first[0])
     now = datetime.now(UTC)
     grown, stretches, late = trade_ids.account(span, points)
     for stretch in stretches:
-        found += trade_ids.holes(trades[0].symbol, stretch, reason, now)
+        for hole in trade_ids.holes(symbol, stretch, reasons.within, now):
+            behind = span is not None and hole.first_trade_id == span.last[0] + 1
+            found.append(hole._replace(reason=reasons.behind) if behind else hole)
     if late:
         from_stream = all(trade.received_at is not None for trade in trades)
-        _fill(connection, trades[0].symbol, late, now, absorb=from_stream)
+        _fill(connection, symbol, late, now, absorb=from_stream)
     return grown
+
+
+def check_history(symbol: str, span: Span, trades: Sequence[Trade]) -> None:
+    """Raises OtherHistoryError if an id that is lower comes with a time that is later, or the other way round."""
+    (first, first_at), (last, last_at) = span
+    for trade in trades:
+        trade_id, when = trade.trade_id, trade.timestamp
+        lower = trade_id < first and when > first_at + DISORDER
+        within = trade_id <= last and when > last_at + DISORDER
+        if lower or within or (trade_id >= first and when < first_at - DISORDER):
+            raise OtherHistoryError(
+                f"trade {trade_id} of {symbol}, of {_said(when)}, is not of the history that is stored, whose ids"
+                f" {first} to {last} are of {_said(first_at)} to {_said(last_at)}: the ids have begun anew, as on a"
+                " test network, or BINANCE_WS_URL is that of another exchange. Set MYSQL_DATABASE to another name"
+            )
+
+
+def _said(when: datetime) -> str:
+    return f"{when:%Y-%m-%d %H:%M:%S}"
+
+
+def _forget_before(connection: Connection, symbol: str, first: int) -> None:
+    """Deletes the open gaps that old rows, deleted since, have left; what is older now has gaps of its own."""
+    sql = "DELETE FROM gaps WHERE symbol = %s AND filled_at IS NULL AND last_trade_id < %s"
+    run(connection, sql, (symbol, first))
 
 
 def continued(span: Span | None, trades: Sequence[Trade]) -> Span | None:
@@ -89,11 +185,17 @@ def replace_statements(connection: Connection, gaps: Sequence[Gap]) -> list[str]
             f"REPLACE INTO gaps ({_GAP}) VALUES " + ", ".join(["(%s, %s, %s, %s, %s, %s, %s, %s)"] * len(part)),
             [value for gap in part for value in naive(gap)],
         )
-        for part in batches(gaps)
+        for part in batches(gaps, connection.manners.bytes_max)
     ]
 
 
 _GAP = "symbol, first_trade_id, last_trade_id, reason, detected_at, filled_at, timestamp_before, timestamp_after"
+_OPEN = (
+    "filled_at IS NULL AND timestamp_before >= (SELECT timestamp FROM trades WHERE trades.symbol = gaps.symbol"
+    " ORDER BY trades.symbol, trades.timestamp LIMIT 1)"
+)
+"""What is missing. Where the trade before a gap was deleted, as with old rows, its ids are below the first stored one:
+they are of the time before the recorder. (Both families read one row for the subquery, but not for a MIN.)"""
 
 
 def _fill(connection: Connection, symbol: str, points: Sequence[Point], now: datetime, absorb: bool) -> None:
@@ -160,7 +262,7 @@ def _gap(row: Sequence[Any]) -> Gap:
 @guard
 def open_gaps(connection: Connection, symbol: str | None = None) -> list[Gap]:
     """The runs of missing ids, of one symbol or of all, in order of symbol and id."""
-    sql = f"SELECT {_GAP} FROM gaps WHERE filled_at IS NULL"
+    sql = f"SELECT {_GAP} FROM gaps WHERE {_OPEN}"
     if symbol is not None:
         rows = select(connection, f"{sql} AND symbol = %s ORDER BY symbol, first_trade_id", (symbol,))
     else:
@@ -168,12 +270,41 @@ def open_gaps(connection: Connection, symbol: str | None = None) -> list[Gap]:
     return [_gap(row) for row in rows]
 
 
+_REACHES = "filled_at IS NULL AND symbol = %s AND timestamp_after >= %s AND timestamp_before < %s"
+_MISSING = "last_trade_id - first_trade_id + 1"
+
+
 @guard
-def gaps_in(connection: Connection, symbol: str, start: datetime, end: datetime) -> list[Gap]:
-    """The open gaps of which a trade may be missing in [start, end): their ids lie between their neighbours' times."""
-    sql = f"SELECT {_GAP} FROM gaps WHERE filled_at IS NULL AND symbol = %s AND timestamp_after >= %s"
-    sql += " AND timestamp_before < %s ORDER BY first_trade_id"
-    return [_gap(row) for row in select(connection, sql, naive((symbol, start, end)))]
+def gaps_in(connection: Connection, symbol: str, start: datetime, end: datetime, size: int | None = None) -> list[Gap]:
+    """The open gaps of which a trade may be missing in [start, end): their ids lie between their neighbours' times.
+    The `size` longest of them, if given; in order of their ids."""
+    sql = f"SELECT {_GAP} FROM gaps WHERE {_REACHES}"
+    if size is not None:
+        sql += f" ORDER BY {_MISSING} DESC LIMIT {size:d}"
+    found = [_gap(row) for row in select(connection, sql, naive((symbol, start, end)))]
+    return sorted(found, key=attrgetter("first_trade_id"))
+
+
+@guard
+def missing_in(connection: Connection, symbol: str, start: datetime, end: datetime, after_id: int | None = None) -> int:
+    """How many ids are in the open gaps that reach into [start, end), and begin after `after_id`. Nobody knows how many
+    of the ids of a gap that reaches beyond it belong there, so all are counted."""
+    return count_gaps_in(connection, symbol, start, end, after_id).missing
+
+
+@guard
+def forget_history(connection: Connection) -> int:
+    """How many open gaps were deleted because the trades before them were: their ids are below the first stored one."""
+    # Read first: neither family lets a DELETE read rows without locking them.
+    sql = f"SELECT symbol, first_trade_id FROM gaps WHERE filled_at IS NULL AND NOT ({_OPEN})"
+    rows = select(connection, sql)
+    for symbol, first in rows:
+        run(
+            connection,
+            "DELETE FROM gaps WHERE symbol = %s AND first_trade_id = %s AND filled_at IS NULL",
+            (symbol, first),
+        )
+    return len(rows)
 
 
 class OpenGaps(NamedTuple):
@@ -184,16 +315,30 @@ class OpenGaps(NamedTuple):
 
 
 @guard
+def count_gaps_in(
+    connection: Connection, symbol: str, start: datetime, end: datetime, after_id: int | None = None
+) -> OpenGaps:
+    """How many open gaps reach into [start, end), and begin after `after_id`; and how many ids are in them."""
+    sql = f"SELECT COUNT(*), COALESCE(SUM({_MISSING}), 0) FROM gaps WHERE {_REACHES}"
+    values: list[Any] = [symbol, start, end]
+    if after_id is not None:
+        sql += " AND first_trade_id > %s"
+        values.append(after_id)
+    gaps, ids = select(connection, sql, naive(values))[0]
+    return OpenGaps(gaps, int(ids))
+
+
+@guard
 def count_open_gaps(connection: Connection) -> dict[str, OpenGaps]:
     """How much is missing of each symbol; those of which nothing is are left out."""
-    sql = "SELECT symbol, COUNT(*), SUM(last_trade_id - first_trade_id + 1) FROM gaps WHERE filled_at IS NULL"
+    sql = f"SELECT symbol, COUNT(*), SUM({_MISSING}) FROM gaps WHERE {_OPEN}"
     return {symbol: OpenGaps(gaps, int(ids)) for symbol, gaps, ids in select(connection, f"{sql} GROUP BY symbol")}
 
 
 @guard
 def last_open_gaps(connection: Connection, symbol: str | None, size: int) -> list[Gap]:
     """At most `size` open gaps of one symbol or of all; of a symbol those with the highest ids, these first."""
-    sql = f"SELECT {_GAP} FROM gaps WHERE filled_at IS NULL"
+    sql = f"SELECT {_GAP} FROM gaps WHERE {_OPEN}"
     if symbol is None:
         rows = select(connection, f"{sql} ORDER BY symbol DESC, first_trade_id DESC LIMIT %s", (size,))
     else:

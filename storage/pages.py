@@ -10,10 +10,11 @@ from typing import NamedTuple
 
 from model import candles as bars
 from model.candles import Candle
-from model.times import floor_ms
+from model.times import MILLISECOND, floor_ms
 from model.trade import Trade
 from storage import ranges
 from storage.errors import guard
+from storage.gaps import DISORDER, missing_in
 from storage.session import Connection, select
 from storage.transaction import in_snapshot
 from storage.values import aware, ceil_ms, naive, trade_of
@@ -57,6 +58,33 @@ def page(
         where, values = "timestamp >= %s", [start]
     sql = f"SELECT {_TRADE} FROM trades WHERE symbol = %s AND {where} AND timestamp < %s"
     return _trades(connection, f"{sql} ORDER BY timestamp, trade_id LIMIT %s", (symbol, *values, end, size))
+
+
+@in_snapshot
+def page_and_missing(
+    connection: Connection, symbol: str, times: tuple[datetime, datetime], after_id: int | None, size: int
+) -> tuple[list[Trade], bool, int]:
+    """The first `size` trades of [start, end), or the first after the one with id `after_id`; whether there are more;
+    and how many ids are missing from the place before the first of them to the last, or to `end`."""
+    after = None if after_id is None else find(connection, symbol, after_id)
+    found = page(connection, symbol, after, times, size + 1)
+    more, found = len(found) > size, found[:size]
+    start, end = _within(times)
+    begin = max(start, after.timestamp) if after else start
+    until = found[-1].timestamp + MILLISECOND if more else end
+    if begin >= until:
+        return found, more, 0
+    return found, more, missing_in(connection, symbol, begin, until, after.trade_id if after else None)
+
+
+@in_snapshot
+def newest_and_missing(connection: Connection, symbol: str, size: int) -> tuple[list[Trade], int]:
+    """The last `size` trades, newest first, and how many ids are missing from the first of them to the last."""
+    found = newest(connection, symbol, size)
+    if not found:
+        return found, 0
+    times = [trade.timestamp for trade in found]
+    return found, missing_in(connection, symbol, min(times), max(times) + MILLISECOND)
 
 
 @guard
@@ -125,9 +153,9 @@ def with_ids(connection: Connection, symbol: str, first: int, last: int, size: i
     low, high = find(connection, symbol, first), find(connection, symbol, last)
     if high is None:
         return []
-    start = low.timestamp if low is not None else EARLIEST + MARGIN
+    start = low.timestamp if low is not None else EARLIEST + DISORDER
     sql = f"SELECT {_TRADE} FROM trades WHERE symbol = %s AND timestamp >= %s AND timestamp <= %s"
-    values = (symbol, start - MARGIN, high.timestamp + MARGIN, first, last, size)
+    values = (symbol, start - DISORDER, high.timestamp + DISORDER, first, last, size)
     return _trades(connection, f"{sql} AND trade_id >= %s AND trade_id <= %s ORDER BY trade_id LIMIT %s", values)
 
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import termios
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,8 +18,9 @@ import pytest
 import backfill
 import config
 import db
+from capture import gap_filler
 from capture.gap_filler import Filler
-from model.gaps import NOT_SERVED
+from model.gaps import MISSED
 from process.child import ROOT
 from tests.support.child import wait_until
 from tests.support.history import HISTORICAL, HISTORY, LONG_S, NEWEST, OLDEST, RUN_S_MAX, calls, leave_gap
@@ -44,12 +46,25 @@ def command(
     return lambda *arguments: backfill.main(list(arguments))
 
 
+@pytest.fixture
+def by_tcp(settings: config.Settings, server: Server) -> config.Settings:
+    """The settings as the command finds them."""
+    return settings._replace(mysql_unix_socket=None, mysql_host=server.host, mysql_port=server.port)
+
+
 def test_by_hand_the_list_names_the_missing_ids(
-    command: Callable[..., int], connection: db.Connection, exchange: StandIn, capsys: pytest.CaptureFixture[str]
+    command: Callable[..., int],
+    by_tcp: config.Settings,
+    connection: db.Connection,
+    exchange: StandIn,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Exit code 0 and one line when nothing is missing; the exact ranges and code 1 when something is."""
+    """Of nothing it is not said; code 0 and one line when nothing is missing; ranges and code 1 when something is."""
+    assert command("--list") == 2
+    assert f"no trade is stored in database {by_tcp.place} yet" in capsys.readouterr().err
+    leave_gap(connection, exchange, OLDEST)
     assert command("--list") == 0
-    assert capsys.readouterr().out == "no id is missing\n"
+    assert capsys.readouterr().out == f"database {by_tcp.place}: no id is missing\n"
     leave_gap(connection, exchange, OLDEST, OLDEST + 5, OLDEST + 7)
     leave_gap(connection, exchange, OLDEST, OLDEST + 2, symbol="ETHUSDT")
     before = calls(exchange)
@@ -60,7 +75,7 @@ def test_by_hand_the_list_names_the_missing_ids(
         ["BTCUSDT", str(OLDEST + 6), str(OLDEST + 6), "1"],
         ["ETHUSDT", str(OLDEST + 1), str(OLDEST + 1), "1"],
     ]
-    assert lines[-1] == "6 ids are missing in 3 gaps"
+    assert lines[-1] == f"database {by_tcp.place}: 6 ids are missing in 3 gaps"
     assert calls(exchange) == before
     assert command("--list", "--symbol", "ethusdt") == 1
     assert "BTCUSDT" not in capsys.readouterr().out
@@ -82,16 +97,21 @@ def test_by_hand_everything_is_filled(
     assert len(stored_ids(connection)) == len(stored_ids(connection, "ETHUSDT")) == 1_501
 
 
-def test_by_hand_what_was_given_up_is_tried_again(
-    command: Callable[..., int], connection: db.Connection, exchange: StandIn, capsys: pytest.CaptureFixture[str]
+def test_by_hand_what_is_not_served_is_tried_again(
+    command: Callable[..., int],
+    connection: db.Connection,
+    exchange: StandIn,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A hole: code 1 and its reason; once the exchange has it: code 0."""
+    """A hole: code 1, and that it is not served now, which is no reason to give it up; once the exchange has it: 0."""
+    monkeypatch.setattr(gap_filler, "CONFIRM_S", 7_200.0)
     leave_gap(connection, exchange, OLDEST, OLDEST + 100)
     exchange.fault("rest_hole", symbol="BTCUSDT", first=OLDEST + 3, last=OLDEST + 9, seconds=LONG_S)
     assert command() == 1
     output = capsys.readouterr().out
-    assert "filled 92 ids, gave up 7" in output
-    assert NOT_SERVED in output
+    assert "filled 92 ids, gave up 0; not served now: 7" in output
+    assert MISSED in output
     assert command() == 1
     exchange.clear()
     assert command() == 0
@@ -129,6 +149,31 @@ def test_by_hand_a_refused_row_is_kept(
     exchange.fault("rest_bad_row", count=1, **HISTORICAL)
     command()
     assert "NaN" in (settings.data_dir / "new" / "rejects.jsonl").read_text()
+
+
+@pytest.mark.parametrize("arguments", [["--list"], []])
+def test_by_hand_a_database_that_is_not_there_is_not_made(
+    command: Callable[..., int],
+    server: Server,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+) -> None:
+    """A mistyped name, and a DATA_DIR without a private server: one line and code 2, and nothing is created."""
+    monkeypatch.setenv("MYSQL_DATABASE", "test_mistyped")
+    assert command(*arguments) == 2
+    assert "test_mistyped" in capsys.readouterr().err
+    with server.connect() as plain, plain.cursor() as cursor:
+        cursor.execute("SHOW DATABASES LIKE 'test_mistyped'")
+        assert cursor.fetchall() == []
+    for name in ("MYSQL_HOST", "MYSQL_UNIX_SOCKET", "MYSQL_USER", "MYSQL_PORT"):
+        monkeypatch.setenv(name, "")
+    folder = Path(os.environ["DATA_DIR"])
+    assert command(*arguments) == 2
+    error = capsys.readouterr().err
+    assert str(folder) in error
+    assert error.count("\n") == 1
+    assert not folder.exists()
 
 
 @pytest.mark.parametrize(

@@ -45,11 +45,9 @@ def rejects(tmp_path: Path) -> Iterator[Rejects]:
     thread.close()
 
 
-def filler_of(exchange: StandIn | ScriptedRest, rejects: Rejects) -> tuple[Filler, list[float]]:
-    """A filler by hand, and what it would have waited."""
-    waits: list[float] = []
-    url = exchange.http if isinstance(exchange, StandIn) else exchange.url
-    return Filler(Rest(url, Cooldown()), rejects, waits.append), waits
+def filler_of(exchange: StandIn | ScriptedRest, rejects: Rejects) -> Filler:
+    """A filler by hand."""
+    return Filler(Rest(exchange.http if isinstance(exchange, StandIn) else exchange.url, Cooldown()), rejects)
 
 
 def first_gap(connection: db.Connection) -> Gap:
@@ -84,13 +82,13 @@ def test_a_gap_is_filled_page_by_page_with_the_exchanges_rows(
 ) -> None:
     """Four pages for 3,998 ids; each row is the exchange's, field by field; the gap is closed."""
     leave_gap(connection, exchange, OLDEST, NEWEST)
-    filler, waits = filler_of(exchange, rejects)
+    filler = filler_of(exchange, rejects)
     settled = []
     while db.open_gaps(connection):
         settled.append(filler.fill_pages(connection, first_gap(connection)))
         check(connection)
     assert settled == [1000, 1000, 1000, 998]
-    assert (filler.filled, filler.given_up, waits) == (3_998, 0, [])
+    assert (filler.filled, filler.given_up) == (3_998, 0)
     expected = [(r["id"], r["price"], r["qty"], r["time"], r["isBuyerMaker"]) for r in page(exchange, OLDEST, HISTORY)]
     assert table(connection) == expected
     assert runs(connection, filled=True) == [(OLDEST + 1, NEWEST - 1)]
@@ -107,14 +105,14 @@ def test_pages_of_a_long_gap_are_stored_together(
     (last,) = [found.newest for found in db.sealable(connection).values()]
     assert last is not None
     assert db.seal(connection, ["BTCUSDT"], None, last[1].replace(microsecond=0) + timedelta(seconds=1))
-    filler, waits = filler_of(exchange, rejects)
+    filler = filler_of(exchange, rejects)
     before, found = calls(exchange), list[int]()
     while db.open_gaps(connection):
         found.append(filler.fill_pages(connection, first_gap(connection)))
         check(connection)
         assert sealed(connection, "BTCUSDT") == due(connection, "BTCUSDT")
     assert found == {2: [2_000, 1_998], 3: [3_000, 998], 16: [3_998]}[pages]
-    assert (filler.filled, filler.given_up, waits, calls(exchange) - before) == (3_998, 0, [], 4)
+    assert (filler.filled, filler.given_up, calls(exchange) - before) == (3_998, 0, 4)
 
 
 def test_pages_that_end_early_are_stored_and_asked_for_again(
@@ -138,7 +136,7 @@ def test_pages_that_end_early_are_stored_and_asked_for_again(
 
     with ScriptedRest(answer) as server:
         db.insert_trades(connection, rest.parse_rows("BTCUSDT", json.dumps([row(1), row(5_000)]).encode()).trades)
-        filler, _ = filler_of(server, rejects)
+        filler = filler_of(server, rejects)
         steps: list[object] = []
         while gaps := db.open_gaps(connection):
             try:
@@ -156,7 +154,7 @@ def test_a_page_fills_the_small_gaps_that_it_covers(
 ) -> None:
     """Fifty gaps of one id each within a thousand ids are one call."""
     leave_gap(connection, exchange, *range(OLDEST, OLDEST + 40, 2))
-    filler, _ = filler_of(exchange, rejects)
+    filler = filler_of(exchange, rejects)
     before = calls(exchange)
     first, *later = db.open_gaps(connection)
     filler.fill_pages(connection, first, later)
@@ -174,7 +172,7 @@ def test_a_trade_that_the_stream_brought_meanwhile_is_one_row(
     gap = first_gap(connection)
     late = fetch(exchange, [OLDEST + 4])
     db.insert_trades(connection, [late[0]._replace(received_at=datetime.now(UTC))])
-    filler, _ = filler_of(exchange, rejects)
+    filler = filler_of(exchange, rejects)
     assert filler.fill_pages(connection, gap) == 9
     assert filler.filled == 8
     check(connection)
@@ -186,13 +184,13 @@ def test_a_fill_that_was_cut_off_goes_on(
 ) -> None:
     """After two of four pages another process, with nothing in memory, does the rest."""
     leave_gap(connection, exchange, OLDEST, NEWEST)
-    filler, _ = filler_of(exchange, rejects)
+    filler = filler_of(exchange, rejects)
     for _ in range(2):
         filler.fill_pages(connection, first_gap(connection))
     other = db.connect(settings)
     check(other)
     assert runs(other) == [(OLDEST + 2_001, NEWEST - 1)]
-    again, _ = filler_of(exchange, rejects)
+    again = filler_of(exchange, rejects)
     while db.open_gaps(other):
         again.fill_pages(other, first_gap(other))
     assert filler.filled + again.filled == 3_998
@@ -204,33 +202,59 @@ def test_a_fill_that_was_cut_off_goes_on(
 
 
 def test_a_hole_is_believed_the_third_time_and_stays_open_with_its_reason(
-    connection: db.Connection, exchange: StandIn, rejects: Rejects
+    connection: db.Connection, exchange: StandIn, rejects: Rejects, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A jump over 100 ids: two waits that grow, then they are given up, and the rest is filled."""
+    """A jump over 100 ids: they are given up, and the rest is filled."""
+    monkeypatch.setattr(gap_filler, "CONFIRM_S", 0.0)
     leave_gap(connection, exchange, OLDEST, NEWEST)
     exchange.fault("rest_hole", symbol="BTCUSDT", first=OLDEST + 1_500, last=OLDEST + 1_599, seconds=LONG_S)
-    filler, waits = filler_of(exchange, rejects)
+    filler = filler_of(exchange, rejects)
     settled = []
     for _ in range(20):
-        due = [gap for gap in db.open_gaps(connection) if is_due(gap, datetime.now(UTC) + timedelta(hours=1))]
+        due = [gap for gap in db.open_gaps(connection) if gap.reason == MISSED]
         if not due:
             break
         settled.append(filler.fill_pages(connection, due[0]))
         check(connection)
     assert settled[:4] == [1_000, 499, 0, 0]
     assert settled[4] == 100
-    assert waits == [gap_filler.CONFIRM_S, 2 * gap_filler.CONFIRM_S]
     assert (filler.filled, filler.given_up) == (3_898, 100)
     ((gap,),) = [db.open_gaps(connection)]
     assert (gap.first_trade_id, gap.last_trade_id, gap.reason) == (OLDEST + 1_500, OLDEST + 1_599, NOT_SERVED)
     assert runs(connection, filled=True) == [(OLDEST + 1, OLDEST + 1_499), (OLDEST + 1_600, NEWEST - 1)]
 
 
+def test_a_hole_is_believed_only_after_hours(
+    connection: db.Connection, exchange: StandIn, rejects: Rejects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often it is asked before: the ids keep their reason, and the waits in between double, up to a day."""
+    for name, seconds in (("AGAIN_S", 1.0), ("AGAIN_S_MAX", 86_400.0), ("CONFIRM_S", 7_200.0)):
+        monkeypatch.setattr(gap_filler, name, seconds)
+    monkeypatch.setattr(gap_filler, "jittered", lambda seconds: seconds)
+    leave_gap(connection, exchange, OLDEST, OLDEST + 100)
+    exchange.fault("rest_hole", symbol="BTCUSDT", first=OLDEST + 1, last=OLDEST + 50, seconds=LONG_S)
+    now = [0.0]
+    filler = Filler(Rest(exchange.http, Cooldown()), rejects, lambda: now[0])
+    waits: list[float] = []
+    for _ in range(22):
+        filler.fill_pages(connection, first_gap(connection))
+        since = now[0]
+        while not filler.is_due(first_gap(connection)):
+            now[0] += 1.0 if now[0] - since < 3_600 else 100.0
+        waits.append(now[0] - since)
+        assert (filler.given_up == 50) == (since >= 7_200.0) == (first_gap(connection).reason == NOT_SERVED)
+    assert waits[:12] == [2.0**n for n in range(12)]
+    assert waits[-1] == pytest.approx(86_400.0, abs=100)
+    exchange.clear()
+    filler.fill_pages(connection, first_gap(connection))
+    assert db.open_gaps(connection) == []
+
+
 def test_a_jump_that_goes_away_is_filled(connection: db.Connection, exchange: StandIn, rejects: Rejects) -> None:
     """Passed over twice, then served after all: nothing is given up."""
     leave_gap(connection, exchange, OLDEST, OLDEST + 100)
     exchange.fault("rest_hole", symbol="BTCUSDT", first=OLDEST, last=OLDEST + 50, seconds=LONG_S)
-    filler, _ = filler_of(exchange, rejects)
+    filler = filler_of(exchange, rejects)
     assert [filler.fill_pages(connection, first_gap(connection)) for _ in range(2)] == [0, 0]
     exchange.clear()
     filler.fill_pages(connection, first_gap(connection))
@@ -244,7 +268,7 @@ def test_a_gap_that_is_older_than_anything_served_is_given_up_whole(
     with ScriptedRest(lambda _symbol, query: rows(max(int(query["fromId"]), 500), int(query["limit"]))) as server:
         trades = rest.parse_rows("BTCUSDT", json.dumps([row(10), row(20), row(600)]).encode()).trades
         db.insert_trades(connection, trades)
-        filler, _ = filler_of(server, rejects)
+        filler = filler_of(server, rejects)
         assert [filler.fill_pages(connection, first_gap(connection)) for _ in range(3)] == [0, 0, 9]
         reasons = [(gap.first_trade_id, gap.last_trade_id, gap.reason) for gap in db.open_gaps(connection)]
         assert reasons == [(11, 19, NOT_SERVED), (21, 599, MISSED)]
@@ -256,9 +280,9 @@ def test_a_lag_is_no_reason_to_give_up(connection: db.Connection, exchange: Stan
     """Where the exchange has nothing yet, it is asked again, however often."""
     leave_gap(connection, exchange, OLDEST, NEWEST)
     exchange.fault("rest_empty", seconds=LONG_S, **HISTORICAL)
-    filler, waits = filler_of(exchange, rejects)
+    filler = filler_of(exchange, rejects)
     assert [filler.fill_pages(connection, first_gap(connection)) for _ in range(10)] == [0] * 10
-    assert (filler.given_up, waits) == (0, [])
+    assert filler.given_up == 0
     exchange.clear()
     assert filler.fill_pages(connection, first_gap(connection)) == 1_000
 
@@ -268,7 +292,7 @@ def test_answers_before_the_id_asked_for_do_no_harm(connection: db.Connection, r
     with ScriptedRest(lambda _symbol, _query: rows(1, 5)) as server:
         trades = rest.parse_rows("BTCUSDT", json.dumps([row(10), row(20)]).encode()).trades
         db.insert_trades(connection, trades)
-        filler, _ = filler_of(server, rejects)
+        filler = filler_of(server, rejects)
         assert [filler.fill_pages(connection, first_gap(connection)) for _ in range(5)] == [0] * 5
     assert stored_ids(connection) == [10, 20]
     assert filler.given_up == 0
@@ -279,7 +303,7 @@ def test_rows_out_of_order_and_repeated_are_one_row_each(connection: db.Connecti
     shuffled = [row(n) for n in (13, 11, 11, 12, 15, 25, 9)]
     with ScriptedRest(lambda _symbol, _query: Reply(json.dumps(shuffled).encode())) as server:
         db.insert_trades(connection, rest.parse_rows("BTCUSDT", json.dumps([row(10), row(20)]).encode()).trades)
-        filler, _ = filler_of(server, rejects)
+        filler = filler_of(server, rejects)
         assert filler.fill_pages(connection, first_gap(connection)) == 3
     assert stored_ids(connection) == [10, 11, 12, 13, 15, 20]
     assert runs(connection) == [(14, 14), (16, 19)]
@@ -300,7 +324,7 @@ def test_rows_that_are_no_trades_are_kept_and_not_asked_for_without_end(
 
     with ScriptedRest(spoiled) as server:
         db.insert_trades(connection, rest.parse_rows("BTCUSDT", json.dumps([row(10), row(20)]).encode()).trades)
-        filler, _ = filler_of(server, rejects)
+        filler = filler_of(server, rejects)
         for _ in range(60):
             due = [gap for gap in db.open_gaps(connection) if gap.reason == MISSED]
             if not due:
@@ -320,26 +344,25 @@ def test_a_row_that_the_database_refuses_stays_missing_with_that_reason(
     """It goes to the rejects with the server's words; the rest of the page is stored; it is not asked for again."""
     leave_gap(connection, exchange, OLDEST, OLDEST + 50)
     ask(connection, f"ALTER TABLE trades ADD CONSTRAINT unlucky CHECK (trade_id <> {OLDEST + 13})")
-    filler, _ = filler_of(exchange, rejects)
+    filler = filler_of(exchange, rejects)
     assert filler.fill_pages(connection, first_gap(connection)) == 49
     (gap,) = db.open_gaps(connection)
     assert (gap.first_trade_id, gap.last_trade_id, gap.reason) == (OLDEST + 13, OLDEST + 13, REFUSED)
-    assert not is_due(gap, datetime.now(UTC) + timedelta(days=1))
+    assert not filler.is_due(gap)
+    assert filler.fill_pages(connection, gap) == 0
     assert (filler.filled, filler.given_up) == (48, 1)
     check(connection)
     rejects.close()
     assert "unlucky" in (tmp_path / "rejects.jsonl").read_text()
 
 
-def test_a_gap_is_due_after_its_grace_unless_it_was_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gap_is_due_after_its_grace(monkeypatch: pytest.MonkeyPatch) -> None:
     """Young ones are left to the streams; a clock that was set back delays nothing."""
     monkeypatch.setattr(gap_filler, "GRACE_S", 1.5)
     now = datetime(2026, 1, 1, tzinfo=UTC)
     gap = Gap("BTCUSDT", 1, 2, MISSED, now, None, now, now)
     ages = {0.0: False, 1.0: False, 1.5: True, 3_600.0: True, -0.001: True, -3_600.0: True}
     assert {age: is_due(gap, now + timedelta(seconds=age)) for age in ages} == ages
-    for reason in (NOT_SERVED, REFUSED):
-        assert not is_due(gap._replace(reason=reason), now + timedelta(hours=1))
 
 
 class Running:
@@ -401,10 +424,20 @@ def test_the_thread_counts_what_is_open_and_missing(
     exchange.fault("rest_hole", symbol="BTCUSDT", first=OLDEST + 3, last=OLDEST + 4, seconds=LONG_S)
     with Running(settings._replace(symbols=("BTCUSDT",)), exchange.http, rejects) as thread:
         wait_until(lambda: (thread.open, thread.missing, thread.filler.given_up) == (2, 7, 2), RUN_S_MAX)
-        before = calls(exchange)
-        threading.Event().wait(0.3)
-        assert calls(exchange) == before
     assert (runs(connection), runs(connection, "ETHUSDT")) == ([(OLDEST + 3, OLDEST + 4)], [(OLDEST + 1, OLDEST + 5)])
+
+
+def test_what_was_given_up_is_filled_once_the_exchange_has_it(
+    settings: config.Settings, connection: db.Connection, exchange: StandIn, rejects: Rejects
+) -> None:
+    """By the thread itself, which asks for it again and again."""
+    leave_gap(connection, exchange, OLDEST, OLDEST + 11)
+    exchange.fault("rest_hole", symbol="BTCUSDT", first=OLDEST + 3, last=OLDEST + 4, seconds=LONG_S)
+    with Running(settings, exchange.http, rejects) as thread:
+        wait_until(lambda: thread.filler.given_up == 2, RUN_S_MAX)
+        exchange.clear()
+        wait_until(lambda: not db.open_gaps(connection), RUN_S_MAX)
+    check(connection)
 
 
 def test_a_symbol_that_is_refused_does_not_stop_the_others(
@@ -490,7 +523,7 @@ def test_a_defect_does_not_end_the_thread(
 def test_a_rest_error_is_told_by_hand(rejects: Rejects) -> None:
     """fill_pages raises it; what to do is the caller's."""
     with ScriptedRest(lambda _symbol, _query: Reply(status=500)) as server:
-        filler, _ = filler_of(server, rejects)
+        filler = filler_of(server, rejects)
         gap = Gap("BTCUSDT", 1, 2, MISSED, datetime.now(UTC), None, datetime.now(UTC), datetime.now(UTC))
         with pytest.raises(RestError):
             filler.fill_pages(None, gap)  # type: ignore[arg-type]

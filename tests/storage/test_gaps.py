@@ -20,6 +20,7 @@ from model import gaps
 from model.trade import Trade
 from mysqld import program
 from storage import gaps as stored_gaps
+from storage import sealing
 from tests.support.servers import PrivateServer, Server
 from tests.support.tables import COMPLETENESS, age, ask, check, ids_of, runs, stored_ids
 
@@ -270,7 +271,10 @@ def test_the_statement_can_be_pasted_into_the_client(connection: db.Connection, 
     line = [str(client), "--no-defaults", f"--socket={server.socket_path}", "--user=root", "--batch", database]
     done = subprocess.run(line, input=COMPLETENESS, capture_output=True, text=True)
 
-    assert (done.stdout, done.returncode) == ("symbol\ttrades_stored\tids_missing\tcomplete\nBTCUSDT\t3\t2\t1\n", 0)
+    assert (done.stdout, done.returncode) == (
+        "symbol\ttrades_stored\tids_missing\taccounted_for\nBTCUSDT\t3\t2\t1\n",
+        0,
+    )
 
 
 # ---- Any order, repetition and loss, from any connection.
@@ -392,3 +396,129 @@ def test_nothing_is_ever_unaccounted_for(settings: config.Settings, monkeypatch:
     run_state_machine_as_test(Here, settings=examples(max_examples=40, stateful_step_count=15))
     for connection in pool:
         db.close(connection)
+
+
+# What an exchange must never send, and what an operator may do.
+
+
+def plain(trade_id: int, seconds: float, symbol: str = "BTCUSDT") -> Trade:
+    """A trade so many seconds after midnight."""
+    when = MIDNIGHT + timedelta(seconds=seconds)
+    return Trade(symbol, when, trade_id, Decimal("1"), Decimal("1"), False, when)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        pytest.param(plain(7, 4_000.0), id="lower than all, and later"),
+        pytest.param(plain(1_050, 4_000.0), id="within, and later"),
+        pytest.param(plain(1_100, 4_000.0), id="the last again, and later"),
+        pytest.param(plain(1_105, -3_600.0), id="higher than all, and before the first"),
+    ],
+)
+def test_ids_that_begin_anew_are_another_history(connection: db.Connection, other: Trade) -> None:
+    """Nothing is stored, and no gap of a million ids is opened; the line says what it is and names the way out."""
+    db.insert_trades(connection, [plain(number, number - 1_000.0) for number in range(1_000, 1_101)])
+    before = [ask(connection, f"SELECT * FROM {table}") for table in ("trades", "gaps")]
+
+    with pytest.raises(db.OtherHistoryError, match=r"begun anew.*MYSQL_DATABASE"):
+        db.insert_acceptable(connection, [other], lambda *_: None)
+
+    assert [ask(connection, f"SELECT * FROM {table}") for table in ("trades", "gaps")] == before
+
+
+@pytest.mark.parametrize("back_s", [0.5, 2.5, 40.0])
+@pytest.mark.parametrize("is_sealed", [False, True])
+def test_times_that_run_back_before_a_restart_hide_no_id(
+    connection: db.Connection, settings: config.Settings, back_s: float, is_sealed: bool
+) -> None:
+    """The last ids stored are of a time before that of others: the next process knows them, whatever the distance."""
+    late = [plain(number, 100.0 + number) for number in range(1, 51)]
+    early = [plain(number, 150.0 - back_s + number / 1_000) for number in range(51, 61)]
+    db.insert_trades(connection, late)
+    db.insert_trades(connection, early)
+    if is_sealed:
+        sealing.seal_history(connection, "BTCUSDT")
+        db.insert_trades(connection, [plain(61, 150.5)])
+    db.close(connection)
+    again = db.connect(settings)
+    following = 62 if is_sealed else 61
+
+    db.insert_trades(again, [plain(following, 151.0)])
+    assert runs(again) == []
+    db.insert_trades(again, [plain(following + 3, 152.0)])
+    assert runs(again) == [(following + 1, following + 2)]
+
+
+def test_a_symbol_whose_bars_are_all_sealed_knows_its_last_id(
+    connection: db.Connection, settings: config.Settings
+) -> None:
+    """From days to hours to minutes to the trade, also where its time is not the last one."""
+    days = [plain(number, number * 5_000.0) for number in range(1, 60)]
+    db.insert_trades(connection, [*days, plain(60, 59 * 5_000.0 - 30.0), plain(61, 60 * 5_000.0)])
+    sealing.seal_history(connection, "BTCUSDT")
+    ask(connection, "DELETE FROM trades WHERE trade_id = 61")
+    connection.commit()
+    again = db.connect(settings)
+
+    db.insert_trades(again, [plain(61, 60 * 5_000.0), plain(62, 60 * 5_000.0 + 1)])
+    assert runs(again) == []
+
+
+def test_only_what_lies_right_behind_the_stored_is_the_time_away(connection: db.Connection) -> None:
+    """Each symbol for itself: what is missing within the first batch, or later, is missing in the stream."""
+    db.insert_trades(connection, [plain(10, 1.0), plain(500, 1.0, "ETHUSDT")])
+
+    db.insert_trades(connection, [plain(15, 2.0), plain(18, 3.0)], resumed={"BTCUSDT", "ETHUSDT"})
+    db.insert_trades(connection, [plain(503, 2.0, "ETHUSDT")], resumed={"ETHUSDT"})
+    db.insert_trades(connection, [plain(506, 3.0, "ETHUSDT")], resumed={"XRPUSDT"})
+
+    assert [(gap.first_trade_id, gap.last_trade_id, gap.reason) for gap in db.open_gaps(connection)] == [
+        (11, 14, gaps.AWAY),
+        (16, 17, gaps.MISSED),
+        (501, 502, gaps.AWAY),
+        (504, 505, gaps.MISSED),
+    ]
+
+
+def test_what_lies_before_the_first_stored_trade_is_not_missing(
+    connection: db.Connection, settings: config.Settings
+) -> None:
+    """Old rows were deleted, with a gap among them and one at their end: the list and the proof know only what is left;
+    the capture removes the rows of such gaps, and older trades that are stored later open gaps of their own."""
+    db.insert_trades(connection, [plain(number, number) for number in (1, 5, 100, 110, 200)])
+    assert runs(connection) == [(2, 4), (6, 99), (101, 109), (111, 199)]
+
+    ask(connection, "DELETE FROM trades WHERE trade_id < 110")
+    connection.commit()
+
+    assert [(gap.first_trade_id, gap.last_trade_id) for gap in db.open_gaps(connection)] == [(111, 199)]
+    assert stored_gaps.count_open_gaps(connection) == {"BTCUSDT": stored_gaps.OpenGaps(1, 89)}
+    assert [gap.first_trade_id for gap in stored_gaps.last_open_gaps(connection, "BTCUSDT", 9)] == [111]
+    assert [(str(row[0]), int(row[2]), row[3]) for row in ask(connection, COMPLETENESS)] == [("BTCUSDT", 89, 1)]
+    again = stored_gaps.forget_history(connection)
+    assert (again, stored_gaps.forget_history(connection)) == (3, 0)
+    db.insert_trades(db.connect(settings), [plain(50, 50.0)])
+    assert [(gap.first_trade_id, gap.last_trade_id) for gap in db.open_gaps(connection)] == [(51, 109), (111, 199)]
+    assert [(int(row[2]), row[3]) for row in ask(connection, COMPLETENESS)] == [(59 + 89, 1)]
+
+
+def test_without_a_trade_nothing_is_known_to_be_missing(connection: db.Connection) -> None:
+    """All rows were deleted: their gaps are of a time before the recorder."""
+    db.insert_trades(connection, [plain(1, 1.0), plain(5, 5.0)])
+    ask(connection, "DELETE FROM trades")
+    connection.commit()
+
+    assert db.open_gaps(connection) == []
+    assert ask(connection, COMPLETENESS) == []
+
+
+def test_the_longest_gaps_of_a_time(connection: db.Connection) -> None:
+    """Those that reach into it, and how many ids they have; of too many the longest, in order."""
+    db.insert_trades(connection, [plain(number, number) for number in (1, 5, 10, 30, 33, 40)])
+    between = MIDNIGHT + timedelta(seconds=6), MIDNIGHT + timedelta(seconds=33)
+
+    assert stored_gaps.count_gaps_in(connection, "BTCUSDT", *between) == stored_gaps.OpenGaps(3, 4 + 19 + 2)
+    found = stored_gaps.gaps_in(connection, "BTCUSDT", *between, size=2)
+    assert [(gap.first_trade_id, gap.last_trade_id) for gap in found] == [(6, 9), (11, 29)]
+    assert stored_gaps.missing_in(connection, "BTCUSDT", *between, after_id=10) == 21
