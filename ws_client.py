@@ -27,13 +27,14 @@ import websocket
 
 import config
 import db
-from binance import checks
+from binance import checks, network
 from binance.checks import Refusal
 from binance.limits import RATE_LIMITED_S, meaning, retry_after_s
 from capture import demo
 from capture.pipeline import Capture, CaptureError, Shared
 from capture.socket_reader import BufferedApp
 from model.trade import Trade
+from mysqld import shared
 from process import command, lock, retry
 from process.command import Parser, duration_s, whole
 from process.log import set_up as log_set_up
@@ -235,10 +236,16 @@ class Connection(threading.Thread):
     def _read_until_cut(self) -> None:
         self._error = None
         self.connects += 1
+        try:
+            stream = network.open_stream(self._shared.stream_url, CONNECT_S_MAX)
+        except OSError as error:
+            self._error = error
+            return
         self._app = BufferedApp(
             self._shared.stream_url,
             self._pause_s,
             self._on_texts,
+            socket=stream,
             on_open=self._on_open,
             on_ping=self._on_ping,
             on_error=self._on_error,
@@ -249,6 +256,7 @@ class Connection(threading.Thread):
         finally:
             self.opened_at = None
             self._app = None
+            stream.close()
 
     def _on_open(self, _app: websocket.WebSocketApp) -> None:
         self.opened_at = time.monotonic()
@@ -314,7 +322,9 @@ class Connection(threading.Thread):
         )
         if status is not None and (words := meaning(status, _ELSEWHERE)):
             return f"HTTP {status}: {words}"
-        if isinstance(error, websocket.WebSocketAddressException | socket.gaierror):
+        if status is not None and 300 <= status < 500:
+            return f"HTTP {status}: BINANCE_WS_URL={self._shared.ws_url} has no such streams; is it the right address?"
+        if isinstance(error, socket.gaierror):
             return (
                 f"the name in BINANCE_WS_URL={self._shared.ws_url} is not resolved; is there a network? "
                 "`make demo` captures from a stand-in exchange without one"
@@ -326,8 +336,8 @@ def main(argv: list[str] | None = None, prog: str = "ws_client.py") -> int:
     """Runs the capture; 0 after it was stopped, 2 when only the operator can help. `prog` is what the user ran."""
     parser = parser_of(prog)
     arguments = parser.parse_args(argv)
-    log_set_up(arguments.log_level)
-    known = (config.ConfigError, CaptureError, db.DatabaseError, OSError)
+    log_set_up(arguments.log_level, folder=lambda: config.load().data_dir)
+    known = (config.ConfigError, CaptureError, db.DatabaseError)
     return command.run(parser, lambda: _main(arguments), known)
 
 
@@ -353,27 +363,33 @@ def _capture(settings: config.Settings, arguments: argparse.Namespace) -> int:
     gc.set_threshold(GC_OBJECTS)
     capture = Capture(settings, Connection, arguments.connections)
     command.stop_on_signals(capture.stop_asked)
-    log.info("capturing %s into database %s", ", ".join(settings.symbols), settings.mysql_database)
+    log.info("capturing %s into database %s", ", ".join(settings.symbols), settings.place)
+    log.info("settings: the environment and %s", config.env_file() or "the defaults; there is no .env here")
     if settings.demo:
         log.info("these trades are made up; look at them in another terminal: make report")
     try:
         capture.run(arguments.duration)
     finally:
-        print(capture.summary(), flush=True)
+        command.show(capture.summary())
     return 0
 
 
 def _settings(arguments: argparse.Namespace) -> config.Settings:
     settings = config.load()
-    if arguments.symbols:
+    if arguments.symbols is not None:
         settings = settings._replace(symbols=config.parse_symbols("--symbols", arguments.symbols))
     return config.demo_of(settings) if arguments.demo else settings
 
 
 def _claim(folder: Path) -> None:
     """Makes sure that no other capture uses `folder`, until this process ends. Raises CaptureError."""
-    folder.mkdir(parents=True, exist_ok=True)
-    if lock.AVAILABLE and not lock.try_alone(lock.open_lock(folder / "capture.lock")):
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        ours = not lock.AVAILABLE or lock.try_alone(lock.open_lock(folder / "capture.lock"))
+        (folder / "spool").mkdir(exist_ok=True)
+    except OSError as error:
+        raise CaptureError(shared.unusable(folder, error)) from error
+    if not ours:
         raise CaptureError(f"another capture uses DATA_DIR={folder}; stop it, or give this one another DATA_DIR")
 
 

@@ -15,6 +15,9 @@
       ▼                 │
     spool (spool.py; files on the disk, the writer's)
 
+Beside them the sealer (sealer.py) makes candles, over a database connection of its own, and the listing (listing.py)
+asks the exchange by REST what it says of the symbols, and of those that are silent (silence.py).
+
 The main thread (pipeline.py, standby.py) owns the list of connections: it opens, watches, replaces and ends them, and
 prints the line of progress.py. A thread is stopped by a message and then joined.
 

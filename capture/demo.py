@@ -1,5 +1,6 @@
 """The stand-in exchange as a child of the capture (`ws_client.py --demo`)."""
 
+import contextlib
 import subprocess
 
 import config
@@ -9,6 +10,7 @@ from process import child
 
 END_S_MAX = 10.0
 """For the stand-in exchange to end when it is told to; then it is killed."""
+INSTALL_HINT = "`pip install -r requirements-demo.txt`, or use `make demo`"
 
 
 def start(settings: config.Settings) -> tuple[subprocess.Popen[str], config.Settings]:
@@ -23,10 +25,12 @@ def start(settings: config.Settings) -> tuple[subprocess.Popen[str], config.Sett
     exchange = child.start([*arguments, "--until-stdin-closes"])
     words = child.first_line(exchange).split()
     if len(words) != 3 or words[0] != "listening":
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            exchange.wait(END_S_MAX)
         end(exchange)
-        raise CaptureError(
-            "the stand-in exchange did not start; `pip install -r requirements-demo.txt`, or use `make demo`"
-        )
+        # With status 2 it has said itself, in one line, what is wrong.
+        hint = "the line above says why" if exchange.returncode == 2 else INSTALL_HINT
+        raise CaptureError(f"the stand-in exchange did not start; {hint}")
     return exchange, settings._replace(ws_url=words[1], rest_url=words[2])
 
 

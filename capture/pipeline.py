@@ -14,8 +14,10 @@ from binance.limits import ConnectBudget, Cooldown
 from capture import progress
 from capture.gap_filler import Backfill
 from capture.inbox import Inbox
+from capture.listing import NAMES_MAX, Listing
 from capture.rejects import Rejects
 from capture.sealer import Sealer
+from capture.silence import Silence, named
 from capture.standby import Limits, Standby, Watched
 from capture.writer import Writer
 from process import log as console
@@ -24,6 +26,10 @@ log = logging.getLogger("capture")
 
 TICK_S = 0.25
 LINE_S = 10.0
+LOOK_S = 1.0
+"""How often it is looked whether a symbol is silent."""
+UNKNOWN_S = 5.0
+"""The streams have so long to prove that the exchange does know a symbol."""
 READY_S_MAX = 300.0
 """For the writer to find the database: a private server may have to be initialised or to recover first."""
 FINISH_S_MAX = 120.0
@@ -71,6 +77,8 @@ class Capture:
         self._writer = Writer(settings, self._inbox, self._rejects)
         self._backfill = Backfill(settings, cooldown, self._rejects)
         self._sealer = Sealer(settings, self._writer.newest)
+        self._listing = Listing(settings, cooldown)
+        self._failure: str | None = None
         self._shared = Shared(settings.symbols, settings.ws_url, self._inbox, self._rejects, cooldown, ConnectBudget())
         self._standby: Standby | None = None
 
@@ -84,13 +92,14 @@ class Capture:
         if self._writer.failure is None and not self.stop_asked.is_set():
             self._backfill.start()
             self._sealer.start()
+            self._listing.start()
             self._standby = Standby(self._connection, self._size, self._limits, time.monotonic())
             self._watch(end)
         self._say_that_it_stops()
         if self._standby is not None:
             self._standby.stop()
-        self._backfill.stop()
-        self._sealer.stop()
+        for thread in (self._backfill, self._sealer, self._listing):
+            thread.stop()
         self._finish()
 
     def _await_database(self) -> None:
@@ -112,25 +121,58 @@ class Capture:
 
     def _watch(self, end: float) -> None:
         assert self._standby is not None
-        line_at = time.monotonic()
+        began = line_at = look_at = time.monotonic()
+        silence = Silence(self._settings.symbols, began)
         while not self.stop_asked.wait(TICK_S) and self._writer.is_alive() and self._writer.failure is None:
             now = time.monotonic()
             self._standby.tick(now)
             if now >= end:
+                self._knows_no_symbol(UNKNOWN_S)
                 break
+            if now - look_at >= LOOK_S:
+                look_at = now
+                self._listen(silence, now)
+                if self._knows_no_symbol(now - began):
+                    break
             if now - line_at >= LINE_S:
                 log.info("%s", self._line(now - line_at))
                 line_at = now
 
+    def _listen(self, silence: Silence, now: float) -> None:
+        """Says which symbols bring no trades any more, or bring them again."""
+        assert self._standby is not None
+        newest = self._standby.newest()
+        silent, back = silence.look(newest, now, self._standby.open > 0)
+        if silent:
+            log.warning("no trade for a while of %s: asking the exchange about it", named(silent))
+            self._listing.ask_again({one.symbol: newest.get(one.symbol, 0) for one in silent})
+        if back:
+            log.warning("trades come again of %s", named(back))
+        if self._listing.stream_is_dead.is_set():
+            self._listing.stream_is_dead.clear()
+            self._standby.renew(now)
+
+    def _knows_no_symbol(self, seconds: float) -> bool:
+        """Whether the exchange knows no symbol at all, and nothing has come: so nothing ever will."""
+        symbols = self._settings.symbols
+        assert self._standby is not None
+        if seconds < UNKNOWN_S or not self._listing.unknown.issuperset(symbols) or self._standby.newest():
+            return False
+        self._failure = (
+            f"the exchange knows no symbol {', '.join(symbols[:NAMES_MAX])}: set SYMBOLS or --symbols to what it"
+            " trades, such as BTCUSDT"
+        )
+        return True
+
     def _finish(self) -> None:
         self._inbox.stop()
         self._writer.join(FINISH_S_MAX)
-        for thread in (self._backfill, self._sealer):
+        for thread in (self._backfill, self._sealer, self._listing):
             if thread.is_alive():
                 thread.join(STOP_S_MAX)
         self._rejects.close()
-        if self._writer.failure is not None:
-            raise CaptureError(self._writer.failure)
+        if failure := self._writer.failure or self._failure:
+            raise CaptureError(failure)
 
     def _line(self, seconds: float) -> str:
         assert self._standby is not None
@@ -177,9 +219,13 @@ class Capture:
         rows: tuple[tuple[str, ...], ...] = (
             ("frames", "rejected", "not kept", "reconnects"),
             ("gaps opened", "filled", "gaps open", "missing", "given up"),
-            ("spooled", "recovered"),
         )
         lines += [_shown_text(counters, names) for names in rows]
+        spooled, left = counters["spooled"], self._writer.on_disk
+        lines.append(
+            f"spooled {spooled}, of these stored {spooled - left}, left on the disk {left};"
+            f" from an earlier run recovered {counters['recovered']}"
+        )
         if others:
             lines.append("frames that are not trades: " + console.counters_text(sorted(others.items())))
         return "\n".join(lines)

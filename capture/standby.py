@@ -111,6 +111,12 @@ class Standby:
         for connection in connections + self._leaving:
             connection.join(self._limits.join_s_max)
 
+    def renew(self, now: float) -> None:
+        """Opens a successor for each connection; the old one is closed once that delivers."""
+        for slot in range(len(self._current)):
+            if slot not in self._next:
+                self._next[slot] = self._watched(now)
+
     def connections(self) -> list[Watched]:
         """All connections so far, for their counters."""
         return self._gone + [watched.connection for watched in self._all()]
@@ -130,7 +136,7 @@ class Standby:
         connection.start()
         return _Slot(connection, now)
 
-    def _newest(self) -> dict[str, int]:
+    def newest(self) -> dict[str, int]:
         """The newest id of each symbol that any connection has delivered."""
         newest: dict[str, int] = {}
         for watched in self._all():
@@ -144,7 +150,7 @@ class Standby:
         silent_s = watched.silent_s(now)
         if silent_s >= limits.silent_s_max:
             self._replace(slot, f"nothing arrived for {silent_s:.0f} s", now)
-        elif watched.behind_s(self._newest(), now, limits.behind_s_max) >= limits.behind_s_max:
+        elif watched.behind_s(self.newest(), now, limits.behind_s_max) >= limits.behind_s_max:
             self._replace(slot, f"it is {limits.behind_s_max:.0f} s behind its sibling", now)
         elif connection.opened_at is None or slot in self._next:
             return

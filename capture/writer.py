@@ -14,7 +14,7 @@ from capture.inbox import Inbox
 from capture.progress import Stats
 from capture.rejects import Rejects
 from capture.spool import Spool
-from model.gaps import AWAY, MISSED, Gap, Point
+from model.gaps import Gap, Point
 from model.trade import Trade
 from process.retry import backoff_s, jittered
 
@@ -26,6 +26,10 @@ NOT_WRITABLE_S_MIN = 5.0
 """A full or read-only server is not tried more often than this."""
 COMPLAIN_S = 10.0
 """A disk that takes nothing is tried several times a second, but reported only this often."""
+REFUSALS_MAX = 3
+"""So many times the same error of no known kind are no accident."""
+REFUSED_S_MAX = 300.0
+"""The longest wait between two tries then."""
 DRAIN_S_MAX = 30.0
 """At the end the spool is replayed for at most this long; the rest waits on the disk for the next start."""
 
@@ -55,12 +59,21 @@ class Writer(threading.Thread):
         self._retry_at = 0.0
         self._complain_at = 0.0
         self._disk_refuses = False
-        self._reason = AWAY
+        # Of which no trade of this run was stored yet.
+        self._resumed = set(settings.symbols)
+        self._foreign = False
+        self._refusal = ""
+        self._refusals = 0
 
     @property
     def left_over(self) -> int:
         """Trades of this run that are not in the database: on the disk, in hand, or still in the inbox."""
         return self._spool.waiting + len(self._held) + len(self._inbox)
+
+    @property
+    def on_disk(self) -> int:
+        """Of the trades that this run has put on the disk, those that are still there."""
+        return self._spool.waiting
 
     @property
     def online(self) -> bool:
@@ -124,12 +137,23 @@ class Writer(threading.Thread):
             self._held = []
             return
         try:
-            self._spool.append(self._held)
+            if not self._foreign:
+                self._spool.append(self._held)
         except OSError as error:
             self._disk_refuses = True
             self._complain(error)
             return
+        if self._foreign:
+            self._reject_held()
+            return
         self.spooled += len(self._held)
+        self._held = []
+
+    def _reject_held(self) -> None:
+        """Trades of another history: another database may hold them, but not this one, nor the spool that it reads."""
+        for trade in self._held:
+            self._rejects.put("not of the history that is stored", repr(trade))
+        self.refused += len(self._held)
         self._held = []
 
     def _complain(self, error: OSError) -> None:
@@ -162,8 +186,6 @@ class Writer(threading.Thread):
         except db.DatabaseError as error:
             self._step_back(error)
             return False
-        if self._attempt:
-            log.warning("the database is back")
         return True
 
     def _commit(self, trades: list[Trade], earlier: bool) -> bool:
@@ -172,13 +194,19 @@ class Writer(threading.Thread):
         opened: list[Gap] = []
         refused_before = self.refused
         try:
-            inserted = db.insert_acceptable(self._connection, trades, self._refuse, opened, self._reason)
+            # What an earlier run has received continues what that run had stored.
+            resumed = () if earlier else self._resumed
+            inserted = db.insert_acceptable(self._connection, trades, self._refuse, opened, resumed)
         except db.DatabaseError as error:
             self.refused = refused_before
+            self._foreign = isinstance(error, db.OtherHistoryError)
             self._step_back(error)
             return False
-        self._attempt = 0
-        self._reason = MISSED if trades and not earlier else self._reason
+        if self._attempt:
+            log.warning("the database is back: it stores trades again")
+        self._attempt = self._refusals = 0
+        if self._resumed and not earlier:
+            self._resumed -= {trade.symbol for trade in trades}
         self.gaps_opened += len(opened)
         self._count(trades, inserted, self.refused - refused_before, earlier)
         return True
@@ -208,6 +236,19 @@ class Writer(threading.Thread):
         wait_s = jittered(backoff_s(self._attempt - 1)) if self._attempt else 0.0
         if isinstance(error, db.NotWritableError):
             wait_s = max(wait_s, NOT_WRITABLE_S_MIN)
+        # What is of no known kind, and the same each time, does not pass by waiting.
+        known = type(error) is not db.DatabaseError
+        self._refusals = 0 if known else self._refusals + 1 if str(error) == self._refusal else 1
+        self._refusal = str(error)
+        if self._refusals >= REFUSALS_MAX:
+            wait_s = min(REFUSED_S_MAX, wait_s * 2.0 ** (self._refusals - REFUSALS_MAX))
+        if self._refusals == REFUSALS_MAX:
+            log.error(
+                "the database refuses trades each time for the same reason (%s): change that in the server, or set"
+                " MYSQL_HOST to another one; the trades wait on the disk, in %s",
+                error,
+                self._settings.capture_dir / "spool",
+            )
         self._attempt += 1
         self._retry_at = time.monotonic() + wait_s
         log.warning("the database takes no trades (%s); they wait on the disk, next try in %.1f s", error, wait_s)
