@@ -63,7 +63,7 @@ from report.text import (
     volume_table,
 )
 from storage import questions
-from storage.questions import Aged
+from storage.questions import Latest
 
 T = TypeVar("T")
 
@@ -120,7 +120,7 @@ def answer(source: Source, options: argparse.Namespace, now: datetime) -> Iterat
                     yield _candles(connection, newest, resolution, number)
 
 
-def _newest(connection: Connection, symbol: str, now: datetime) -> tuple[Aged, list[str]]:
+def _newest(connection: Connection, symbol: str, now: datetime) -> tuple[Latest, list[str]]:
     newest, sql = _ask(connection, questions.latest_price, symbol, now)
     if newest is None:
         raise Mistake(f"the trades of {symbol} have just been deleted; ask again")
@@ -149,11 +149,13 @@ def _ask(connection: Connection, query: Callable[..., T], *parameters: Any) -> t
 # ---- The questions. Each is one function that returns an Answer; answer() says which are asked.
 
 
-def _latest(newest: Aged, sql: list[str], now: datetime) -> Answer:
+def _latest(newest: Latest, sql: list[str], now: datetime) -> Answer:
     symbol, age = newest.trade.symbol, timedelta(milliseconds=newest.age_ms)
     words = f"{duration(age)} old" if age >= timedelta() else f"{duration(-age)} ahead"
     lines = [*trade_table([("latest", newest.trade)]), "", f"{words} by this machine's clock, {utc(now)} UTC"]
-    return Answer("latest", symbol, f"What is the latest price of {symbol}?", sql, as_dict(answers.aged(newest)), lines)
+    lines += missing_note(newest.missing, "the time right before it", "what the price was until then is not known")
+    result = as_dict(answers.latest(newest))
+    return Answer("latest", symbol, f"What is the latest price of {symbol}?", sql, result, lines)
 
 
 def _last_complete_second(connection: Connection, newest: Trade) -> Answer:
@@ -166,7 +168,7 @@ def _last_complete_second(connection: Connection, newest: Trade) -> Answer:
 
 def _second(connection: Connection, symbol: str, when: datetime, which: str = "") -> Answer:
     found, sql = _ask(connection, questions.price_at, symbol, when)
-    lines = quiet(symbol, "that second", when, found.as_of)
+    lines = quiet(symbol, "that second", when, found.as_of, found.missing)
     if found.trades:
         earlier = found.as_of is not None and found.as_of.trade.timestamp < found.second
         marks = [("until then", found.as_of.trade)] if found.as_of and earlier else []
@@ -175,6 +177,7 @@ def _second(connection: Connection, symbol: str, when: datetime, which: str = ""
         lines += trade_table(listed)
         if len(found.trades) > len(listed):
             lines.append(f"... and {len(found.trades) - len(listed):,} more (--json has them all)")
+        lines += missing_note(found.missing, "that second", _MAY_BE_WRONG)
     result = as_dict(answers.second(found)) | {"trades": [as_dict(answers.trade(trade)) for trade in found.trades]}
     return Answer("at", symbol, f"What was the price of {symbol} at {said(when)} UTC{which}?", sql, result, lines)
 
@@ -195,11 +198,11 @@ def _last(ask: Callable[..., Answer], connection: Connection, newest: Trade, len
 def _range(connection: Connection, symbol: str, start: datetime, end: datetime, which: str = "") -> Answer:
     (found, traded), sql = _ask(connection, questions.range_and_volume, symbol, start, end)
     found = questions.compared(connection, found)
-    lines = quiet(symbol, "that range", start, found.as_of)
+    lines = quiet(symbol, "that range", start, found.as_of, found.missing)
     if found.count:
         words = f"{count(found.count)} in {duration(end - start)}; {_COMPARED[found.equals_scan]}"
         lines = [*trade_table(marks_of(found)), "", words, volume(traded), average(traded)]
-    lines += missing_note(traded.missing)
+        lines += missing_note(found.missing, "that range", f"{_MAY_BE_WRONG}, and volume and average too")
     result = as_dict(answers.low_and_high(found)) | {"equals_scan": found.equals_scan}
     result["traded"] = as_dict(answers.volume(traded))
     period = f"from {said(start)} until {said(end)} UTC"
@@ -209,20 +212,21 @@ def _range(connection: Connection, symbol: str, start: datetime, end: datetime, 
 
 def _volume(connection: Connection, symbol: str, start: datetime, end: datetime, which: str = "") -> Answer:
     found, sql = _ask(connection, questions.volume, symbol, start, end)
-    lines = [f"No trade of {symbol} in that range."]
+    lines = [f"No trade of {symbol}{' is stored' if found.missing else ''} in that range."]
     if found.count:
         lines = [*volume_table(found), "", average(found), f"{count(found.count)} in {duration(end - start)}"]
-    lines += missing_note(found.missing)
+    lines += missing_note(found.missing, "that range", "volume and average may be wrong")
     question = (
         f"How much of {symbol} was traded{which} from {said(start)} until {said(end)} UTC, at what average price?"
     )
     return Answer("vwap", symbol, question, sql, as_dict(answers.volume(found)), lines)
 
 
+_MAY_BE_WRONG = "first, low, high and last may be wrong"
 _COMPARED = {
-    True: "a scan of the trades themselves gives the same",
+    True: "a scan of the stored trades gives the same",
     None: f"not compared with a scan of the trades, which is done up to {questions.SCAN_TRADES_MAX:,}",
-    False: "a scan of the trades gives ANOTHER answer: make the candles anew (python -m tools.reseal)",
+    False: "a scan of the stored trades gives ANOTHER answer: make the candles anew (python -m tools.reseal)",
 }
 
 

@@ -71,10 +71,28 @@ class AgedTrade(Trade, frozen=True):
     age_ms: int
 
 
+Missing = Annotated[
+    int,
+    Meta(
+        ge=0,
+        description="How many trade ids are missing (in open gaps) in the time of this answer; those of a gap that"
+        " reaches beyond it are all counted, since nobody knows which belong here. Above 0: the answer may be wrong.",
+        examples=[0],
+    ),
+]
+
+
+class Latest(AgedTrade, frozen=True):
+    """The newest stored trade, its age, and how many ids are in the open gaps that reach up to its millisecond."""
+
+    missing: Missing
+
+
 class Second(msgspec.Struct, frozen=True):
     """What traded in the second of `time`, and as of `time` the last trade up to then, whose price was the price then.
 
-    Of several trades at the low or the high the earliest is given; null: nothing traded in that second.
+    Of several trades at the low or the high the earliest is given; null: no trade of that second is stored. As long as
+    ids are `missing`, each of these may be wrong.
     """
 
     symbol: str
@@ -86,10 +104,12 @@ class Second(msgspec.Struct, frozen=True):
     high: Trade | None
     last: Trade | None
     as_of: AgedTrade | None
+    missing: Missing
 
 
 class Range(msgspec.Struct, frozen=True):
-    """What traded in [start, end); of several trades at the low or the high the earliest is given. Null: nothing did.
+    """What traded in [start, end); of several trades at the low or the high the earliest is given. Null: no trade of
+    that time is stored. As long as ids are `missing`, each of these may be wrong.
 
     `as_of`: if nothing traded, the last trade before, whose price was the price at `start`.
     """
@@ -103,13 +123,14 @@ class Range(msgspec.Struct, frozen=True):
     high: Trade | None
     last: Trade | None
     as_of: AgedTrade | None
+    missing: Missing
 
 
-class Growing(msgspec.Struct, frozen=True):
+class Bar(msgspec.Struct, frozen=True):
     """A candle: what traded from `timestamp` on, for the time that its resolution says, in exact sums.
 
     `volume` is of the base asset, `quote_volume` the sum of price × quantity; of both, the part in which the taker
-    bought.
+    bought. `missing`: the ids in the open gaps that reach into it; a gap that reaches into several counts in each.
     """
 
     timestamp: Time
@@ -124,13 +145,7 @@ class Growing(msgspec.Struct, frozen=True):
     trades: Count
     first_trade_id: Id
     last_trade_id: Id
-
-
-class Bar(Growing, frozen=True):
-    """A candle, and how many ids are in the open gaps that reach into it; a gap that reaches into several counts in
-    each, since nobody knows to which its trades belong."""
-
-    missing: Count
+    missing: Missing
 
 
 class Candles(msgspec.Struct, frozen=True):
@@ -159,10 +174,10 @@ class Volume(msgspec.Struct, frozen=True):
     taker_buy_volume: Sum
     taker_buy_quote_volume: QuoteSum
     vwap: Amount | None
-    missing: Count
+    missing: Missing
 
 
-ANSWERS = (AgedTrade, Second, Range, Candles, Volume)
+ANSWERS = (Latest, Second, Range, Candles, Volume)
 """One for each question; the API's description has them all."""
 
 
@@ -207,6 +222,11 @@ def maybe_aged(stored: questions.Aged | None) -> AgedTrade | None:
     return None if stored is None else aged(stored)
 
 
+def latest(stored: questions.Latest) -> Latest:
+    """The newest row of `trades`."""
+    return Latest(*_columns(stored.trade), stored.age_ms, stored.missing)
+
+
 def _columns(stored: model_trade.Trade) -> tuple[str, int, str, str, str, bool, str | None]:
     symbol, timestamp, trade_id, price, quantity, buyer_is_maker, received_at = stored
     received = None if received_at is None else time(received_at)
@@ -220,31 +240,34 @@ def _marks(found: questions.Second | questions.Range) -> tuple[Trade | None, Tra
 def second(found: questions.Second) -> Second:
     """The answer about a second."""
     return Second(
-        found.symbol, iso(found.time), iso(found.second), len(found.trades), *_marks(found), maybe_aged(found.as_of)
+        found.symbol,
+        iso(found.time),
+        iso(found.second),
+        len(found.trades),
+        *_marks(found),
+        maybe_aged(found.as_of),
+        found.missing,
     )
 
 
 def low_and_high(found: questions.Range) -> Range:
     """The answer about a range."""
-    return Range(found.symbol, iso(found.start), iso(found.end), found.count, *_marks(found), maybe_aged(found.as_of))
+    about = found.symbol, iso(found.start), iso(found.end), found.count
+    return Range(*about, *_marks(found), maybe_aged(found.as_of), found.missing)
 
 
 def candles(found: questions.Candles) -> Candles:
     """The answer about candles."""
-    rows = [Bar(**_bar(candle), missing=missing) for candle, missing in zip(found.candles, found.missing, strict=True)]
+    rows = [bar(candle, missing) for candle, missing in zip(found.candles, found.missing, strict=True)]
     return Candles(found.symbol, RESOLUTION_NAMES[found.resolution], iso(found.start), iso(found.end), rows)
 
 
-def growing(candle: model_candles.Candle) -> Growing:
-    """A candle that is not over."""
-    return Growing(**_bar(candle))
-
-
-def _bar(candle: model_candles.Candle) -> dict[str, Any]:
+def bar(candle: model_candles.Candle, missing: int) -> Bar:
+    """A candle, and how many ids are missing in it."""
     fields = candle._asdict() | dict(zip(_SUMS, _sums(candle), strict=True))
     fields |= {name: amount(fields[name]) for name in ("open", "high", "low", "close")}
     del fields["symbol"], fields["resolution"]
-    return fields | {"timestamp": iso(candle.timestamp)}
+    return Bar(**fields | {"timestamp": iso(candle.timestamp), "missing": missing})
 
 
 def volume(found: questions.Volume) -> Volume:

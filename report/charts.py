@@ -5,7 +5,9 @@ become floats: a pixel has no eighth decimal. The texts in a chart have all digi
 """
 
 import io
+import math
 import warnings
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
@@ -108,7 +110,7 @@ def _draw(figure: Any, chart: Chart) -> None:
     price, rate, lag = figure.subplots(3, 1, sharex=True, gridspec_kw={"height_ratios": [3, 1, 1]})
     _draw_price(price, chart)
     _draw_rate(rate, chart.series)
-    _draw_lag(lag, chart.series)
+    _draw_lag(lag, chart)
     for axes in (price, rate, lag):
         _shade(axes, chart)
     start, end = chart.series.start, chart.series.end
@@ -130,6 +132,8 @@ def _draw_price(axes: Axes, chart: Chart) -> None:
     steps, width = series.steps, series.width
     middles, ends = ([_x(min(step.start + width / part, series.end)) for step in steps] for part in (2, 1))
     lows, highs, closes = ([float(price) for price in prices] for prices in _columns(series))
+    breaks = _breaks([step.start for step in steps], chart)
+    middles, ends, lows, highs, closes = (_broken(one, breaks) for one in (middles, ends, lows, highs, closes))
     axes.fill_between(middles, lows, highs, color=_BAND, linewidth=0, alpha=0.7, label="low to high")
     dots = "." if len(series.steps) <= DOTS_STEPS_MAX else ""
     axes.plot(ends, closes, color=_PRICE, linewidth=1, marker=dots, markersize=4, label="last price")
@@ -143,6 +147,26 @@ def _draw_price(axes: Axes, chart: Chart) -> None:
     axes.margins(y=0.08)
     # Above the plot, where it hides nothing.
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, fontsize=8, borderaxespad=0.2)
+
+
+def _breaks(starts: Sequence[datetime], chart: Chart) -> list[int]:
+    """Before which of the points that start at `starts` a line must break, since trades are missing right before it."""
+    befores = sorted(gap.timestamp_before for gap in chart.gaps)
+    afters = sorted(gap.timestamp_after for gap in chart.gaps)
+    # A gap begins before the point and ends in it or behind it: as many have begun as have not ended.
+    return [
+        number
+        for number, start in enumerate(starts)
+        if number and bisect_left(befores, start) > bisect_left(afters, start)
+    ]
+
+
+def _broken(values: Sequence[float], breaks: Sequence[int]) -> list[float]:
+    """`values` with a value that is not drawn before each of those at `breaks`."""
+    found = list(values)
+    for number in reversed(breaks):
+        found.insert(number, math.nan)
+    return found
 
 
 def _columns(series: Series) -> tuple[list[Any], list[Any], list[Any]]:
@@ -174,13 +198,15 @@ def rates_per_s(series: Series) -> tuple[list[datetime], list[float]]:
     return edges, [counts[i] / (edges[i + 1] - edges[i]).total_seconds() for i in counts]
 
 
-def _draw_lag(axes: Axes, series: Series) -> None:
+def _draw_lag(axes: Axes, chart: Chart) -> None:
+    series = chart.series
     axes.set_ylabel("lag ms")
     if not series.lags:
         axes.text(0.5, 0.5, "no trade arrived live: all were back-filled", ha="center", transform=axes.transAxes)
         return
-    x = [_x(lag.start) for lag in series.lags]
-    least, mean, most = zip(*((lag.least, lag.mean, lag.most) for lag in series.lags), strict=True)
+    breaks = _breaks([lag.start for lag in series.lags], chart)
+    rows = ((_x(lag.start), lag.least, lag.mean, lag.most) for lag in series.lags)
+    x, least, mean, most = (_broken(column, breaks) for column in zip(*rows, strict=True))
     axes.fill_between(x, least, most, color=_LAG, alpha=0.25, linewidth=0)
     dots = "." if len(x) <= DOTS_STEPS_MAX else ""
     label = f"mean of the first {db_charts.SAMPLE_TRADES:,} trades of each part" if series.sampled else "mean"

@@ -23,8 +23,6 @@ class Source(NamedTuple):
 
 def open_source(settings: config.Settings, demo: bool) -> Source:
     """The real database, or the demo's if `demo` or if only that has trades. Raises Mistake and connect()'s errors."""
-    if settings.private and not (settings.data_dir / "mysql" / "data").exists():
-        raise Mistake(f"nothing was captured in {settings.data_dir} yet: run `python ws_client.py`, or `make demo`")
     wanted, *others = [config.demo_of(settings)] if demo else [settings, config.demo_of(settings)]
     failure: db.FatalError | None = None
     for candidate in (wanted, *others):
@@ -41,7 +39,7 @@ def open_source(settings: config.Settings, demo: bool) -> Source:
     if failure:
         raise failure
     way_out = "make demo" if demo else "python ws_client.py"
-    raise Mistake(f"no trade is stored in {wanted.mysql_database} yet: run `{way_out}`")
+    raise Mistake(f"no trade is stored in database {wanted.place} yet: run `{way_out}`")
 
 
 def wanted_symbols(source: Source, asked: Sequence[str]) -> Sequence[str]:

@@ -45,6 +45,7 @@ def as_json(settings: config.Settings, answers: Sequence[Answer]) -> str:
     """One document with all answers: prices as strings, ids as integers, times with a Z, and no float anywhere."""
     document = {
         "database": settings.mysql_database,
+        "server": settings.server,
         "demo": settings.demo,
         "answers": [{name: value for name, value in answer._asdict().items() if name in _JSON} for answer in answers],
     }
@@ -76,7 +77,7 @@ def as_text(settings: config.Settings, fallback: bool, answers: Sequence[Answer]
 
 def headline(settings: config.Settings, fallback: bool) -> str:
     """Which database was read, and what is in it."""
-    name = settings.mysql_database
+    name = settings.place
     if not settings.demo:
         return f"Database {name}: trades captured from the exchange; times are UTC"
     why = " (no real trades yet)" if fallback else ""
@@ -107,13 +108,18 @@ def marks_of(found: Second | Range) -> Marks:
     return [(name, trade) for name, trade in named if trade]
 
 
-def quiet(symbol: str, where: str, when: datetime, as_of: Aged | None) -> list[str]:
-    """That nothing traded in `where`, with the price as of `when`."""
+def quiet(symbol: str, where: str, when: datetime, as_of: Aged | None, missing: int) -> list[str]:
+    """That nothing traded in `where`, with the price as of `when`; or, if ids are missing, that this is not known."""
+    first = f"No trade of {symbol} in {where}" if not missing else f"No trade of {symbol} is stored in {where}"
     if not as_of:
-        return [f"No trade of {symbol} in {where}, and none is stored from before it."]
-    age = duration(timedelta(milliseconds=as_of.age_ms))
-    first = f"No trade of {symbol} in {where}. The price as of {said(when)} UTC was {age} old:"
-    return [first, "", *trade_table([("until then", as_of.trade)])]
+        lines = [f"{first}, and none is stored from before it."]
+    else:
+        age = duration(timedelta(milliseconds=as_of.age_ms))
+        words = f"The price as of {said(when)} UTC was {age} old:"
+        if missing:
+            words = f"The last stored price as of {said(when)} UTC was {age} old:"
+        lines = [f"{first}. {words}", "", *trade_table([("until then", as_of.trade)])]
+    return lines + missing_note(missing, where, "it may well have traded, and at another price")
 
 
 def trade_table(rows: Marks) -> list[str]:
@@ -173,9 +179,13 @@ def average(found: Volume) -> str:
     return f"average price (VWAP) {price}" + ("" if exact else ", rounded to 8 decimals, half to even")
 
 
-def missing_note(missing: int) -> list[str]:
-    """That ids are missing in a range, if any are."""
-    return [f"up to {count(missing)} missing in that range: see `python backfill.py --list`"] if missing else []
+def missing_note(missing: int, where: str, therefore: str) -> list[str]:
+    """That ids are missing in `where`, if any are, and what of the answer may be wrong `therefore`."""
+    if not missing:
+        return []
+    are = "trade is" if missing == 1 else "trades are"
+    note = f"Up to {missing:,} {are} missing in {where}, so {therefore}; `python backfill.py --list` has the ids."
+    return ["", *textwrap.wrap(note, LINE_CHARS_MAX - len(RESULT_INDENT))]
 
 
 def split_symbol(symbol: str) -> tuple[str, str]:

@@ -36,10 +36,20 @@ class Aged(NamedTuple):
     age_ms: int
 
 
+class Latest(NamedTuple):
+    """The newest stored trade, its age at the time that was asked about, and how many ids are in the open gaps that
+    reach up to its millisecond."""
+
+    trade: Trade
+    age_ms: int
+    missing: int
+
+
 class Second(NamedTuple):
     """What traded in the second of `time`; of several trades at the low or the high the earliest is given.
 
-    `as_of`: the last trade up to `time`, whose price was the price then.
+    `as_of`: the last trade up to `time`, whose price was the price then. `missing`: how many ids are in the open gaps
+    that reach into the second, or from `as_of` into it: as long as there are any, each of the others may be wrong.
     """
 
     symbol: str
@@ -51,19 +61,21 @@ class Second(NamedTuple):
     high: Trade | None
     last: Trade | None
     as_of: Aged | None
+    missing: int
 
 
 class Range(NamedTuple):
     """What traded in [start, end); of several trades at the low or the high the earliest is given.
 
-    `as_of`: if nothing traded, the last trade before, whose price was the price at `start`.
-    `equals_scan`: whether a scan of the trades gives the same; None: not compared.
+    `as_of`: if nothing traded, the last trade before, whose price was the price at `start`. `missing`: as in Second.
+    `equals_scan`: whether a scan of the stored trades gives the same; None: not compared.
     """
 
     symbol: str
     start: datetime
     end: datetime
     count: int  # type: ignore[assignment]  # a tuple's own count() is not needed
+    missing: int
     first: Trade | None = None
     low: Trade | None = None
     high: Trade | None = None
@@ -106,11 +118,21 @@ class Volume(NamedTuple):
     missing: int
 
 
-def latest_price(connection: Connection, symbol: str, now: datetime) -> Aged | None:
+# The ids that are missing are read at the moment of the trades: a gap that was filled in between would be told of
+# neither by the answer, which is without its trades, nor by the gaps.
+
+
+@in_snapshot
+def latest_price(connection: Connection, symbol: str, now: datetime) -> Latest | None:
     """The newest trade and its age `now`; None: there is none."""
-    return _aged(trades.latest(connection, symbol), now)
+    found = _aged(trades.latest(connection, symbol), now)
+    if found is None:
+        return None
+    when = found.trade.timestamp
+    return Latest(*found, stored_gaps.missing_in(connection, symbol, when, when + MILLISECOND))
 
 
+@in_snapshot
 def price_at(connection: Connection, symbol: str, time: datetime) -> Second:
     """What traded in the second of `time`, and the price as of `time`."""
     found, then = trades.trades_in_second(connection, symbol, time), floor_ms(time)
@@ -120,16 +142,21 @@ def price_at(connection: Connection, symbol: str, time: datetime) -> Second:
     if found:
         # min() and max() return the earliest of equal ones, since the trades are in order.
         first, low, high, last = found[0], min(found, key=_price), max(found, key=_price), found[-1]
-    return Second(symbol, time, time.replace(microsecond=0), found, first, low, high, last, as_of)
+    # What is missing between the last trade before and the second reaches into the second too.
+    second = time.replace(microsecond=0)
+    missing = stored_gaps.missing_in(connection, symbol, second, second + timedelta(seconds=1))
+    return Second(symbol, time, second, found, first, low, high, last, as_of, missing)
 
 
+@in_snapshot
 def low_and_high(connection: Connection, symbol: str, start: datetime, end: datetime) -> Range:
     """The low and the high of the price in [start, end); as quick for years as for a minute."""
     found = ranges.min_max(connection, symbol, start, end)
+    missing = stored_gaps.missing_in(connection, symbol, start, end)
     if found is None:
         before = trades.price_as_of(connection, symbol, start)
-        return Range(symbol, start, end, 0, as_of=_aged(before, start))
-    return _range(found, start, end)
+        return Range(symbol, start, end, 0, missing, as_of=_aged(before, start))
+    return _range(found, start, end, missing)
 
 
 def compared(connection: Connection, answer: Range) -> Range:
@@ -139,7 +166,7 @@ def compared(connection: Connection, answer: Range) -> Range:
         return answer
     for _ in range(SCAN_TRIES):
         scanned = ranges.min_max_by_scan(connection, *asked)
-        if scanned and _range(scanned, answer.start, answer.end) == answer:
+        if scanned and _range(scanned, answer.start, answer.end, answer.missing) == answer:
             return answer._replace(equals_scan=True)
         answer = low_and_high(connection, *asked)
     return answer._replace(equals_scan=False)
@@ -149,10 +176,6 @@ def compared(connection: Connection, answer: Range) -> Range:
 def range_and_volume(connection: Connection, symbol: str, start: datetime, end: datetime) -> tuple[Range, Volume]:
     """Both at one moment, so that they are about the same trades."""
     return low_and_high(connection, symbol, start, end), volume(connection, symbol, start, end)
-
-
-# The ids that are missing are read at the moment of the candles: a gap that was filled in between would be told of
-# neither by the candles, which are without its trades, nor by the gaps.
 
 
 @in_snapshot
@@ -195,6 +218,6 @@ def _aged(trade: Trade | None, time: datetime) -> Aged | None:
     return None if trade is None else Aged(trade, (time - trade.timestamp) // MILLISECOND)
 
 
-def _range(found: MinMax, start: datetime, end: datetime) -> Range:
+def _range(found: MinMax, start: datetime, end: datetime, missing: int) -> Range:
     """`start` and `end` as they were asked: those of `found` are whole milliseconds."""
-    return Range(found.symbol, start, end, found.trades, found.first, found.low, found.high, found.last)
+    return Range(found.symbol, start, end, found.trades, missing, found.first, found.low, found.high, found.last)

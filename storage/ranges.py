@@ -16,7 +16,7 @@ from model.times import MILLISECOND
 from model.trade import Trade
 from storage.bars import COLUMNS, WITHIN, candle_of, of_pieces
 from storage.errors import DatabaseError
-from storage.gaps import gaps_in
+from storage.gaps import missing_in
 from storage.sealing import sealed_until
 from storage.session import Connection, select
 from storage.transaction import in_snapshot
@@ -151,7 +151,7 @@ def totals(connection: Connection, symbol: str, start: datetime, end: datetime) 
     parts = [_SUMS_OF_BARS if piece.resolution else _SUMS_OF_TRADES for piece in pieces]
     values = [value for piece in pieces for value in _values(symbol, piece)]
     rows = select(connection, " UNION ALL ".join(parts), naive(values)) if parts else []
-    missing = sum(gap.missing for gap in gaps_in(connection, symbol, start, end))
+    missing = missing_in(connection, symbol, start, end)
     # A part without trades has no sum.
     trades, base, quote, taker_base, taker_quote = (
         reduce(EXACT.add, (row[column] for row in rows if row[column] is not None), Decimal()) for column in range(5)

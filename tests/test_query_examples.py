@@ -83,6 +83,12 @@ def ask(settings: config.Settings, monkeypatch: pytest.MonkeyPatch, capsys: pyte
 
 
 @pytest.fixture
+def place(settings: config.Settings) -> str:
+    """The database in words."""
+    return settings.place
+
+
+@pytest.fixture
 def tape(settings: config.Settings) -> None:
     """The known table."""
     store(settings, BITCOIN + ETHER)
@@ -119,6 +125,15 @@ def trade(trade_id: int, timestamp: str, price: str, quantity: str, buyer_is_mak
     }
 
 
+def gaps_sql(start: str, end: str, symbol: str = "BTCUSDT") -> str:
+    """The question what is missing in a time, as it is shown."""
+    return (
+        "  SELECT COUNT(*), COALESCE(SUM(last_trade_id - first_trade_id + 1), 0) FROM gaps\n"
+        f"    WHERE filled_at IS NULL AND symbol = '{symbol}' AND timestamp_after >= '{start}'\n"
+        f"    AND timestamp_before < '{end}';"
+    )
+
+
 def without_sql(text: str) -> str:
     """The output without its blocks of SQL."""
     return "\n\n".join(block for block in text.split("\n\n") if not block.startswith("  SELECT "))
@@ -128,15 +143,16 @@ def without_sql(text: str) -> str:
 
 
 @pytest.mark.usefixtures("tape")
-def test_latest_is_the_whole_expected_text(ask: Ask, database: str) -> None:
+def test_latest_is_the_whole_expected_text(ask: Ask, place: str) -> None:
     """The newest trade with its age, in a table with units, under the question and the SQL."""
     expected = f"""\
-Database {database}: trades captured from the exchange; times are UTC
+Database {place}: trades captured from the exchange; times are UTC
 
 What is the latest price of BTCUSDT?
 
   {SELECT}
     WHERE symbol = 'BTCUSDT' ORDER BY timestamp DESC, trade_id DESC LIMIT 1;
+{gaps_sql("2025-11-20 10:15:10", "2025-11-20 10:15:10.001000")}
 
             price USDT  quantity BTC  taker   time UTC                 trade id
     latest    61839.00          0.30  bought  2025-11-20 10:15:10.000  107
@@ -154,16 +170,17 @@ def test_latest_of_a_clock_that_runs_behind_says_so(ask: Ask) -> None:
 
 
 @pytest.mark.usefixtures("tape")
-def test_at_a_second_is_the_whole_expected_text(ask: Ask, database: str) -> None:
+def test_at_a_second_is_the_whole_expected_text(ask: Ask, place: str) -> None:
     """The second has its first millisecond and its last, and not the next second's first."""
     expected = f"""\
-Database {database}: trades captured from the exchange; times are UTC
+Database {place}: trades captured from the exchange; times are UTC
 
 What was the price of BTCUSDT at 2025-11-20 10:15:09 UTC?
 
   {SELECT}
     WHERE symbol = 'BTCUSDT' AND timestamp >= '2025-11-20 10:15:09'
     AND timestamp < '2025-11-20 10:15:10' ORDER BY timestamp, trade_id;
+{gaps_sql("2025-11-20 10:15:09", "2025-11-20 10:15:10")}
 
            price USDT  quantity BTC  taker   time UTC                 trade id
     first    61837.63    0.00108     bought  2025-11-20 10:15:09.000  104
@@ -182,10 +199,10 @@ What was the price of BTCUSDT at 2025-11-20 10:15:09 UTC?
 
 
 @pytest.mark.usefixtures("tape")
-def test_at_a_second_without_a_trade_gives_the_price_as_of_then(ask: Ask, database: str) -> None:
+def test_at_a_second_without_a_trade_gives_the_price_as_of_then(ask: Ask, place: str) -> None:
     """The answer says that nothing traded, and shows the trade before with its age at the time that was asked for."""
     expected = f"""\
-Database {database}: trades captured from the exchange; times are UTC
+Database {place}: trades captured from the exchange; times are UTC
 
 What was the price of BTCUSDT at 2025-11-20 10:03:00.250 UTC?
 
@@ -195,6 +212,7 @@ What was the price of BTCUSDT at 2025-11-20 10:03:00.250 UTC?
   {SELECT}
     WHERE symbol = 'BTCUSDT' AND timestamp < '2025-11-20 10:03:00.251000'
     ORDER BY timestamp DESC, trade_id DESC LIMIT 1;
+{gaps_sql("2025-11-20 10:03:00", "2025-11-20 10:03:01")}
 
     No trade of BTCUSDT in that second. The price as of 2025-11-20 10:03:00.250 UTC was 3 min old:
 
@@ -214,7 +232,7 @@ def test_at_a_time_before_the_first_trade_of_its_second(ask: Ask, settings: conf
     assert "    until then    61000.50    0.50        bought  2025-11-20 10:00:00.000  102" in lines
     assert "    first         61837.63   10.00000001  sold    2025-11-20 10:15:09.999  106" in lines
     as_of = trade(102, "2025-11-20T10:00:00.000Z", "61000.50000000", "0.50000000", False) | {"age_ms": 909_500}
-    assert (as_of, 106, 2) == (answer["result"]["as_of"], answer["result"]["first"]["trade_id"], len(answer["sql"]))
+    assert (as_of, 106, 3) == (answer["result"]["as_of"], answer["result"]["first"]["trade_id"], len(answer["sql"]))
 
 
 @pytest.mark.usefixtures("tape")
@@ -243,10 +261,10 @@ def test_a_long_second_lists_its_first_trades(ask: Ask) -> None:
 
 
 @pytest.mark.usefixtures("tape")
-def test_a_range_includes_its_start_and_not_its_end(ask: Ask, database: str) -> None:
+def test_a_range_includes_its_start_and_not_its_end(ask: Ask, place: str) -> None:
     """Both bounds fall on trades: the first is in, the last is not; the earliest of equal prices is named."""
     expected = f"""\
-Database {database}: trades captured from the exchange; times are UTC
+Database {place}: trades captured from the exchange; times are UTC
 
 What were the low and the high of BTCUSDT from 2025-11-20 10:15:09 until 2025-11-20 10:15:10 UTC?
 
@@ -256,7 +274,7 @@ What were the low and the high of BTCUSDT from 2025-11-20 10:15:09 until 2025-11
     high     61837.63    0.00108     bought  2025-11-20 10:15:09.000  104
     last     61837.63   10.00000001  sold    2025-11-20 10:15:09.999  106
 
-    3 trades in 1 s; a scan of the trades themselves gives the same
+    3 trades in 1 s; a scan of the stored trades gives the same
     volume 10.20108001 BTC for 630809.1852587763 USDT
     average price (VWAP) 61837.49021088 USDT, rounded to 8 decimals, half to even
 """
@@ -278,7 +296,7 @@ def test_a_range_without_a_trade_gives_the_price_as_of_its_start(ask: Ask) -> No
 
 
 REPORT = """\
-Database {database}: trades captured from the exchange; times are UTC
+Database {place}: trades captured from the exchange; times are UTC
 
 What is the latest price of BTCUSDT?
 
@@ -314,7 +332,7 @@ What were the low and the high of BTCUSDT in the last minute up to its newest tr
     high     61850.00          2.00  sold    2025-11-20 10:15:08.999  103
     last     61839.00          0.30  bought  2025-11-20 10:15:10.000  107
 
-    5 trades in 1 min; a scan of the trades themselves gives the same
+    5 trades in 1 min; a scan of the stored trades gives the same
     volume 12.50108001 BTC for 773060.8852587763 USDT
     average price (VWAP) 61839.52783603 USDT, rounded to 8 decimals, half to even
 
@@ -328,7 +346,7 @@ What were the low and the high of BTCUSDT in the last hour up to its newest trad
     high     61850.00          2.00  sold    2025-11-20 10:15:08.999  103
     last     61839.00          0.30  bought  2025-11-20 10:15:10.000  107
 
-    6 trades in 1 h; a scan of the trades themselves gives the same
+    6 trades in 1 h; a scan of the stored trades gives the same
     volume 13.00108001 BTC for 803561.1352587763 USDT
     average price (VWAP) 61807.26021536 USDT, rounded to 8 decimals, half to even
 
@@ -342,7 +360,7 @@ What were the low and the high of BTCUSDT in the last day up to its newest trade
     high     61850.00          2.00  sold    2025-11-20 10:15:08.999  103
     last     61839.00          0.30  bought  2025-11-20 10:15:10.000  107
 
-    7 trades in 1 d; a scan of the trades themselves gives the same
+    7 trades in 1 d; a scan of the stored trades gives the same
     volume 13.25108001 BTC for 818561.1602587763 USDT
     average price (VWAP) 61773.16563186 USDT, rounded to 8 decimals, half to even
 
@@ -367,10 +385,10 @@ How did BTCUSDT trade in the last 12 candles of 1h, from 2025-11-19 23:00:00 unt
 
 
 @pytest.mark.usefixtures("tape")
-def test_the_report_of_a_symbol_is_the_whole_expected_text(ask: Ask, database: str) -> None:
+def test_the_report_of_a_symbol_is_the_whole_expected_text(ask: Ask, place: str) -> None:
     """Without a command each of the questions is answered, from the newest trade backwards."""
     outcome = ask("--symbol", "BTCUSDT")
-    expected = REPORT.format(database=database)
+    expected = REPORT.format(place=place)
     assert (0, expected, "") == (outcome.code, without_sql(outcome.out), outcome.err)
 
 
@@ -404,33 +422,38 @@ def test_every_digit_is_shown(ask: Ask, settings: config.Settings) -> None:
         [Trade("X币ETH", at("20 10:00:00.000"), 18_446_744_073_709_551_615, Decimal(price), Decimal("1E-8"), True)],
     )
     text = ask("latest").out
-    row = text.splitlines()[8].split()
+    row = next(line for line in text.splitlines() if line.startswith("    latest")).split()
     assert row == ["latest", price, "0.00000001", "sold", "2025-11-20", "10:00:00.000", "18446744073709551615"]
     assert "price ETH" in text
     ((answer,),) = [exact(ask("latest", "--json").out)["answers"]]
     expected = trade(18_446_744_073_709_551_615, "2025-11-20T10:00:00.000Z", price, "0.00000001", True)
-    assert expected | {"symbol": "X币ETH", "age_ms": 920_345} == answer["result"]
+    assert expected | {"symbol": "X币ETH", "age_ms": 920_345, "missing": 0} == answer["result"]
 
 
 # ---- The answers for programs.
 
 
 @pytest.mark.usefixtures("tape")
-def test_json_of_latest_is_the_whole_expected_document(ask: Ask, database: str) -> None:
+def test_json_of_latest_is_the_whole_expected_document(ask: Ask, settings: config.Settings) -> None:
     """One document: prices are strings, ids and the age integers, times ISO 8601 with milliseconds and Z."""
     outcome = ask("--json", "latest", "--symbol", "ETHUSDT")
     expected = {
-        "database": database,
+        "database": settings.mysql_database,
+        "server": settings.server,
         "demo": False,
         "answers": [
             {
                 "kind": "latest",
                 "symbol": "ETHUSDT",
                 "question": "What is the latest price of ETHUSDT?",
-                "sql": [f"{SELECT} WHERE symbol = 'ETHUSDT' ORDER BY timestamp DESC, trade_id DESC LIMIT 1;"],
+                "sql": [
+                    f"{SELECT} WHERE symbol = 'ETHUSDT' ORDER BY timestamp DESC, trade_id DESC LIMIT 1;",
+                    " ".join(gaps_sql("2025-11-20 10:15:00.012000", "2025-11-20 10:15:00.013000", "ETHUSDT").split()),
+                ],
                 "result": {
                     **trade(912, "2025-11-20T10:15:00.012Z", "3462.00000000", "1.00000000", True),
                     "age_ms": 20_333,
+                    "missing": 0,
                 },
             }
         ],
@@ -455,6 +478,7 @@ def test_json_of_a_second_has_all_its_trades(ask: Ask) -> None:
         "high": trades[12],
         "last": trades[12],
         "as_of": trades[12] | {"age_ms": 488},
+        "missing": 0,
         "trades": trades,
     }
 
@@ -527,6 +551,7 @@ def test_json_of_a_range(ask: Ask) -> None:
         "last": trade(107, "2025-11-20T10:15:10.000Z", "61839.00000000", "0.30000000", False),
         "equals_scan": True,
         "as_of": None,
+        "missing": 0,
         "traded": TRADED,
     }
 
@@ -546,6 +571,7 @@ def test_json_of_a_quiet_second_has_the_price_as_of_then(ask: Ask) -> None:
         "high": None,
         "last": None,
         "as_of": before | {"age_ms": 30_250},
+        "missing": 0,
         "trades": [],
     }
 
@@ -574,10 +600,32 @@ def test_candles_say_how_many_of_their_trades_are_missing(ask: Ask, settings: co
 
     notes = [line.strip() for line in ask("report").out.splitlines() if "missing" in line.lower()]
 
-    range_note = "up to 3 trades missing in that range: see `python backfill.py --list`"
+    latest_note = "Up to 3 trades are missing in the time right before it, so what the price was until then is not"
+    second_note = "Up to 3 trades are missing in that second, so first, low, high and last may be wrong; `python"
+    range_note = "Up to 3 trades are missing in that range, so first, low, high and last may be wrong, and volume"
     bars_note = "Missing: ids in gaps that reach into a candle; see `python backfill.py --list`."
     heading = "start UTC         open USDT      high       low     close  volume BTC  trades  missing"
-    assert notes == [range_note] * 3 + [heading, bars_note] * 2
+    assert notes == [latest_note, second_note, *[range_note] * 3, *[heading, bars_note] * 2]
+
+
+def test_an_answer_inside_a_gap_is_no_answer(ask: Ask, settings: config.Settings) -> None:
+    """That nothing traded is not known where trades are missing, nor that the price was that of the trade before."""
+    store(settings, [one for one in BITCOIN if one.trade_id in (102, 107)])
+    inside = (
+        (["at", "2025-11-20T10:05"], "that second"),
+        (["range", "2025-11-20T10:05", "2025-11-20T10:06"], "that range"),
+    )
+    for argv, where in inside:
+        text = " ".join(ask(*argv).out.split())
+        assert f"No trade of BTCUSDT is stored in {where}. The last stored price as of" in text
+        assert f"Up to 4 trades are missing in {where}, so it may well have traded, and at another price" in text
+    volume = " ".join(ask("vwap", "2025-11-20T10:05", "2025-11-20T10:06").out.split())
+    assert "No trade of BTCUSDT is stored in that range. Up to 4 trades are missing" in volume
+    whole = " ".join(ask("range", "2025-11-20", "2025-11-20T10:15:10").out.split())
+    assert "a scan of the stored trades gives the same" in whole
+    assert "Up to 4 trades are missing in that range, so first, low, high and last may be wrong" in whole
+    results = [exact(ask(*argv, "--json").out)["answers"][0]["result"] for argv, _ in inside]
+    assert [result["missing"] for result in results] == [4, 4]
 
 
 # ---- Whether the answer is that of a scan.
@@ -590,7 +638,7 @@ def test_a_large_range_is_not_compared_and_says_so(ask: Ask, monkeypatch: pytest
 
     small, large = (ask("range", "--last", last, "--symbol", "BTCUSDT") for last in ("1d", "2d"))
 
-    assert "7 trades in 1 d; a scan of the trades themselves gives the same" in small.out
+    assert "7 trades in 1 d; a scan of the stored trades gives the same" in small.out
     assert "8 trades in 2 d; not compared with a scan of the trades" in large.out
 
 
@@ -604,7 +652,7 @@ def test_candles_that_are_spoilt_are_found_out(ask: Ask, settings: config.Settin
     outcome = ask("range", "--last", "1h", "--symbol", "BTCUSDT")
     (answer,) = exact(ask("range", "--last", "1h", "--symbol", "BTCUSDT", "--json").out)["answers"]
 
-    assert "a scan of the trades gives ANOTHER answer" in outcome.out
+    assert "a scan of the stored trades gives ANOTHER answer" in outcome.out
     assert answer["result"]["equals_scan"] is False
 
 
@@ -625,7 +673,7 @@ def test_a_trade_that_is_stored_meanwhile_is_no_difference(
 
     assert not late
     assert "high     61850.00" in outcome.out
-    assert "a scan of the trades themselves gives the same" in outcome.out
+    assert "a scan of the stored trades gives the same" in outcome.out
 
 
 # ---- The SQL that is shown.
@@ -678,8 +726,10 @@ def test_the_sql_can_be_pasted_into_the_mysql_client(ask: Ask, server: Server, d
     where = [f"--socket={server.socket_path}"] if server.socket_path else [f"-h{server.host}", f"-P{server.port}"]
     line = [str(client), "--no-defaults", *where, f"--user={server.user}", f"--password={server.password}", "--batch"]
     done = subprocess.run([*line, database], input=blocks[2], capture_output=True, text=True, timeout=SUBPROCESS_S_MAX)
-    prices = [row.split("\t")[3] for row in done.stdout.splitlines()[1:]]
+    rows = [row.split("\t") for row in done.stdout.splitlines()]
+    prices = [row[3] for row in rows[1:4]]
     assert (prices, done.stderr) == (["61837.63000000", "61830.50000000", "61837.63000000"], "")
+    assert rows[-1] == ["0", "0"]
 
 
 @pytest.mark.parametrize(
@@ -733,7 +783,7 @@ def test_the_demo_stands_in_for_a_real_database_without_trades(
     if real == "without tables":
         run_again(server, demo.mysql_database, [f"CREATE DATABASE {settings.mysql_database}"])
     try:
-        expected = f"Database {demo.mysql_database}: made-up trades of the stand-in exchange (no real trades yet)"
+        expected = f"Database {demo.place}: made-up trades of the stand-in exchange (no real trades yet)"
         assert f"{expected}; times are UTC" == first_line(ask())
         assert (demo.mysql_database, True) == tuple(exact(ask("--json").out)[name] for name in ("database", "demo"))
         shown = run_again(server, demo.mysql_database, [f"SHOW DATABASES LIKE '{settings.mysql_database}'"])
@@ -748,9 +798,9 @@ def test_real_trades_come_before_those_of_the_demo(ask: Ask, settings: config.Se
     demo = config.demo_of(settings)
     store(demo, [ETHER[0]._replace(symbol="BNBUSDT")])
     try:
-        expected = f"Database {settings.mysql_database}: trades captured from the exchange; times are UTC"
+        expected = f"Database {settings.place}: trades captured from the exchange; times are UTC"
         assert expected == first_line(ask("latest"))
-        expected = f"Database {demo.mysql_database}: made-up trades of the stand-in exchange; times are UTC"
+        expected = f"Database {demo.place}: made-up trades of the stand-in exchange; times are UTC"
         assert expected == first_line(ask("--demo", "latest")) == first_line(ask("latest", "--demo"))
         assert "no trade of BNBUSDT is stored" in ask("latest", "--symbol", "BNBUSDT").err
     finally:
@@ -767,7 +817,7 @@ def refusal(outcome: Outcome) -> str:
 def test_an_empty_table_says_what_to_do(ask: Ask, settings: config.Settings) -> None:
     """With tables and no trade, and no demo either, the way to the first trades is named."""
     store(settings, [])
-    expected = f"query_examples.py: no trade is stored in {settings.mysql_database} yet: run `python ws_client.py`"
+    expected = f"query_examples.py: no trade is stored in database {settings.place} yet: run `python ws_client.py`"
     assert expected == refusal(ask())
 
 
@@ -960,6 +1010,6 @@ def test_no_private_server_is_started_for_nothing(tmp_path: Path, argv: list[str
     """Before anything was captured there is one line that says what to do, and DATA_DIR stays untouched."""
     folder = tmp_path / "data"
     outcome = script(os.environ | {"DATA_DIR": str(folder)}, *argv)
-    expected = f"nothing was captured in {folder} yet: run `python ws_client.py`, or `make demo`"
+    expected = f"nothing was captured in DATA_DIR={folder} yet: run `python ws_client.py`, or `make demo`"
     assert f"query_examples.py: {expected}" == refusal(outcome)
     assert not folder.exists()

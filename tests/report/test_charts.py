@@ -2,6 +2,7 @@
 
 import base64
 import io
+import math
 import re
 import sys
 from collections.abc import Callable
@@ -361,3 +362,21 @@ def test_the_steps_come_by_the_index(settings: config.Settings) -> None:
         plan = str(ask(connection, f"EXPLAIN {statement}"))
     assert "PRIMARY" in plan
     assert "range" in plan
+
+
+def test_a_line_does_not_go_through_a_gap(settings: config.Settings) -> None:
+    """Nor does the band: between the steps on both sides of an outage is a value that is not drawn."""
+    trades = [one for one in tape(400, 100) if not 100 < one.trade_id <= 300]
+    store(settings, trades)
+    with closing(db.connect(settings)) as connection:
+        chart = charts.fetch(connection, "BTCUSDT", BEGIN, BEGIN + timedelta(seconds=40))
+    assert chart is not None
+    starts = [step.start for step in chart.series.steps]
+    (at,) = charts._breaks(starts, chart)
+
+    assert starts[at - 1] <= trades[99].timestamp < starts[at] <= trades[100].timestamp
+    assert starts[at] - starts[at - 1] > timedelta(seconds=15)
+    assert [math.isnan(value) for value in charts._broken([1.0] * len(starts), [at])].index(True) == at
+    whole = chart._replace(gaps=[])
+    assert charts._breaks(starts, whole) == []
+    assert charts.png([chart]) != charts.png([whole])

@@ -14,13 +14,13 @@ from model.candles import Candle
 from model.trade import Trade
 
 COMPLETENESS = """
-SELECT t.symbol, t.trades_stored, COALESCE(g.ids_missing, 0) AS ids_missing,
-       t.trades_stored = t.last_id - t.first_id + 1 - COALESCE(g.ids_missing, 0) AS complete
+SELECT t.symbol, t.trades_stored, COALESCE(SUM(g.last_trade_id - g.first_trade_id + 1), 0) AS ids_missing,
+       t.trades_stored + COALESCE(SUM(g.last_trade_id - g.first_trade_id + 1), 0)
+       = t.last_id - t.first_id + 1 AS accounted_for
 FROM (SELECT symbol, COUNT(*) AS trades_stored, MIN(trade_id) AS first_id, MAX(trade_id) AS last_id
       FROM trades GROUP BY symbol) AS t
-LEFT JOIN (SELECT symbol, SUM(last_trade_id - first_trade_id + 1) AS ids_missing
-           FROM gaps WHERE filled_at IS NULL GROUP BY symbol) AS g ON g.symbol = t.symbol
-ORDER BY t.symbol;
+LEFT JOIN gaps AS g ON g.symbol = t.symbol AND g.filled_at IS NULL AND g.first_trade_id > t.first_id
+GROUP BY t.symbol, t.trades_stored, t.first_id, t.last_id ORDER BY t.symbol;
 """
 """One row per symbol: how many trades are stored, how many are known to be missing, and whether that is all of them."""
 
