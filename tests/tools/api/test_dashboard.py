@@ -298,6 +298,7 @@ def test_low_and_high(opened: Page, api: Api) -> None:
 def test_what_is_missing_is_said(opened: Page) -> None:
     """The open gaps, how old the newest trade is, and where the data are from."""
     opened.until(lambda: "2 trades are missing, in 2 open gaps" in opened.text("#gaps-words"))
+    assert opened.page.get_attribute("#gaps-words", "data-complete") == "false"
     opened.until(lambda: opened.page.locator("#gaps tbody tr").count() == 2)
 
     assert "BTCUSDT 700" in opened.text("#gaps")
@@ -305,6 +306,36 @@ def test_what_is_missing_is_said(opened: Page) -> None:
     assert opened.text("#database") == NAME
     assert opened.page.is_hidden("#demo")
     assert opened.page.is_hidden("#banner")
+
+
+def test_the_chart_shades_where_trades_are_missing(opened: Page) -> None:
+    """Its minutes are there as empty places, shaded, and a sentence says so; the answers of the forms too."""
+    opened.page.click("label:has([name=resolution][value='1h'])")
+    opened.until(lambda: opened.page.get_attribute("#chart", "data-shaded") == "1")
+    opened.page.click("label:has([name=resolution][value='1m'])")
+    opened.until(lambda: opened.page.get_attribute("#chart", "data-bars") not in ("0", None))
+    opened.page.focus("#chart")
+    for _ in range(80):
+        if int(opened.page.get_attribute("#chart", "data-shaded")) >= 2:
+            break
+        opened.page.keyboard.press("ArrowLeft")
+        opened.page.wait_for_timeout(50)
+    bars, slots, shaded = (
+        int(opened.page.get_attribute("#chart", f"data-{name}")) for name in ("bars", "slots", "shaded")
+    )
+
+    assert (slots - bars >= 1, shaded >= 2) == (True, True)
+    assert "1 trade is missing in this time" in opened.text("#chart-gaps")
+    opened.page.focus("#chart")
+    opened.page.keyboard.press("End")
+    opened.until(lambda: opened.page.get_attribute("#chart", "data-places-after") == "4")
+    opened.page.click("[data-last='86400']")
+    opened.until(
+        lambda: (
+            "Up to 1 trade is missing in that range: first, low, high and last may be wrong"
+            in opened.text("#range-answer")
+        )
+    )
 
 
 def test_everything_has_a_name(opened: Page) -> None:
@@ -345,15 +376,25 @@ def test_sizes_and_colours(browser: Any, api: Api, size: dict[str, int], scheme:
 
 
 def test_the_token_is_asked_for(browser: Any, environ: dict[str, str]) -> None:
-    """Once, and again when it is wrong; then all of the page works with it."""
-    with serving(environ | {"API_TOKEN": "a secret"}) as guarded:
+    """Once, and again when it is wrong, which is said; then all of the page works, and so does a download and a page
+    that is opened later. No script can read what the browser then has."""
+    with serving(environ | {"API_TOKEN": "a-secret"}) as guarded:
         page = Page(browser, guarded.address)
-        for attempt in ("wrong", "a secret"):
+        for attempt in ("wrong", "a-secret"):
             page.page.wait_for_selector("dialog[open]")
             page.page.fill("#token-text", attempt)
             page.page.press("#token-text", "Enter")
+            if attempt == "wrong":
+                page.page.wait_for_selector("#token-wrong:visible")
+                assert "that is not the API_TOKEN" in page.text("#token-wrong")
         page.live()
         page.page.wait_for_selector("#at-answer[data-state=answered]")
+        assert page.page.evaluate("document.cookie + sessionStorage.length + localStorage.length") == "00"
+        assert page.page.evaluate("fetch('/api/export/BTCUSDT.csv').then((one) => one.status)") == 200
+        opened = "new Promise((yes) => { const one = new EventSource('/api/stream'); one.onopen = () => yes(1); })"
+        assert page.page.evaluate(opened) == 1
+        page.page.reload()
+        page.live()
         page.context.close()
 
 
@@ -405,6 +446,8 @@ def test_the_api_goes_and_comes_back(browser: Any, rig: tuple[config.Settings, d
         api.stop()
         page.page.wait_for_selector("#banner:visible")
         assert "No connection to the API" in page.text("#banner")
+        assert page.page.get_attribute("#gaps-words", "data-complete") == "unknown"
+        assert page.text("#gaps-words").startswith("Not known now: the API does not answer. At 20")
         with serving(environ, "--port", str(api.port)):
             page.page.wait_for_selector("#banner", state="hidden")
             page.live()
@@ -423,9 +466,12 @@ def test_the_database_goes_and_comes_back(browser: Any, killable_server: Private
     with serving(killable_server.environ | {"MYSQL_DATABASE": "test_away", "DATA_DIR": str(tmp_path)}) as api:
         page = Page(browser, api.address)
         page.live()
+        page.until(lambda: "missing, in" in page.text("#gaps-words"))
         killable_server.kill()
         page.page.wait_for_selector("#banner:visible")
         assert "database is away" in page.text("#banner")
+        assert page.page.get_attribute("#gaps-words", "data-complete") == "unknown"
+        assert "2 trades were missing" in page.text("#gaps-words")
         assert page.price()[:2] == "97"
         recorder.stop()
         killable_server.start()

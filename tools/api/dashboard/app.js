@@ -19,7 +19,7 @@ const state = { symbols: [], symbol: null, resolution: "1m", cards: new Map(), n
 const trouble = { connection: null, database: false, started: false };
 let ahead = 0;
 
-const chart = new CandleChart($("chart"), $("legend"), $("bars").tBodies[0]);
+const chart = new CandleChart($("chart"), $("legend"), $("bars").tBodies[0], $("chart-gaps"));
 const forms = connect(() => state.symbol);
 
 // ---- What is chosen: kept in the address, so that it can be linked to.
@@ -145,25 +145,25 @@ function onStatus(status) {
     card.speed.textContent = parts.join(" · ");
     card.speed.title = "trades per second; median time from the exchange's clock to this recorder's";
   }
-  if (status.database) onMissing(status.symbols);
+  if (status.database) onMissing(status.symbols, status.time);
   showTrouble();
 }
 
 let missingBefore = null;
+// What was last known of what is missing, and when; null: nothing yet.
+let known = null;
 
-async function onMissing(symbols) {
+async function onMissing(symbols, time) {
   const gaps = Object.values(symbols).reduce((sum, one) => sum + one.open_gaps, 0);
   const missing = Object.values(symbols).reduce((sum, one) => sum + one.missing, 0);
+  const stale = Object.entries(symbols).filter(([, one]) => one.stale).map(([symbol]) => symbol);
+  known = { gaps, missing, stale, time };
+  showVerdict();
   const key = `${gaps}/${missing}`;
   if (key === missingBefore) return;
   // What was filled since has changed candles that were drawn before.
   if (missingBefore !== null) chart.refresh().catch(() => {});
   missingBefore = key;
-  const words = $("gaps-words");
-  words.dataset.complete = gaps === 0;
-  words.textContent = gaps === 0
-    ? "Complete: every trade from the first stored to the last is here."
-    : `${missing.toLocaleString("en")} ${missing === 1 ? "trade is" : "trades are"} missing, in ${gaps} open ${gaps === 1 ? "gap" : "gaps"}.`;
   $("gaps").hidden = gaps === 0;
   if (gaps === 0) return;
   try {
@@ -171,6 +171,30 @@ async function onMissing(symbols) {
   } catch {
     missingBefore = null;
   }
+}
+
+/** Whether all is here: it is only known while the API, the database and the capture are alive. */
+function verdict() {
+  const away = trouble.connection ? "the API does not answer" : trouble.database ? "the database is away" : null;
+  if (known === null) return ["unknown", away ? `Not known: ${away}.` : "Not known yet."];
+  const { gaps, missing, stale, time } = known;
+  const count = `${missing.toLocaleString("en")} ${missing === 1 ? "trade is" : "trades are"} missing, in ${gaps} open ${gaps === 1 ? "gap" : "gaps"}`;
+  if (away) {
+    const then = gaps === 0 ? "no trade was known to be missing" : count.replace(" is ", " was ").replace(" are ", " were ");
+    return ["unknown", `Not known now: ${away}. At ${clock(time, true).slice(0, 19)}, ${then}.`];
+  }
+  const since = stale.length ? ` What has traded since is not known: no trade of ${stale.join(", ")} comes any more.` : "";
+  if (gaps) return ["false", `${count}.${since}`];
+  if (since) return ["unknown", `Up to the newest trade none is missing.${since}`];
+  return ["true", "Accounted for: every trade from the first stored to the last is here."];
+}
+
+function showVerdict() {
+  const [state, text] = verdict();
+  const words = $("gaps-words");
+  words.dataset.complete = state;
+  // A screen reader says it again whenever the text changes.
+  if (words.textContent !== text) words.textContent = text;
 }
 
 function drawGaps(gaps) {
@@ -248,6 +272,7 @@ function problem() {
 
 function showTrouble() {
   const words = trouble.started ? problem() : null;
+  if (trouble.started) showVerdict();
   const banner = $("banner");
   // A screen reader says it again whenever the text changes, so the seconds that pass are left to the eye.
   if ((words ?? "").replace(/[\d.]+ \w+/, "") !== (banner.textContent ?? "").replace(/[\d.]+ \w+/, "")) {
@@ -264,8 +289,11 @@ function showTrouble() {
 
 // ---- Start.
 
-onToken(() => new Promise((resolve) => {
+onToken((wrong) => new Promise((resolve) => {
   const dialog = $("token");
+  $("token-text").value = "";
+  $("token-wrong").textContent = wrong;
+  $("token-wrong").hidden = !wrong;
   dialog.addEventListener("close", () => resolve($("token-text").value), { once: true });
   if (!dialog.open) dialog.showModal();
 }));

@@ -42,6 +42,13 @@ function words(text, className = "") {
   return paragraph;
 }
 
+/** That ids are missing in `where`, if any are, and what may be wrong `therefore`. */
+function missing(answer, where, therefore) {
+  if (!answer.missing) return [];
+  const trades = answer.missing === 1 ? "1 trade is" : `${answer.missing.toLocaleString("en")} trades are`;
+  return [words(`Up to ${trades} missing in ${where}: ${therefore}.`, "incomplete")];
+}
+
 const plural = (count) => (count === 1 ? "1 trade" : `${count.toLocaleString("en")} trades`);
 
 function second(answer) {
@@ -51,21 +58,33 @@ function second(answer) {
       fact("Low", ...trade(answer.low)),
       fact("High", ...trade(answer.high)),
       fact("Last", ...trade(answer.last)),
-    ), words(`${plural(answer.count)} of ${answer.symbol} in that second.`, "note")];
+    ), words(`${plural(answer.count)} of ${answer.symbol} in that second.`, "note"), ...missing(
+      answer, "that second", "first, low, high and last may be wrong",
+    )];
   }
+  const stored = answer.missing ? " is stored" : "";
+  const note = missing(answer, "that second", "it may well have traded, and at another price");
   if (!answer.as_of) {
     return [words(new Date(answer.time) > new Date()
       ? "That second has not come yet."
-      : `No trade of ${answer.symbol} in that second, and none is stored from before it.`)];
+      : `No trade of ${answer.symbol}${stored} in that second, and none is stored from before it.`), ...note];
   }
   return [
-    words("No trade in that second. The price at that time was that of the last trade before it:"),
-    list(fact("Price at that time", ...trade(answer.as_of, true))),
+    words(`No trade${stored} in that second. ${answer.missing
+      ? "The last one that is stored from before it:"
+      : "The price at that time was that of the last trade before it:"}`),
+    list(fact(answer.missing ? "Last stored price" : "Price at that time", ...trade(answer.as_of, true))),
+    ...note,
   ];
 }
 
 function lowAndHigh(answer) {
-  if (!answer.count) return [words(`No trade of ${answer.symbol} in that range.`)];
+  if (!answer.count) {
+    return [
+      words(`No trade of ${answer.symbol}${answer.missing ? " is stored" : ""} in that range.`),
+      ...missing(answer, "that range", "it may well have traded"),
+    ];
+  }
   const { direction, difference, percent } = change(answer.first.price, answer.last.price);
   const moved = document.createElement("span");
   moved.className = ["down", "", "up"][direction + 1];
@@ -75,7 +94,9 @@ function lowAndHigh(answer) {
     fact("High", ...trade(answer.high, true)),
     fact("High − low", exact(change(answer.low.price, answer.high.price).difference.replace("+", ""))),
     fact("First to last", moved),
-  ), words(`${plural(answer.count)} of ${answer.symbol}.`, "note")];
+  ), words(`${plural(answer.count)} of ${answer.symbol}.`, "note"), ...missing(
+    answer, "that range", "first, low, high and last may be wrong",
+  )];
 }
 
 /** Makes the forms answer for the symbol that `symbol()` says. */

@@ -1,10 +1,9 @@
-// The API over HTTP: questions, and the stream of events. EventSource cannot show a token, so the stream is read with
-// fetch; it comes back by itself, with the id of the last event, so that nothing is lost in between.
+// The API over HTTP: questions, the login, and the stream of events, which comes back by itself with the id of the last
+// event, so that nothing is lost in between. Who has logged in has a cookie, which no script can read.
 
 const BACK_MS_MIN = 500;
 const BACK_MS_MAX = 5_000;
 const SILENT_MS_MAX = 15_000;
-const TOKEN = "api-token";
 
 /** An answer that is no success: `status` is that of HTTP (0: no answer at all), the message says why. */
 export class Refusal extends Error {
@@ -16,36 +15,54 @@ export class Refusal extends Error {
 
 let askForToken = null;
 
-/** Says how to ask the user for the token: a function that returns a promise of its text. */
+/** Says how to ask the user for the token: a function that returns a promise of its text. It is given what was wrong with
+ * the one before, or an empty text. */
 export function onToken(ask) {
   askForToken = ask;
 }
 
+async function send(path, options) {
+  try {
+    return await fetch(path, options);
+  } catch (error) {
+    throw new Refusal(0, "the API does not answer");
+  }
+}
+
 async function open(path, options = {}) {
   for (;;) {
-    const token = sessionStorage.getItem(TOKEN);
-    const headers = { ...options.headers, ...(token ? { Authorization: `Bearer ${token}` } : {}) };
-    let response;
-    try {
-      response = await fetch(path, { ...options, headers, cache: "no-store" });
-    } catch (error) {
-      throw new Refusal(0, "the API does not answer");
-    }
+    // What has not changed is not sent again (ETag).
+    const response = await send(path, { cache: "no-cache", ...options });
     if (response.status !== 401) return response;
-    sessionStorage.setItem(TOKEN, await askForToken());
+    // Once for all that wait for it.
+    loggingIn ??= logIn().finally(() => { loggingIn = null; });
+    await loggingIn;
   }
+}
+
+let loggingIn = null;
+
+async function logIn() {
+  for (let wrong = ""; ;) {
+    const body = JSON.stringify({ token: await askForToken(wrong) });
+    const response = await send("/api/login", { method: "POST", headers: { "Content-Type": "application/json" }, body });
+    if (response.ok) return;
+    wrong = await why(response);
+  }
+}
+
+/** Why an answer is a refusal (problem details, RFC 9457). */
+async function why(response) {
+  const body = await response.json().catch(() => ({}));
+  return body.detail ?? `HTTP ${response.status}`;
 }
 
 /** The JSON of an answer. Throws Refusal. */
 export async function ask(path, parameters = {}) {
   const query = new URLSearchParams(parameters);
   const response = await open(`/api/${path}${query.size ? `?${query}` : ""}`);
-  const body = await response.json().catch(() => ({}));
-  if (response.ok) return body;
-  const detail = Array.isArray(body.detail)
-    ? body.detail.map((one) => `${one.loc.at(-1)}: ${one.msg}`).join("; ")
-    : body.detail;
-  throw new Refusal(response.status, detail ?? `HTTP ${response.status}`);
+  if (response.ok) return response.json();
+  throw new Refusal(response.status, await why(response));
 }
 
 /** Listens for ever. `on` has a function per event name, and `up` and `down` for the connection itself. */
@@ -76,8 +93,8 @@ async function readOnce(symbols, lastId, deliver) {
   try {
     const query = new URLSearchParams({ symbols: symbols.join(","), mode: "ticks" });
     const headers = lastId ? { "Last-Event-ID": lastId } : {};
-    const response = await open(`/api/stream?${query}`, { headers, signal: abort.signal });
-    if (!response.ok) throw new Refusal(response.status, `HTTP ${response.status}`);
+    const response = await open(`/api/stream?${query}`, { headers, signal: abort.signal, cache: "no-store" });
+    if (!response.ok) throw new Refusal(response.status, await why(response));
     const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
     let rest = "";
     for (;;) {
