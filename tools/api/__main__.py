@@ -8,6 +8,7 @@ if __name__ == "__main__":
 import argparse
 import asyncio
 import errno
+import logging
 import os
 import signal
 import socket
@@ -18,17 +19,18 @@ from contextlib import contextmanager
 import uvicorn
 
 import config
+import db
 from process import child, command
 from process import log as console
 from process.command import PORT_MAX, Parser, duration_s, whole
 from tools.api.app import create_app
+from tools.api.connections import Connection
+from tools.api.sessions import READ_S_MAX
 from tools.api.settings import STALE_S, ApiSettings, load
 
 BACKLOG = 512
 NICENESS = 10
 """Where the machine is short of time, the capture comes first: what it misses is lost, an answer is only later."""
-CONNECTIONS_MAX = 400
-"""At once, streams included; one more is answered with 503."""
 KEEP_ALIVE_S = 30
 FINISH_S_MAX = 3
 """Answers that are under way when the server is stopped may take so long."""
@@ -42,7 +44,7 @@ class Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Takes Ctrl-C and SIGTERM as the request to stop, which is a good end and no failure."""
-        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: signal.signal(number, self.handle_exit) for number in command.stop_signals()}
         try:
             yield
         finally:
@@ -64,11 +66,12 @@ def main(argv: list[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(argv)
     console.set_up("info")
-    return command.run(parser, lambda: _serve(options), (config.ConfigError, OSError))
+    return command.run(parser, lambda: _serve(options), (config.ConfigError, db.DatabaseError, OSError))
 
 
 def _serve(options: argparse.Namespace) -> int:
     settings = load(options)
+    _try_account(settings.settings)
     listening = listen(settings, options.or_any_port)
     if hasattr(os, "nice"):
         os.nice(NICENESS)
@@ -79,6 +82,17 @@ def _serve(options: argparse.Namespace) -> int:
     print(f"listening http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
     asyncio.run(server.serve([listening]))
     return 0
+
+
+def _try_account(settings: config.Settings) -> None:
+    """Raises AccessError if the server knows the account and refuses it, which does not pass by waiting. A server or a
+    database that is not there yet does."""
+    try:
+        db.close(db.connect(settings, read_only=True, read_s_max=READ_S_MAX))
+    except db.AccessError:
+        raise
+    except db.DatabaseError as error:
+        logging.getLogger("api").debug("the database cannot be read yet: %s", error)
 
 
 def listen(settings: ApiSettings, or_any_port: bool = False) -> socket.socket:
@@ -106,7 +120,8 @@ def _config(settings: ApiSettings) -> uvicorn.Config:
         log_config=None,
         log_level="warning",
         server_header=False,
-        limit_concurrency=CONNECTIONS_MAX,
+        http=Connection,
+        ws="none",
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=FINISH_S_MAX,
         # Nobody stands between, unless the operator says so by other means.

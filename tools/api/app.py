@@ -1,10 +1,10 @@
 """The API as a web application: routes, documentation, dashboard, and what holds for every answer."""
 
-import hmac
 import mimetypes
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -13,30 +13,29 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import FileResponse
+from fastapi.routing import APIRoute
 from fastapi.staticfiles import StaticFiles
-from starlette.datastructures import MutableHeaders
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.exceptions import HTTPException
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.routing import Match
 
 from tools.api import routes as api_routes
 from tools.api import shapes
+from tools.api.door import COOKIE, LOGIN, Door, keys_of
 from tools.api.download import Exports
 from tools.api.feed import Feed
 from tools.api.hub import Hub
 from tools.api.sessions import AwayError, Sessions
 from tools.api.settings import ApiSettings
-from tools.api.shapes import Json
+from tools.api.shapes import Refusal
 
+OPEN = (LOGIN, "/healthz")
+"""What needs no token."""
 PAGES = Path(__file__).with_name("dashboard")
 
-_SECURITY = {
-    "Content-Security-Policy": (
-        # Inline styles are how the chart and the documentation draw; scripts only from here.
-        "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; base-uri 'none'; "
-        "form-action 'self'; frame-ancestors 'none'"
-    ),
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-}
+GZIP_BYTES_MIN = 1_000
+GZIP_LEVEL = 5
+"""A page of trades becomes a sixth, in a third of the time of the best level, which is hardly better."""
 DESCRIPTION = """\
 Trades as they were captured, with exact prices.
 
@@ -44,18 +43,12 @@ Trades as they were captured, with exact prices.
   ranges include their `start` and not their `end`.
 - **Trade ids are integers**, exact in JavaScript up to 2^53 - 1 (9,007,199,254,740,991). The exchange's are near 10^10.
   Beyond 2^53 they would be exact here, but `JSON.parse` would round them: use a parser that knows BigInt.
-- A wrong parameter is answered with **422**, which names it; an unknown symbol with **404**; too much for one answer
-  with **413** and the way out; while the database is away with **503** and `Retry-After`.
-
-### `GET /api/stream?symbols=BTCUSDT,ETHUSDT&mode=trades|ticks`
-
-Server-sent events, for `EventSource` or `curl -N`. It is not listed below, because its answer never ends.
-
-- `mode=trades` (the default): an event `trade` for every new trade, and for one that is back-filled later.
-- `mode=ticks`: an event `tick` per symbol every 250 ms in which something traded, and `status` every second.
-- `begin` says where the stream begins, `status` when the database goes and comes back.
-- Come back with the header `Last-Event-ID` (an `EventSource` does so by itself), and what was missed comes first: every
-  trade, or a tick that counts them all. `reset` says that this cannot be done, and that the stream begins anew.
+- **`missing` says how many trade ids are missing** in the time of an answer. Above 0 the answer may be wrong: the low,
+  the high, even that nothing traded. It is never left out.
+- A refusal is `application/problem+json` (RFC 9457), and its `detail` says what to do. A wrong or unknown parameter is
+  answered with **422**, which names it; an unknown symbol with **404**; too much for one answer with **413**; while the
+  database is away with **503** and `Retry-After`.
+- Answers have an `ETag`: ask with `If-None-Match`, and **304** says that nothing has changed.
 """
 
 
@@ -72,63 +65,71 @@ def create_app(settings: ApiSettings) -> FastAPI:
         feed.join()
         sessions.close()
 
-    app = FastAPI(title="Trades", version="1", lifespan=lifespan, docs_url=None, redoc_url=None)
-    app.state.context = api_routes.Context(settings, sessions, hub, Exports(sessions), set())
+    app = FastAPI(
+        title="Trades",
+        version="1",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        generate_unique_id_function=_operation,
+    )
+    keys = None if settings.token is None else keys_of(settings.token)
+    app.state.context = api_routes.Context(settings, sessions, hub, Exports(sessions), set(), keys)
     app.include_router(api_routes.router)
+    app.include_router(api_routes.open_router)
     app.add_exception_handler(AwayError, _away)
     app.add_exception_handler(RequestValidationError, _mistaken)
+    app.add_exception_handler(HTTPException, _refused)
+    app.add_exception_handler(Exception, _failed)
     _add_pages(app)
     app.openapi = lambda: _description(app, settings)  # type: ignore[method-assign]
+    app.add_middleware(GZipMiddleware, minimum_size=GZIP_BYTES_MIN, compresslevel=GZIP_LEVEL)
     if settings.origins:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.origins,
             allow_methods=["GET"],
             allow_headers=["Authorization", "Last-Event-ID"],
-            expose_headers=["Retry-After"],
+            expose_headers=["Retry-After", "ETag", "Missing-Ids"],
         )
-    app.add_middleware(Door, token=settings.token)
+    app.add_middleware(Door, settings=settings)
     return app
 
 
-class Door:
-    """Lets in who shows the token, if there is one, to what begins with /api/; adds the headers for browsers."""
-
-    def __init__(self, app: ASGIApp, token: str | None) -> None:
-        self._app = app
-        self._expected = None if token is None else b"Bearer " + token.encode()
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers 401 itself, and hands on everything else."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-
-        async def sending(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in _SECURITY.items():
-                    headers[name] = value
-            await send(message)
-
-        if self._may_enter(scope):
-            await self._app(scope, receive, sending)
-        else:
-            problem = shapes.Problem("show the API_TOKEN as `Authorization: Bearer …`")
-            await Json(problem, 401, {"WWW-Authenticate": "Bearer"})(scope, receive, sending)
-
-    def _may_enter(self, scope: Scope) -> bool:
-        # A browser asks before it sends the token to another origin, and cannot show it then.
-        if self._expected is None or not scope["path"].startswith("/api/") or scope["method"] == "OPTIONS":
-            return True
-        shown = dict(scope["headers"]).get(b"authorization", b"")
-        scheme, _, secret = shown.partition(b" ")
-        return hmac.compare_digest(scheme.capitalize() + b" " + secret.strip(), self._expected)
+def _operation(route: APIRoute) -> str:
+    """The name of an operation, from which generators of clients make that of a method: lowAndHigh."""
+    first, *others = route.name.split("_")
+    return first + "".join(map(str.capitalize, others))
 
 
 def _away(_request: Request, error: Exception) -> Response:
     headers = {"Retry-After": str(api_routes.RETRY_AFTER_S)}
-    return Json(shapes.Problem(str(error)), 503, headers)
+    return Refusal(shapes.problem(503, f"{error}; come back in {api_routes.RETRY_AFTER_S} s"), headers)
+
+
+def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    detail = str(error.detail)
+    if detail == HTTPStatus(error.status_code).phrase:
+        # What the framework refuses by itself.
+        known = {404: f"there is no {request.url.path[:100]!r}", 405: f"{request.method} is not for this address"}
+        detail = f"{known.get(error.status_code, detail)}; /docs says what there is"
+    headers = error.headers
+    if error.status_code == 405:
+        headers = {"Allow": ", ".join(sorted(_methods(request)))}
+    return Refusal(shapes.problem(error.status_code, detail), headers)
+
+
+def _methods(request: Request) -> set[str]:
+    """What an address takes; the framework names only what its first route for it does."""
+    routes = [*api_routes.router.routes, *api_routes.open_router.routes, *request.app.routes]
+    here = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+    return {method for route in here for method in getattr(route, "methods", ())} or {"GET"}
+
+
+def _failed(_request: Request, _error: Exception) -> Response:
+    return Refusal(shapes.problem(500, "a defect of this server; its log has the details"))
 
 
 def _mistaken(_request: Request, error: Exception) -> Response:
@@ -137,7 +138,9 @@ def _mistaken(_request: Request, error: Exception) -> Response:
         shapes.Mistake([str(part) for part in one["loc"]], one["msg"].removeprefix("Value error, "), one["type"])
         for one in error.errors()
     ]
-    return Json(shapes.Mistakes(mistakes), 422)
+    words = "; ".join(f"{one.loc[-1]}: {one.msg}" for one in mistakes)
+    problem = shapes.Mistakes(title=HTTPStatus(422).phrase, status=422, detail=words, errors=mistakes)
+    return Refusal(problem)
 
 
 def _add_pages(app: FastAPI) -> None:
@@ -169,18 +172,21 @@ class Pages(StaticFiles):
 def _description(app: FastAPI, settings: ApiSettings) -> dict[str, Any]:
     if app.openapi_schema is None:
         found = get_openapi(title=app.title, version=app.version, description=DESCRIPTION, routes=app.routes)
-        for path in found["paths"].values():
+        operations = [operation for path in found["paths"].values() for operation in path.values()]
+        for operation in operations:
             # Better than the name of a function: what its text says first.
-            path["get"]["summary"] = re.split(r"[.:;,] ?", path["get"]["description"])[0]
+            operation["summary"] = re.split(r"\.(?:\s|$)", operation["description"])[0]
         parts = found.setdefault("components", {})
-        parts["schemas"] = shapes.components()
+        parts["schemas"] = {"Login": parts["schemas"]["Login"]} | shapes.components()
         if settings.token is not None:
-            parts["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
-            found["security"] = [{"token": []}]
-            for path in found["paths"].values():
-                path["get"]["responses"]["401"] = {
-                    "description": "The token is missing or wrong.",
-                    "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
-                }
+            cookie = {"type": "apiKey", "in": "cookie", "name": COOKIE}
+            parts["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}, "cookie": cookie}
+            found["security"] = [{"token": []}, {"cookie": []}]
+            for name, path in found["paths"].items():
+                for operation in path.values():
+                    if name in OPEN:
+                        operation["security"] = []
+                    else:
+                        operation["responses"]["401"] = api_routes.NO_TOKEN
         app.openapi_schema = found
     return app.openapi_schema

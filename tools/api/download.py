@@ -10,7 +10,9 @@ from fastapi import HTTPException, Response
 import db
 from report import answers
 from storage import pages
+from storage.gaps import missing_in
 from storage.pages import PAGE_TRADES, Place
+from storage.transaction import in_snapshot
 from tools.api.sessions import AwayError, Sessions
 from tools.api.stream import EndingResponse
 
@@ -39,12 +41,13 @@ class Exports:
             why = f"{EXPORTS_MAX} exports are under way, which is the most at once"
             raise HTTPException(503, why, {"Retry-After": str(RETRY_AFTER_S)})
         try:
-            first = self._page(symbol, None, times)
+            first, missing = self._sessions.ask(lambda c: _first(c, symbol, times))
         except BaseException:
             self._free.release()
             raise
         name = f"{symbol}.csv" if symbol.isascii() else "trades.csv"
-        headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+        headers = {"Content-Disposition": f'attachment; filename="{name}"', "Cache-Control": "no-store"}
+        headers["Missing-Ids"] = str(missing)
         return EndingResponse(
             self._lines(symbol, first, times), self._free.release, media_type="text/csv", headers=headers
         )
@@ -69,6 +72,12 @@ class Exports:
 
     def _page(self, symbol: str, after: Place | None, times: Times) -> list[db.Trade]:
         return self._sessions.ask(lambda c: pages.page(c, symbol, after, times, PAGE_TRADES))
+
+
+@in_snapshot
+def _first(connection: db.Connection, symbol: str, times: Times) -> tuple[list[db.Trade], int]:
+    """The first page, and how many ids are missing in [start, end)."""
+    return pages.page(connection, symbol, None, times, PAGE_TRADES), missing_in(connection, symbol, *times)
 
 
 def _line(trade: db.Trade) -> str:

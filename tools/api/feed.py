@@ -16,6 +16,7 @@ import msgspec
 
 import db
 from db import Connection
+from model.candles import Candle
 from model.ids import Run, without
 from report import answers
 from storage import gaps as stored_gaps
@@ -26,7 +27,7 @@ from tools.api.hub import Beat, Begin, Hub, Listener, Trades, Word
 from tools.api.sessions import AwayError, Sessions
 from tools.api.settings import ApiSettings
 from tools.api.shapes import Status, SymbolStatus
-from tools.api.symbol_feed import TAPE_TRADES, Line, Start
+from tools.api.symbol_feed import TAPE_TRADES, Line, Missing, Start
 
 log = logging.getLogger("api")
 
@@ -59,6 +60,8 @@ class Feed(threading.Thread):
         self._lines: dict[str, Line] = {}
         self._joining: list[Listener] = []
         self._tick_at = self._status_at = 0.0
+        # As of the last status, so that a symbol of which nothing is missing costs no question more.
+        self._gapped: frozenset[str] = frozenset()
 
     def stop(self) -> None:
         """Ends the thread soon."""
@@ -114,7 +117,11 @@ class Feed(threading.Thread):
                 if symbol in self._lines and not listener.ticks:
                     self._lines[symbol].seen.lose(seen.holes)
         highs = {symbol: line.seen.high for symbol, line in self._lines.items()}
-        ticks = {symbol: tick for symbol, line in self._lines.items() if (tick := line.snapshot())}
+        ticks = {
+            symbol: tick
+            for symbol, line in self._lines.items()
+            if (tick := line.snapshot(self._missing(symbol, line.growing)))
+        }
         self._hub.post_begin(self._joining, Begin(highs, ticks))
         self._joining = []
 
@@ -132,9 +139,15 @@ class Feed(threading.Thread):
 
     def _tick(self, now: float) -> None:
         for symbol, line in self._lines.items():
-            tick = line.tick(now)
+            tick = line.tick(now, self._missing(symbol, line.grown) if symbol in self._gapped else {})
             if tick is not None:
                 self._hub.post([Beat(symbol, line.seen.high, msgspec.json.encode(tick))])
+
+    def _missing(self, symbol: str, candles: Sequence[Candle]) -> Missing:
+        """How many ids are missing in each of `candles`."""
+        if not candles:
+            return {}
+        return self._sessions.ask(lambda c: {(one.resolution, one.timestamp): _missing(c, one) for one in candles})
 
     def _late(self, singly: bool) -> None:
         """Hands on what was stored below the highest id since the stream passed it."""
@@ -149,6 +162,7 @@ class Feed(threading.Thread):
 
     def _symbols(self, connection: Connection) -> dict[str, SymbolStatus]:
         missing = stored_gaps.count_open_gaps(connection)
+        self._gapped = frozenset(missing)
         return {
             symbol: _status(connection, line, missing.get(symbol, OpenGaps(0, 0)), self._settings.stale_s(symbol))
             for symbol, line in self._lines.items()
@@ -163,6 +177,11 @@ class Feed(threading.Thread):
 
 def _start(connection: Connection, symbol: str) -> Start:
     return Start(*pages.newest_and_growing(connection, symbol, TAPE_TRADES))
+
+
+def _missing(connection: Connection, candle: Candle) -> int:
+    end = candle.timestamp + timedelta(seconds=candle.resolution)
+    return stored_gaps.missing_in(connection, candle.symbol, candle.timestamp, end)
 
 
 def _message(symbol: str, trades: Sequence[db.Trade]) -> Trades:

@@ -1,12 +1,15 @@
 """The parameters of the API's routes: what they look like in its description, and how a wrong one is answered."""
 
+import difflib
 import re
+from collections import Counter
 from datetime import UTC, datetime
 from typing import Annotated, NoReturn
 
-from fastapi import Path, Query
+from fastapi import Path, Query, Request
+from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, WithJsonSchema
 
 from storage.pages import EARLIEST, LATEST
 
@@ -41,17 +44,38 @@ def parse_time(value: object) -> datetime:
     return min(max(time, EARLIEST), LATEST)
 
 
-Time = Annotated[datetime, BeforeValidator(parse_time), WithJsonSchema({"type": "string", "format": "date-time"})]
+_TIME = {"type": "string", "format": "date-time", "examples": ["2025-11-20T10:15:09Z"]}
+Time = Annotated[datetime, BeforeValidator(parse_time), WithJsonSchema(_TIME)]
 _UTC = " ISO 8601; without an offset it is UTC."
 
-Symbol = Annotated[str, Path(description="Such as BTCUSDT; /api/symbols lists them.", examples=["BTCUSDT"])]
+_SYMBOL = "Such as BTCUSDT, in any case; /api/symbols lists them."
+# As every command takes it (config.parse_symbols).
+_upper = AfterValidator(lambda text: text.strip().upper())
+Symbol = Annotated[str, _upper, Path(description=_SYMBOL, examples=["BTCUSDT"])]
+MaybeSymbol = Annotated[
+    str | None,
+    AfterValidator(lambda text: text and text.strip().upper()),
+    Query(description=f"Of this symbol alone. {_SYMBOL}", examples=["BTCUSDT"]),
+]
 Moment = Annotated[Time, Query(description="The moment." + _UTC, examples=["2025-11-20T10:15:09Z"])]
 Start = Annotated[Time, Query(description="The first moment of the range." + _UTC, examples=["2025-11-20T10:00:00Z"])]
 End = Annotated[Time, Query(description="The first moment after the range." + _UTC, examples=["2025-11-20T11:00:00Z"])]
-MaybeStart = Annotated[Time, Query(description="The first moment of the range; default: that of the oldest trade.")]
-MaybeEnd = Annotated[Time, Query(description="The first moment after the range; default: after the newest trade.")]
-Limit = Annotated[int, Query(ge=1, le=LIMIT_MAX, description="How many trades at most.")]
-GapLimit = Annotated[int, Query(ge=1, le=GAPS_MAX, description="Gaps that are listed.")]
+MaybeStart = Annotated[
+    Time,
+    Query(
+        description="The first moment of the range; default: that of the oldest trade." + _UTC,
+        examples=["2025-11-20T10:00:00Z"],
+    ),
+]
+MaybeEnd = Annotated[
+    Time,
+    Query(
+        description="The first moment after the range; default: after the newest trade." + _UTC,
+        examples=["2025-11-20T11:00:00Z"],
+    ),
+]
+Limit = Annotated[int, Query(ge=1, le=LIMIT_MAX, description="How many trades at most.", examples=[100])]
+GapLimit = Annotated[int, Query(ge=1, le=GAPS_MAX, description="How many gaps are listed at most.", examples=[20])]
 
 
 class Page(BaseModel):
@@ -60,7 +84,11 @@ class Page(BaseModel):
     start: MaybeStart = EARLIEST
     end: MaybeEnd = LATEST
     after_id: int | None = Field(
-        None, ge=0, le=ID_MAX, description="Go on behind the trade with this id: `next_after_id` of the page before."
+        None,
+        ge=0,
+        le=ID_MAX,
+        description="Go on behind the trade with this id: `next_after_id` of the page before.",
+        examples=[4000000123],
     )
     limit: Limit = LIMIT_DEFAULT
 
@@ -68,6 +96,28 @@ class Page(BaseModel):
 def refuse(where: str, name: str, why: str) -> NoReturn:
     """Answers 422, naming the parameter `name`, which is in `where` (query, header)."""
     raise RequestValidationError([{"type": "value_error", "loc": (where, name), "msg": why}])
+
+
+def refuse_unknown(request: Request) -> None:
+    """Answers 422 if the address has a parameter that the route does not know, or one twice: most often a mistyped
+    name, whose value would otherwise be ignored silently."""
+    known = _names(request.scope["route"].dependant)
+    for name, times in Counter(name for name, _ in request.query_params.multi_items()).items():
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            there = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(known)) or 'none'}"
+            refuse("query", name[:40], f"there is no such parameter; {there}")
+        if times > 1:
+            refuse("query", name, f"given {times} times; give it once")
+
+
+def _names(dependant: Dependant) -> set[str]:
+    found: set[str] = set()
+    for field in dependant.query_params:
+        model = field.field_info.annotation
+        fields = getattr(model, "model_fields", None)
+        found |= set(fields) if fields else {field.alias}
+    return found
 
 
 def check_range(start: datetime, end: datetime) -> None:

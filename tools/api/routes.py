@@ -3,7 +3,9 @@
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal, NamedTuple
 
-from fastapi import APIRouter, Header, HTTPException, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, HTTPException, Query, Request, Response
+from fastapi.responses import PlainTextResponse
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
 import db
@@ -14,11 +16,12 @@ from storage import pages, questions
 from storage.gaps import OpenGaps
 from storage.pages import EARLIEST, LATEST
 from tools.api import cursor, params, shapes
+from tools.api.door import LOGIN, Keys, is_token, set_cookie
 from tools.api.download import Exports
 from tools.api.hub import FullError, Hub, Listener
 from tools.api.sessions import AwayError, Sessions
 from tools.api.settings import ApiSettings
-from tools.api.shapes import Json
+from tools.api.shapes import Json, Refusal
 from tools.api.stream import respond
 
 CANDLES_MAX = 5_000
@@ -29,14 +32,22 @@ STREAM_SYMBOLS_MAX = 20
 RETRY_AFTER_S = 1
 
 _REASONS = {
+    401: "The token is missing or wrong.",
     404: "No trade of that symbol is stored.",
     413: "Too much for one answer; the text says how much is not, and the way out.",
     422: "A parameter cannot be used; the answer names it.",
     503: "The database is away, or too many ask at once; Retry-After says when to come back.",
 }
 _NOTHING = OpenGaps(0, 0)
+_EVENTS = (
+    'event: trade\nid: BTCUSDT:4000000124\ndata: {"symbol":"BTCUSDT","trade_id":4000000124,'
+    '"timestamp":"2025-11-20T10:15:09.250Z","price":"97123.45000000","quantity":"0.00012000","buyer_is_maker":false,'
+    '"received_at":"2025-11-20T10:15:09.262Z"}\n\n'
+)
 
-router = APIRouter(prefix="/api", tags=["Questions"])
+router = APIRouter(prefix="/api", tags=["Questions"], dependencies=[Depends(params.refuse_unknown)])
+open_router = APIRouter(tags=["For everybody"], dependencies=[Depends(params.refuse_unknown)])
+"""What needs no token."""
 
 
 class Context(NamedTuple):
@@ -47,6 +58,7 @@ class Context(NamedTuple):
     hub: Hub
     exports: Exports
     symbols: set[str]
+    keys: Keys | None
 
 
 def context_of(request: Request) -> Context:
@@ -63,15 +75,19 @@ def away(why: str) -> HTTPException:
 def _described(shape: type, *statuses: int) -> dict[str, Any]:
     """What FastAPI is told of a route that answers with `shape`, or with 503 or one of these statuses."""
     given = {200: shape} | {status: shapes.Problem for status in (*statuses, 503)}
-    if 422 in given:
-        given[422] = shapes.Mistakes
+    # Any route is told of a parameter that it does not know.
+    given[422] = shapes.Mistakes
     return {"response_class": Json, "responses": {status: _content(given[status], status) for status in given}}
 
 
 def _content(shape: type, status: int) -> dict[str, Any]:
     schema = {"$ref": f"#/components/schemas/{shape.__name__}"}
-    description = _REASONS.get(status, (shape.__doc__ or "").partition(".")[0] + ".")
-    return {"description": " ".join(description.split()), "content": {"application/json": {"schema": schema}}}
+    description = _REASONS.get(status) or (shape.__doc__ or "").partition(".")[0] + "."
+    kind = Refusal.media_type if issubclass(shape, shapes.Problem) else Json.media_type
+    return {"description": " ".join(description.split()), "content": {str(kind): {"schema": schema}}}
+
+
+NO_TOKEN = _content(shapes.Problem, 401)
 
 
 def _known(context: Context, symbol: str) -> None:
@@ -92,13 +108,13 @@ def symbols(request: Request) -> Response:
     return Json(shapes.Symbols(context_of(request).sessions.ask(db.symbols)))
 
 
-@router.get("/latest/{symbol}", **_described(answers.AgedTrade, 404, 422))
+@router.get("/latest/{symbol}", **_described(answers.Latest, 404, 422))
 def latest(request: Request, symbol: params.Symbol) -> Response:
     """The newest trade, whose price is the latest price."""
     found = context_of(request).sessions.ask(lambda c: questions.latest_price(c, symbol, datetime.now(UTC)))
     if found is None:
         raise _unknown(symbol)
-    return Json(answers.aged(found))
+    return Json(answers.latest(found))
 
 
 @router.get("/at/{symbol}", **_described(answers.Second, 404, 422))
@@ -141,7 +157,10 @@ def vwap(request: Request, symbol: params.Symbol, start: params.Start, end: para
 def candles(
     request: Request,
     symbol: params.Symbol,
-    resolution: Annotated[Literal["1s", "1m", "5m", "15m", "1h", "4h", "1d"], Query(description="Of a candle.")] = "1m",
+    resolution: Annotated[
+        Literal["1s", "1m", "5m", "15m", "1h", "4h", "1d"],
+        Query(description="How long a candle is.", examples=["5m"]),
+    ] = "1m",
     start: params.MaybeStart = EARLIEST,
     end: params.MaybeEnd = LATEST,
 ) -> Response:
@@ -177,30 +196,43 @@ def trades(request: Request, symbol: params.Symbol, wanted: Annotated[params.Pag
     _known(context, symbol)
     params.check_range(wanted.start, wanted.end)
 
-    def question(connection: Connection) -> list[db.Trade]:
-        after = None if wanted.after_id is None else pages.find(connection, symbol, wanted.after_id)
-        return pages.page(connection, symbol, after, (wanted.start, wanted.end), wanted.limit + 1)
-
-    found = context.sessions.ask(question)
-    more = found[wanted.limit - 1].trade_id if len(found) > wanted.limit else None
-    return Json(shapes.Page(symbol, [answers.trade(trade) for trade in found[: wanted.limit]], more))
+    times, after_id = (wanted.start, wanted.end), wanted.after_id
+    found, more, missing = context.sessions.ask(
+        lambda c: pages.page_and_missing(c, symbol, times, after_id, wanted.limit)
+    )
+    next_after_id = found[-1].trade_id if more else None
+    return Json(shapes.Page(symbol, [answers.trade(trade) for trade in found], next_after_id, missing))
 
 
 @router.get("/trades/{symbol}/newest", **_described(shapes.Newest, 404, 422))
 def newest(request: Request, symbol: params.Symbol, limit: params.Limit = 50) -> Response:
     """The last trades, newest first."""
-    found = context_of(request).sessions.ask(lambda c: pages.newest(c, symbol, limit))
+    found, missing = context_of(request).sessions.ask(lambda c: pages.newest_and_missing(c, symbol, limit))
     if not found:
         raise _unknown(symbol)
-    return Json(shapes.Newest(symbol, [answers.trade(trade) for trade in found]))
+    return Json(shapes.Newest(symbol, [answers.trade(trade) for trade in found], missing))
 
 
 @router.get("/gaps", **_described(shapes.Gaps, 404, 422))
-def gaps(request: Request, symbol: str | None = None, limit: params.GapLimit = 100) -> Response:
-    """The runs of trade ids that are missing now, of one symbol or of all; those with the highest ids first."""
+def gaps(
+    request: Request,
+    symbol: params.MaybeSymbol = None,
+    start: params.MaybeStart = EARLIEST,
+    end: params.MaybeEnd = LATEST,
+    limit: params.GapLimit = 100,
+) -> Response:
+    """The runs of trade ids that are missing now, of one symbol or of all; those with the highest ids first.
+
+    With `start` or `end`, which need a `symbol`: those that reach into the range; if they are too many, the longest.
+    """
     context = context_of(request)
     if symbol is not None:
         _known(context, symbol)
+    if (start, end) != (EARLIEST, LATEST):
+        params.check_range(start, end)
+        if symbol is None:
+            params.refuse("query", "symbol", "give one: gaps in a range of time are those of a symbol")
+        return _gaps_in(context, (symbol, start, end), limit)
     counts, listed = context.sessions.ask(
         lambda c: (stored_gaps.count_open_gaps(c), stored_gaps.last_open_gaps(c, symbol, limit))
     )
@@ -209,24 +241,93 @@ def gaps(request: Request, symbol: str | None = None, limit: params.GapLimit = 1
     return Json(shapes.Gaps(*numbers, [shapes.gap(gap) for gap in listed]))
 
 
+def _gaps_in(context: Context, asked: tuple[str, datetime, datetime], limit: int) -> Response:
+    counts, listed = context.sessions.ask(
+        lambda c: (stored_gaps.count_gaps_in(c, *asked), stored_gaps.gaps_in(c, *asked, limit))
+    )
+    return Json(shapes.Gaps(*counts, [shapes.gap(gap) for gap in reversed(listed)]))
+
+
 @router.get(
     "/health",
     response_class=Json,
-    responses={200: _content(shapes.Health, 200), 503: _content(shapes.Health, 503)},
+    responses={
+        200: _content(shapes.Health, 200),
+        422: _content(shapes.Mistakes, 422),
+        503: _content(shapes.Health, 503),
+    },
 )
 def health(request: Request) -> Response:
     """Whether trades are coming in: 503 when the database is away or a captured symbol has had none for too long."""
-    context = context_of(request)
+    answer = _ask_health(context_of(request))
+    return Json(answer, 200 if answer.status == "ok" else 503, _health_headers(answer))
+
+
+@open_router.get(
+    "/healthz",
+    response_class=PlainTextResponse,
+    responses={
+        200: {"description": "Trades are coming in.", "content": {"text/plain": {"schema": {"type": "string"}}}},
+        503: {"description": "None are, or the database is away.", "content": {"text/plain": {}}},
+        422: _content(shapes.Mistakes, 422),
+    },
+)
+def healthz(request: Request) -> Response:
+    """The same as one word, for who watches over the server: it needs no token and tells nothing else."""
+    answer = _ask_health(context_of(request))
+    good = answer.status == "ok"
+    return PlainTextResponse("ok\n" if good else "not ok\n", 200 if good else 503, _health_headers(answer))
+
+
+def _health_headers(answer: shapes.Health) -> dict[str, str]:
+    return {"Cache-Control": "no-store"} | ({} if answer.status == "ok" else {"Retry-After": str(RETRY_AFTER_S)})
+
+
+def _ask_health(context: Context) -> shapes.Health:
+    found: dict[str, shapes.SymbolHealth] = {}
+    missing: tuple[int | None, int | None] = (None, None)
     try:
         found = context.sessions.ask(lambda c: _health(c, context.settings))
         status = "stale" if any(one.stale for one in found.values()) else "ok"
+        missing = sum(one.open_gaps for one in found.values()), sum(one.missing for one in found.values())
     except AwayError:
-        found, status = {}, "down"
-    missing = sum(one.open_gaps for one in found.values()), sum(one.missing for one in found.values())
+        status = "down"
     about = (status != "down", context.settings.settings.demo, context.settings.stale_after_s)
-    answer = shapes.Health(status, answers.time(datetime.now(UTC)), *about, *missing, found)
-    headers = {"Cache-Control": "no-store"} | ({} if status == "ok" else {"Retry-After": str(RETRY_AFTER_S)})
-    return Json(answer, 200 if status == "ok" else 503, headers)
+    return shapes.Health(status, answers.time(datetime.now(UTC)), *about, *missing, found)
+
+
+class Login(BaseModel):
+    """What logs a browser in."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    token: str = Field(max_length=1_000, description="The API_TOKEN.", examples=["3f2a9c…"])
+
+
+@open_router.post(
+    LOGIN,
+    status_code=204,
+    response_class=Response,
+    # 400: a body that is not UTF-8.
+    responses={
+        **{status: _content(shapes.Problem, status) for status in (400, 401, 411, 413)},
+        422: _content(shapes.Mistakes, 422),
+    },
+)
+def login(request: Request, wanted: Login) -> Response:
+    """Logs a browser in: gives it a cookie in place of the token, which scripts of the page cannot read."""
+    keys = context_of(request).keys
+    if keys is None:
+        return Response(status_code=204)
+    if not is_token(keys, wanted.token):
+        return Refusal(shapes.problem(401, "that is not the API_TOKEN that the server was started with"))
+    return Response(status_code=204, headers={"Set-Cookie": set_cookie(keys, request.headers)})
+
+
+@open_router.delete(LOGIN, status_code=204, response_class=Response, responses={422: _content(shapes.Mistakes, 422)})
+def logout(request: Request) -> Response:
+    """Logs a browser out: takes the cookie away."""
+    return Response(status_code=204, headers={"Set-Cookie": set_cookie(None, request.headers)})
 
 
 def _health(connection: Connection, settings: ApiSettings) -> dict[str, shapes.SymbolHealth]:
@@ -251,24 +352,61 @@ def export(
     start: params.MaybeStart = EARLIEST,
     end: params.MaybeEnd = LATEST,
 ) -> Response:
-    """The trades of [start, end) as CSV, however many, in constant memory. An answer that breaks off is incomplete."""
+    """The trades of [start, end) as CSV, however many, in constant memory. An answer that breaks off is incomplete.
+
+    The header Missing-Ids says how many trade ids were missing in the range when the answer began.
+    """
     context = context_of(request)
     _known(context, symbol)
     params.check_range(start, end)
     return context.exports.answer(symbol, (start, end))
 
 
-# Not in the description: its answer never ends, for which OpenAPI has no word. docs.html and the README tell of it.
-@router.get("/stream", include_in_schema=False)
+@router.get(
+    "/stream",
+    response_class=Response,
+    responses={
+        200: {
+            "description": "Events, without an end. Their data are JSON: Trade, Tick or Status.",
+            "content": {"text/event-stream": {"example": _EVENTS}},
+        }
+    }
+    | {status: _content(shapes.Problem, status) for status in (404, 503)}
+    | {422: _content(shapes.Mistakes, 422)},
+)
 async def stream(
     request: Request,
-    symbols: Annotated[str, Query(max_length=1_000)] = "",
-    mode: Literal["trades", "ticks"] = "trades",
-    last_event_id: Annotated[str | None, Header(max_length=16_000)] = None,
+    symbols: Annotated[
+        str,
+        Query(
+            max_length=1_000,
+            description=f"Up to {STREAM_SYMBOLS_MAX} symbols with commas between them; default: those of the capture.",
+            examples=["BTCUSDT,ETHUSDT"],
+        ),
+    ] = "",
+    mode: Annotated[
+        Literal["trades", "ticks"], Query(description="Every trade, or a summary every 250 ms.", examples=["ticks"])
+    ] = "trades",
+    last_event_id: Annotated[
+        str | None,
+        Header(
+            max_length=16_000,
+            description="The id of the last event that was read: what was missed since comes first.",
+            examples=["BTCUSDT:4000000123"],
+        ),
+    ] = None,
 ) -> Response:
-    """Server-sent events: every new trade, or a tick per symbol and 250 ms."""
+    """Server-sent events: every new trade, or a tick per symbol and 250 ms.
+
+    - `mode=trades` (the default): an event `trade` for every new trade, and for one that is back-filled later.
+    - `mode=ticks`: an event `tick` per symbol every 250 ms in which something traded, and `status` every second.
+    - `begin` says where the stream begins, `status` when the database goes and comes back.
+    - Come back with the header `Last-Event-ID` (an `EventSource` does so by itself), and what was missed comes first:
+      every trade, or a tick that counts them all. `reset` says that this cannot be done, and that it begins anew.
+    """
     context = context_of(request)
-    wanted = [part.strip() for part in symbols.split(",") if part.strip()] or list(context.settings.settings.symbols)
+    wanted = [part.strip().upper() for part in symbols.split(",") if part.strip()]
+    wanted = wanted or list(context.settings.settings.symbols)
     if len(wanted) > STREAM_SYMBOLS_MAX:
         params.refuse("query", "symbols", f"{len(wanted)} symbols, and {STREAM_SYMBOLS_MAX} is the most for a stream")
     # One that is to be captured may be waited for.

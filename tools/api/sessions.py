@@ -67,7 +67,7 @@ class Sessions:
                 return False
             self.away = False
             self._quiet_until = 0.0
-            self._say(f"the API reads database {self._settings.mysql_database}", logging.INFO)
+            self._say(f"the API reads database {self._settings.place}", logging.INFO)
         return True
 
     def close(self) -> None:

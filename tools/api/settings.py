@@ -2,18 +2,22 @@
 
 import argparse
 import ipaddress
+import re
 from collections.abc import Mapping
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import config
 
+TOKEN_CHARS_MIN = 16
+"""Of a token that others can try to guess."""
 STALE_S = 60.0
 """A captured symbol whose newest trade is older makes the API's health bad."""
 
 
 class ApiSettings(NamedTuple):
-    """`token` None: nobody has to show one. `origins`: the web pages that may ask (CORS). `port` 0: any free one."""
+    """`token` None: nobody has to show one. `origins`: the web pages that may ask (CORS). `port` 0: any free one.
+    `hosts`: the names by which it may be called, beside those of this machine; None: any."""
 
     settings: config.Settings
     host: str = "127.0.0.1"
@@ -21,6 +25,7 @@ class ApiSettings(NamedTuple):
     token: str | None = None
     origins: tuple[str, ...] = ()
     stale_after_s: float = STALE_S
+    hosts: frozenset[str] | None = frozenset()
 
     def stale_s(self, symbol: str) -> float | None:
         """The age in seconds from which the newest trade of `symbol` is too old; None: it is not captured."""
@@ -31,7 +36,7 @@ def load(options: argparse.Namespace, environ: Mapping[str, str] | None = None) 
     """The settings for these flags. Raises ConfigError."""
     environ = config.environment() if environ is None else environ
     settings = config.load(environ)
-    given = {name: environ.get(name, "").strip() for name in ("API_HOST", "API_PORT", "API_TOKEN", "API_CORS_ORIGINS")}
+    given = {name: environ.get(name, "").strip() for name in config.API_NAMES}
     host = options.host or given["API_HOST"] or "127.0.0.1"
     token = given["API_TOKEN"] or None
     if not is_loopback(host) and token is None:
@@ -39,6 +44,9 @@ def load(options: argparse.Namespace, environ: Mapping[str, str] | None = None) 
             f"API_HOST={host!r} can be reached by others: set API_TOKEN to a secret, which they must then show as "
             "`Authorization: Bearer …`; or keep to 127.0.0.1"
         )
+    if token is not None:
+        _check_token(token, public=not is_loopback(host))
+    hosts = parse_hosts("API_ALLOWED_HOSTS", given["API_ALLOWED_HOSTS"])
     return ApiSettings(
         config.demo_of(settings) if options.demo else settings,
         host,
@@ -46,7 +54,23 @@ def load(options: argparse.Namespace, environ: Mapping[str, str] | None = None) 
         token,
         parse_origins("API_CORS_ORIGINS", options.cors_origins or given["API_CORS_ORIGINS"]),
         options.stale_after,
+        # Whoever must show a token cannot be tricked by the name of a host.
+        hosts if hosts or is_loopback(host) else None,
     )
+
+
+def _check_token(token: str, public: bool) -> None:
+    # A header has no other characters, and the token itself must not be in an error.
+    if not (token.isascii() and token.isprintable()) or " " in token:
+        raise config.ConfigError(
+            "API_TOKEN has a character that a header cannot carry; use ASCII letters, digits and signs, no spaces, such"
+            " as what `openssl rand -hex 24` prints"
+        )
+    if public and len(token) < TOKEN_CHARS_MIN:
+        raise config.ConfigError(
+            f"API_TOKEN has {len(token)} characters, which can be guessed: on an address that others can reach it needs"
+            f" {TOKEN_CHARS_MIN} or more, such as what `openssl rand -hex 24` prints"
+        )
 
 
 def is_loopback(host: str) -> bool:
@@ -72,3 +96,14 @@ def parse_origins(name: str, text: str) -> tuple[str, ...]:
         if origin != "*" and (parts.scheme not in ("http", "https") or origin != f"{parts.scheme}://{parts.netloc}"):
             raise config.ConfigError(f"{name}: {origin!r} is no origin; it looks like https://example.org, or is *")
     return origins
+
+
+def parse_hosts(name: str, text: str) -> frozenset[str]:
+    """The host names of a comma-separated list, in lower case. Raises ConfigError, naming `name`."""
+    hosts = [part.strip().lower().rstrip(".") for part in text.split(",") if part.strip()]
+    for host in hosts:
+        if not re.fullmatch(r"[a-z0-9.-]{1,253}|[0-9a-f:.]{2,45}", host):
+            raise config.ConfigError(
+                f"{name}: {host!r} is no host; give names such as trades.example.org, without port"
+            )
+    return frozenset(hosts)

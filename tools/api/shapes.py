@@ -3,7 +3,10 @@
 The OpenAPI description is made of both.
 """
 
+import hashlib
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import Annotated, Any
 
 import msgspec
@@ -13,7 +16,7 @@ from msgspec import Meta
 import db
 from model import gaps
 from model.times import MILLISECOND
-from report.answers import ANSWERS, Amount, Count, Growing, Id, Time, Trade, time
+from report.answers import ANSWERS, Amount, Bar, Count, Id, Missing, Time, Trade, time
 from report.text import iso
 from storage import gaps as stored_gaps
 
@@ -25,18 +28,21 @@ class Symbols(msgspec.Struct, frozen=True):
 
 
 class Page(msgspec.Struct, frozen=True):
-    """Trades of [start, end) in order of time and id. `next_after_id`: the `after_id` of the next page; null: none."""
+    """Trades of [start, end) in order of time and id. `next_after_id`: the `after_id` of the next page; null: none.
+    `missing` is that of the time from the place before the first trade of this page to the last, or to `end`."""
 
     symbol: str
     trades: list[Trade]
     next_after_id: Id | None
+    missing: Missing
 
 
 class Newest(msgspec.Struct, frozen=True):
-    """The last trades, newest first."""
+    """The last trades, newest first. `missing` is that of the time from the first to the last of them."""
 
     symbol: str
     trades: list[Trade]
+    missing: Missing
 
 
 class Gap(msgspec.Struct, frozen=True):
@@ -53,7 +59,7 @@ class Gap(msgspec.Struct, frozen=True):
 
 
 class Gaps(msgspec.Struct, frozen=True):
-    """The open gaps with the highest ids, and how many there are in all."""
+    """The open gaps with the highest ids, or of a range the longest, and how many there are in all."""
 
     count: Count
     missing: Count
@@ -71,15 +77,16 @@ class SymbolHealth(msgspec.Struct, frozen=True):
 
 
 class Health(msgspec.Struct, frozen=True):
-    """`status` is ok, stale (no new trades) or down (no database). Only the symbols that are captured can be stale."""
+    """`status` is ok, stale (no new trades) or down (no database). Only the symbols that are captured can be stale.
+    `open_gaps` and `missing` are null if the database, which would know, is down."""
 
     status: Annotated[str, Meta(extra_json_schema={"enum": ["ok", "stale", "down"]})]
     time: Time
     database: bool
     demo: bool
     stale_after_s: float
-    open_gaps: Count
-    missing: Count
+    open_gaps: Count | None
+    missing: Count | None
     symbols: dict[str, SymbolHealth]
 
 
@@ -95,7 +102,7 @@ class Tick(msgspec.Struct, frozen=True):
     high: Amount | None
     latest: Trade
     tape: list[Trade]
-    candles: dict[str, list[Growing]]
+    candles: dict[str, list[Bar]]
     per_second: float | None
     lag_ms: int | None
 
@@ -119,10 +126,13 @@ class Status(msgspec.Struct, frozen=True):
     symbols: dict[str, SymbolStatus]
 
 
-class Problem(msgspec.Struct, frozen=True):
-    """Why there is no answer, and what to do."""
+class Problem(msgspec.Struct, frozen=True, kw_only=True):
+    """Why there is no answer, and what to do: problem details of RFC 9457."""
 
-    detail: str
+    type: str = "about:blank"
+    title: Annotated[str, Meta(examples=["Not Found"])]
+    status: Annotated[int, Meta(examples=[404])]
+    detail: Annotated[str, Meta(examples=["no trade of 'XRPUSDT' is stored; /api/symbols lists the symbols"])]
 
 
 class Mistake(msgspec.Struct, frozen=True):
@@ -133,21 +143,41 @@ class Mistake(msgspec.Struct, frozen=True):
     type: str
 
 
-class Mistakes(msgspec.Struct, frozen=True):
-    """The parameters that cannot be used."""
+class Mistakes(Problem, frozen=True, kw_only=True):
+    """The parameters that cannot be used; `detail` names them in a sentence."""
 
-    detail: list[Mistake]
+    errors: list[Mistake]
+
+
+def problem(status: int, detail: str) -> Problem:
+    """The problem of an HTTP status."""
+    return Problem(title=HTTPStatus(status).phrase, status=status, detail=detail)
 
 
 SHAPES = (*ANSWERS, Symbols, Page, Newest, Gaps, Health, Trade, Tick, Status, Problem, Mistakes)
 
 
 class Json(JSONResponse):
-    """An answer of one of these shapes."""
+    """An answer of one of these shapes, with its ETag: whoever has the same already is told so by 304 (door.py)."""
+
+    def __init__(self, content: Any, status_code: int = 200, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(content, status_code, headers)
+        self.headers.setdefault("Cache-Control", "private, no-cache")
+        if status_code == 200:
+            self.headers["ETag"] = f'W/"{hashlib.blake2b(self.body, digest_size=12).hexdigest()}"'
 
     def render(self, content: Any) -> bytes:
         """The shape as UTF-8."""
         return msgspec.json.encode(content)
+
+
+class Refusal(Json):
+    """An answer that says why there is none."""
+
+    media_type = "application/problem+json"
+
+    def __init__(self, content: Problem, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(content, content.status, {"Cache-Control": "no-store", **(headers or {})})
 
 
 def components() -> dict[str, Any]:

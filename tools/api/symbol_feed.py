@@ -1,7 +1,7 @@
 """What the feed knows of one symbol: its last trades, the candles that grow, and how fast it goes. No database here."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -18,6 +18,10 @@ TAPE_TRADES = 20
 LAG_TRADES = 200
 RATE_S = 10.0
 """Trades per second are those of so long."""
+
+
+Missing = Mapping[tuple[int, datetime], int]
+"""How many ids are missing in candles, by resolution and begin."""
 
 
 class Start(NamedTuple):
@@ -63,8 +67,19 @@ class Line:
             whole = bars.joined(known, candle) if known and known.timestamp == candle.timestamp else candle
             self._grown[candle.resolution, candle.timestamp] = self._growing[candle.resolution] = whole
 
-    def tick(self, now: float) -> Tick | None:
-        """What has happened since the last call; None: nothing."""
+    @property
+    def grown(self) -> list[bars.Candle]:
+        """The candles that the next tick tells of."""
+        return list(self._grown.values())
+
+    @property
+    def growing(self) -> list[bars.Candle]:
+        """The candles that the newest trade is in."""
+        return list(self._growing.values())
+
+    def tick(self, now: float, missing: Missing) -> Tick | None:
+        """What has happened since the last call; None: nothing. `missing`: the ids missing in each of `grown`, if any
+        are."""
         self._counts.append((now, self._counted))
         while now - self._counts[0][0] > RATE_S and len(self._counts) > 2:
             self._counts.popleft()
@@ -72,18 +87,25 @@ class Line:
             return None
         trades, self._pending = self._pending, []
         candles, self._grown = list(self._grown.values()), {}
-        return self._tick(trades, trades[-TAPE_TRADES:], candles)
+        return self._tick(trades, trades[-TAPE_TRADES:], candles, missing)
 
-    def snapshot(self) -> Tick | None:
-        """How it is now, as a tick of no trades; None: nothing is stored."""
-        return self._tick([], list(self._tape), list(self._growing.values())) if self.newest else None
+    def snapshot(self, missing: Missing) -> Tick | None:
+        """How it is now, as a tick of no trades; None: nothing is stored. `missing`: those of `growing`."""
+        return self._tick([], list(self._tape), self.growing, missing) if self.newest else None
 
-    def _tick(self, trades: Sequence[db.Trade], tape: Sequence[db.Trade], candles: Iterable[bars.Candle]) -> Tick:
+    def _tick(
+        self,
+        trades: Sequence[db.Trade],
+        tape: Sequence[db.Trade],
+        candles: Iterable[bars.Candle],
+        missing: Missing,
+    ) -> Tick:
         assert self.newest is not None
         prices = [trade.price for trade in trades]
-        grown: dict[str, list[answers.Growing]] = {}
+        grown: dict[str, list[answers.Bar]] = {}
         for candle in candles:
-            grown.setdefault(answers.RESOLUTION_NAMES[candle.resolution], []).append(answers.growing(candle))
+            shown = answers.bar(candle, missing.get((candle.resolution, candle.timestamp), 0))
+            grown.setdefault(answers.RESOLUTION_NAMES[candle.resolution], []).append(shown)
         return Tick(
             self.newest.symbol,
             answers.time(datetime.now(UTC)),

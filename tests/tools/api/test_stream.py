@@ -215,7 +215,7 @@ def test_a_wrong_last_event_id(api: Api, tape: Tape, wrong: str) -> None:
     reply = api.get("/api/stream", {"Last-Event-ID": wrong})
 
     assert reply.status == 422
-    assert reply.body["detail"][0]["loc"][1].lower() == "last-event-id"
+    assert reply.body["errors"][0]["loc"][1].lower() == "last-event-id"
 
 
 def test_ticks(api: Api, tape: Tape) -> None:
@@ -400,7 +400,7 @@ def test_a_stream_of_ticks_that_missed_too_much(settings: config.Settings, monke
         line = api_feed_line(tape, sessions)
         listener = Listener(frozenset([tape.symbol]), True, {tape.symbol: Seen(3)})
         stream = api_stream.Stream(sessions, listener)
-        tick = line.snapshot()
+        tick = line.snapshot({})
         assert tick is not None
         found = [piece async for piece in stream.begin(Begin({tape.symbol: 199}, {tape.symbol: tick}))]
         sessions.close()
