@@ -39,14 +39,15 @@ def main(argv: list[str] | None = None) -> int:
 def _main(arguments: argparse.Namespace) -> int:
     settings = config.load()
     settings = config.demo_of(settings) if arguments.demo else settings
-    with closing(db.connect(settings)) as connection:
+    with closing(db.connect(settings, create=False)) as connection:
+        arguments.symbol = config.parse_symbols("--symbol", arguments.symbol)[0]
         known = {*db.symbols(connection), *db.sealable(connection)}
         if arguments.symbol not in known:
             stored = ", ".join(sorted(known)) or "none"
             raise config.ConfigError(f"--symbol={arguments.symbol}: no trade of it is stored; stored: {stored}")
         sealing.reseal(connection, arguments.symbol, arguments.start, arguments.end)
         until = db.sealable(connection)[arguments.symbol].sealed_until
-    print(f"{arguments.symbol}: {_words(until)}")
+    print(f"database {settings.place}, {arguments.symbol}: {_words(until)}")
     return 0
 
 

@@ -6,6 +6,8 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +95,31 @@ class Postgres:
         assert self._guard is not None
         self._guard.kill()
         self._guard.communicate()
+
+    @contextmanager
+    def bouncer(self, program: str) -> Iterator[str]:
+        """A running pgbouncer before it that pools transactions over two sessions; yields its host, on port 6432."""
+        folder = self._folder / "bouncer"
+        folder.mkdir()
+        (folder / "users").write_text('"postgres" ""\n')
+        (folder / "ini").write_text(
+            f"[databases]\n* = host={self._folder}\n[pgbouncer]\nlisten_addr =\nlisten_port = 6432\n"
+            f"unix_socket_dir = {folder}\nauth_type = trust\nauth_file = {folder / 'users'}\npool_mode = transaction\n"
+            "default_pool_size = 2\nserver_reset_query =\n"
+        )
+        if self._as:
+            for path in (folder, *folder.iterdir()):
+                os.chown(path, self._as["user"], self._as["group"])
+        process = subprocess.Popen([program, "-q", str(folder / "ini")], stderr=subprocess.DEVNULL, **self._as)
+        try:
+            deadline = time.monotonic() + START_S_MAX
+            while not (folder / ".s.PGSQL.6432").exists():
+                assert time.monotonic() < deadline
+                time.sleep(POLL_S)
+            yield str(folder)
+        finally:
+            process.kill()
+            process.wait()
 
     def url(self, database: str = "postgres") -> str:
         """The address of a database."""

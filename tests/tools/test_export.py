@@ -337,7 +337,9 @@ def test_row_groups_are_bounded(run: Run, settings: config.Settings, tmp_path: P
 
 
 @pytest.mark.usefixtures("tape")
-def test_the_manifest_is_the_whole_expected_document(run: Run, tmp_path: Path, database: str) -> None:
+def test_the_manifest_is_the_whole_expected_document(
+    run: Run, tmp_path: Path, database: str, settings: config.Settings
+) -> None:
     """Counts, outermost ids, ids that are missing between them, size and SHA-256."""
     outcome = run("csv", tmp_path / "x.csv", "--end", "2025-01-03T12:00:00.501")
 
@@ -347,14 +349,29 @@ def test_the_manifest_is_the_whole_expected_document(run: Run, tmp_path: Path, d
     assert found == {
         "format": "csv",
         "database": database,
+        "server": settings.server,
         "made_up": False,
         "start": None,
         "end": "2025-01-03T12:00:00.501Z",
         "rows": 6,
         "amounts_inexact_as_float": None,
         "symbols": [
-            {"symbol": "BTCUSDT", "rows": 5, "first_trade_id": 100, "last_trade_id": 106, "ids_missing": 2},
-            {"symbol": "ETHUSDT", "rows": 1, "first_trade_id": 7, "last_trade_id": 7, "ids_missing": 0},
+            {
+                "symbol": "BTCUSDT",
+                "rows": 5,
+                "first_trade_id": 100,
+                "last_trade_id": 106,
+                "ids_missing_in_range": 2,
+                "ids_missing": 2,
+            },
+            {
+                "symbol": "ETHUSDT",
+                "rows": 1,
+                "first_trade_id": 7,
+                "last_trade_id": 7,
+                "ids_missing_in_range": 0,
+                "ids_missing": 0,
+            },
         ],
         "files": [{"name": "x.csv", "rows": 6, "bytes": len(text), "sha256": hashlib.sha256(text).hexdigest()}],
     }
@@ -512,11 +529,13 @@ def test_the_rows_come_by_the_index(settings: config.Settings, layout: str) -> N
     with closing(db.connect(settings)) as connection:
         connection.asked = []
         list(db_export.lines(connection, "BTCUSDT", BITCOIN[0].timestamp, BITCOIN[1].timestamp, layout))
-        (statement,) = connection.asked
-        plan = str(ask(connection, f"EXPLAIN {statement}"))
-    assert "range" in plan
-    assert "PRIMARY" in plan
-    assert not re.search("filesort|temporary|Sort:", plan)
+        plans = [str(ask(connection, f"EXPLAIN {statement}")) for statement in connection.asked]
+    # The rows are counted, then read.
+    assert len(plans) == 2
+    for plan in plans:
+        assert "range" in plan
+        assert "PRIMARY" in plan
+        assert not re.search("filesort|temporary|Sort:", plan)
 
 
 def test_a_reader_that_stops_early_leaves_no_broken_connection(settings: config.Settings) -> None:
@@ -622,3 +641,41 @@ def test_help_is_the_docstring() -> None:
         [sys.executable, "-m", "tools.export", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert (export.__doc__ or "").strip() in done.stdout
+
+
+def missing(ids: int) -> dict[str, int]:
+    """How many are missing between the exported ones, and in the whole range, where both are the same."""
+    return {"ids_missing_in_range": ids, "ids_missing": ids}
+
+
+@pytest.mark.usefixtures("tape")
+def test_an_answer_that_was_cut_short_is_no_export(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a limit on rows, which may also be that of a proxy: the export fails and leaves nothing."""
+    real = db_export._ask
+
+    def limited(connection: db.Connection, sql: str, parameters: tuple[Any, ...]) -> Any:
+        return real(connection, f"{sql} LIMIT 1", parameters)
+
+    monkeypatch.setattr(db_export, "_ask", limited)
+    outcome = run("csv", str(tmp_path / "x.csv"))
+
+    assert outcome.code == 2
+    assert "the server gave 1 of the 2 trades of BTCUSDT" in outcome.err
+    assert "sql_select_limit" in outcome.err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("tape")
+def test_what_is_missing_at_the_edges_is_in_the_manifest(run: Run, tmp_path: Path) -> None:
+    """The gap reaches into the range, but not one of the exported ids is behind it."""
+    outcome = run(
+        "csv", str(tmp_path / "x.csv"), "--symbol", "BTCUSDT", "--end", "2025-01-02T12:00", "--start", "2025-01-01"
+    )
+    (part,) = manifest(tmp_path / "x.csv")["symbols"]
+    inside = run("csv", str(tmp_path / "y.csv"), "--symbol", "BTCUSDT", "--end", "2025-01-01T12:00")
+
+    assert (part["rows"], part["ids_missing"], part["ids_missing_in_range"]) == (3, 2, 2)
+    assert (inside.code, outcome.code) == (0, 0)
+    (part,) = manifest(tmp_path / "y.csv")["symbols"]
+    assert (part["rows"], part["ids_missing"], part["ids_missing_in_range"]) == (3, 0, 2)
+    assert "up to 2 are missing in that range" in inside.out

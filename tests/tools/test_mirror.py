@@ -1,7 +1,9 @@
 """The copy in PostgreSQL has each trade of MySQL exactly once, whatever order they come in and whatever is killed."""
 
+import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,6 +11,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -345,6 +348,33 @@ def test_two_mirrors_of_one_copy(trades_of: config.Settings, copy: str, follower
 # ---- Following, and what may happen meanwhile.
 
 
+def test_behind_a_proxy_that_pools_transactions_it_works_again_and_again(
+    trades_of: config.Settings, copy: str, postgres: Postgres
+) -> None:
+    """Each transaction may get another session, with the tables of one before it and without prepared statements."""
+    program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
+    if program is None:
+        pytest.skip("no pgbouncer; Debian, Ubuntu: apt-get install pgbouncer")
+    with postgres.bouncer(program) as host, closing(db.connect(trades_of)) as connection:
+        address = f"postgresql://postgres@/{copy.partition('@/')[2].partition('?')[0]}?host={host}&port=6432"
+        for number in range(1, 9):
+            db.insert_trades(connection, [mirrored(number * 10 + one) for one in range(number % 3 + 1)])
+            follower = mirror.Follower(trades_of, mirror_postgres.parse_target(address))
+            while not follower.round():
+                pass
+            follower.close()
+        with psycopg.connect(copy) as plain:
+            ids = [one for (one,) in plain.execute("SELECT trade_id FROM prices ORDER BY 1").fetchall()]
+    assert ids == [number * 10 + one for number in range(1, 9) for one in range(number % 3 + 1)]
+
+
+def mirrored(trade_id: int) -> Trade:
+    """A trade of which only the id matters."""
+    return Trade(
+        "BTCUSDT", MIDNIGHT + timedelta(milliseconds=trade_id), trade_id, Decimal("1"), Decimal("1"), True, None
+    )
+
+
 def test_it_follows_within_two_seconds(any_server: Server, trades_of: config.Settings, copy: str) -> None:
     """New trades, a back-filled gap, older history and a new symbol; then SIGTERM ends it with a summary."""
     writer = db.connect(trades_of)
@@ -657,7 +687,7 @@ def ask(url: str, sql: str) -> list[Any]:
 def test_the_sql_is_printed_to_paste(
     trades_of: config.Settings, copy: str, follower: mirror.Follower, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """UTC, then four statements behind their questions, which PostgreSQL takes; no database is needed for that."""
+    """UTC, then the statements behind their questions, which PostgreSQL takes; no database is needed for that."""
     follower.round()
 
     assert mirror.main(["--sql", "btcusdt"]) == 0
@@ -666,6 +696,5 @@ def test_the_sql_is_printed_to_paste(
     assert len(re.findall(r"^-- .*BTCUSDT", printed, re.MULTILINE)) == 3
     time_zone, *statements = [part for part in printed.split(";\n") if part.strip()]
     assert time_zone == "SET TIME ZONE 'UTC'"
-    assert len(statements) == 4
-    for statement in statements:
-        assert ask(copy, statement) == []
+    assert len(statements) == 5
+    assert [ask(copy, statement) for statement in statements] == [[], [], [], [], [(0,)]]

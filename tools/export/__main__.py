@@ -52,6 +52,7 @@ from process.command import Parser
 from report.options import parse_duration, parse_time
 from report.source import Mistake, Source, open_source, wanted_symbols
 from report.text import iso
+from storage import gaps as stored_gaps
 from storage import pages
 from tools.export.files import ExportError, Place, publish, staged
 from tools.export.formats import FORMATS, Export, Span, Tally, write
@@ -120,7 +121,7 @@ def _format_name(options: argparse.Namespace) -> str:
 
 def _export(source: Source, options: argparse.Namespace) -> None:
     if source.fallback:
-        raise Mistake(f"only {source.settings.mysql_database} has trades, and they are made up; --demo exports them")
+        raise Mistake(f"only database {source.settings.place} has trades, and they are made up; --demo exports them")
     spans = [_span(source, symbol, options) for symbol in wanted_symbols(source, options.symbol)]
     export = Export(FORMATS[_format_name(options)], options.partition, [span for span in spans if span])
     if not export.spans:
@@ -130,8 +131,17 @@ def _export(source: Source, options: argparse.Namespace) -> None:
     begun_s = time.monotonic()
     with staged(options.out, options.partition, options.force) as place:
         tally = _write(source, export, place)
+        for symbol, start, end in _asked(export.spans, options):
+            if symbol in tally.symbols:
+                missing = stored_gaps.missing_in(source.connection, symbol, start, end)
+                tally.symbols[symbol].ids_missing_in_range = missing
         publish(place, _manifest(source, options, tally))
-    _report(place, tally, time.monotonic() - begun_s)
+    _report(source, place, tally, time.monotonic() - begun_s)
+
+
+def _asked(spans: list[Span], options: argparse.Namespace) -> list[Span]:
+    """The spans as they were asked for, which may reach beyond what is stored."""
+    return [span._replace(start=options.start or span.start, end=options.end or span.end) for span in spans]
 
 
 def _span(source: Source, symbol: str, options: argparse.Namespace) -> Span | None:
@@ -168,6 +178,7 @@ def _manifest(source: Source, options: argparse.Namespace, tally: Tally) -> dict
     return {
         "format": _format_name(options),
         "database": source.settings.mysql_database,
+        "server": source.settings.server,
         "made_up": source.settings.demo,
         "created_at": iso(datetime.now(UTC)),
         "start": iso(options.start) if options.start else None,
@@ -179,14 +190,18 @@ def _manifest(source: Source, options: argparse.Namespace, tally: Tally) -> dict
     }
 
 
-def _report(place: Place, tally: Tally, seconds: float) -> None:
+def _report(source: Source, place: Place, tally: Tally, seconds: float) -> None:
     rows, size = sum(file.rows for file in tally.files), sum(file.bytes for file in tally.files)
     files = f" in {len(tally.files):,} files" if place.folder else ""
+    print(f"database {source.settings.place}")
     print(f"{place.target}: {rows:,} trades, {size:,} bytes{files}, {seconds:.1f} s; see {place.manifest}")
     for part in tally.symbols.values():
-        if part.missing:
+        if part.missing or part.ids_missing_in_range:
             ids = f"{part.first_trade_id} to {part.last_trade_id}"
-            print(f"{part.symbol}: {part.missing:,} of ids {ids} are not stored; see `python backfill.py --list`")
+            words = f"{part.symbol}: {part.missing:,} of ids {ids} are not stored"
+            if part.ids_missing_in_range > part.missing:
+                words += f", and up to {part.ids_missing_in_range:,} are missing in that range"
+            print(f"{words}; see `python backfill.py --list`")
     if tally.inexact:
         print(f"{tally.inexact:,} amounts have more digits than a float can hold; --amounts text keeps them all")
 

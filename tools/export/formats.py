@@ -68,12 +68,14 @@ class File(NamedTuple):
 
 
 class Part:
-    """What was exported for one symbol."""
+    """What was exported for one symbol. `ids_missing_in_range`: how many ids are in the open gaps that reach into the
+    range, those at its edges too, of which nobody knows whether they belong there."""
 
     def __init__(self, symbol: str, first_trade_id: int) -> None:
         self.symbol = symbol
         self.rows = 0
         self.first_trade_id = self.last_trade_id = first_trade_id
+        self.ids_missing_in_range = 0
 
     @property
     def missing(self) -> int:

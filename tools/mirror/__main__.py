@@ -191,13 +191,13 @@ def _main(arguments: argparse.Namespace) -> int:
         return 0
     settings = config.load()
     settings = config.demo_of(settings) if arguments.demo else settings
-    return _mirror(Follower(settings, parse_target(arguments.to)), arguments.once, settings.mysql_database)
+    return _mirror(Follower(settings, parse_target(arguments.to)), arguments.once, settings.place)
 
 
-def _mirror(follower: Follower, once: bool, database: str) -> int:
+def _mirror(follower: Follower, once: bool, place: str) -> int:
     stop_asked = threading.Event()
     command.stop_on_signals(stop_asked)
-    log.info("copying the trades of %s to PostgreSQL", database)
+    log.info("copying the trades of database %s to PostgreSQL", place)
     try:
         follow(follower, once, stop_asked)
     finally:

@@ -5,7 +5,8 @@ transaction as the trades, so neither can be ahead of the other, however the pro
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from decimal import Decimal
 from typing import Any, NamedTuple
 
@@ -58,6 +59,12 @@ COMMENT ON TABLE mirror_symbols IS 'what was copied; to copy anew, drop this, mi
 COMMENT ON TABLE mirror_holes IS 'ids between first and last that were not stored in MySQL yet when they were passed';
 """
 _COLUMNS = ", ".join(Trade._fields)
+_ARRIVING = """\
+CREATE TEMP TABLE IF NOT EXISTS arriving (
+    symbol TEXT, timestamp TIMESTAMPTZ, trade_id BIGINT, price NUMERIC, quantity NUMERIC, buyer_is_maker BOOLEAN,
+    received_at TIMESTAMPTZ
+) ON COMMIT DELETE ROWS
+"""
 _AWAY = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.InternalError)
 # What the server says when a connection may succeed later; any other FATAL error is the operator's mistake.
 _LATER = re.compile("starting up|shutting down|recovery|not yet accepting|too many|slots are reserved|terminating")
@@ -102,6 +109,8 @@ def parse_target(text: str) -> str:
         "keepalives_count": 2,
         "tcp_user_timeout": SILENT_S_MAX * 1000,
         "application_name": "mirror",
+        # As parameters of the connection and not by SET: a proxy that pools transactions keeps these, and those not.
+        "client_encoding": "UTF8",
     }
     return conninfo.make_conninfo(**{**patience, **given})
 
@@ -114,7 +123,8 @@ class Target:
         self._source = source
         self._steps: dict[str, int] = {}
         try:
-            self._connection = psycopg.connect(target, autocommit=True)
+            # Such a proxy gives each transaction another session, which knows no statement that was prepared before.
+            self._connection = psycopg.connect(target, autocommit=True, prepare_threshold=None)
         except psycopg.OperationalError as error:
             words = _words(error)
             raise (MirrorError if "FATAL" in words and not _LATER.search(words) else AwayError)(words) from error
@@ -129,25 +139,26 @@ class Target:
 
     def _set_up(self) -> None:
         connection = self._connection
-        connection.execute("SET client_encoding = 'UTF8'")
-        connection.execute("SET TIME ZONE 'UTC'")
-        connection.execute(f"SET lock_timeout = '{LOCK_S_MAX}s'")
         # A user without the right to create tables can still copy into tables that somebody else has created.
         if connection.execute("SELECT to_regclass('mirror_holes')").fetchone() == (None,):
-            with connection.transaction():
+            with self._transaction():
                 connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
                 connection.execute(_TABLES)
         others = connection.execute("SELECT DISTINCT source FROM mirror_symbols WHERE source <> %s", (self._source,))
         for (other,) in others:
             raise MirrorError(f"--to holds a copy of {other!r}, not of {self._source!r}: give another database")
-        connection.execute(
-            f"CREATE TEMP TABLE arriving ON COMMIT DELETE ROWS AS SELECT {_COLUMNS} FROM prices WITH NO DATA"
-        )
         types = connection.execute(
             "SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute"
             " WHERE attrelid = 'prices'::regclass AND attname IN ('price', 'quantity')"
         )
         self._limits = {name: _limit(name, type_) for name, type_ in types}
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """A transaction with what holds for its session, which may be another one each time."""
+        with self._connection.transaction():
+            self._connection.execute(f"SET LOCAL TIME ZONE 'UTC'; SET LOCAL lock_timeout = '{LOCK_S_MAX}s'")
+            yield
 
     def close(self) -> None:
         """Closes the connection, which may already be dead."""
@@ -205,7 +216,7 @@ class Target:
         Raises MovedError if the progress was no longer `before`, AwayError (all or nothing is stored), MirrorError.
         """
         try:
-            with self._connection.transaction():
+            with self._transaction():
                 self._advance(after)
                 self._store_holes(before, after)
                 inserted = self._copy(trades)
@@ -251,6 +262,8 @@ class Target:
 
     def _copy(self, trades: Sequence[Trade]) -> int:
         with self._connection.cursor() as cursor:
+            # The session may have it from another transaction of ours.
+            cursor.execute(_ARRIVING)
             with cursor.copy(f"COPY arriving ({_COLUMNS}) FROM STDIN") as copy:
                 for trade in trades:
                     copy.write_row(trade)

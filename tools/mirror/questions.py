@@ -43,6 +43,14 @@ def min_max_sql(symbol: str, start: datetime, end: datetime) -> str:
     )
 
 
+def missing_sql(symbol: str, start: datetime, end: datetime) -> str:
+    """One number: how many ids are missing in the copy between trades of [start, end), or reach into it."""
+    return (
+        "SELECT COALESCE(SUM(last_trade_id - first_trade_id + 1), 0) AS missing FROM mirror_holes\n"
+        f"WHERE {_of(symbol)} AND timestamp_after >= {_time(start)} AND timestamp_before < {_time(end)}"
+    )
+
+
 def as_text(symbol: str, now: datetime | None = None) -> str:
     """The questions about `symbol`, each as a comment above its SQL; the times are examples shortly before `now`.
 
@@ -57,6 +65,10 @@ def as_text(symbol: str, now: datetime | None = None) -> str:
         (
             f"What were the low and the high of {symbol} from {_said(start)} until {_said(now)} UTC?",
             min_max_sql(symbol, start, now),
+        ),
+        (
+            "How many trades are missing there? Above 0 the answers may be wrong:",
+            missing_sql(symbol, start, now),
         ),
     ]
     return "\n\n".join(["SET TIME ZONE 'UTC';", *(f"-- {question}\n{sql};" for question, sql in questions)])
