@@ -27,6 +27,8 @@ async def status(request: web.Request, args: Args, world: World) -> web.StreamRe
     if args.status == 451:
         text = "Service unavailable from a restricted location according to 'b. Eligibility' in the terms."
         return compact({"code": 0, "msg": text}, status=451)
+    if args.status == 401:
+        return compact({"code": -2014, "msg": "API-key format invalid."}, status=401)
     if args.status == 503:
         return compact({"code": -1008, "msg": "Server is currently overloaded with other requests."}, status=503)
     text = f"<html><head><title>{args.status}</title></head><body>{args.status}</body></html>"

@@ -117,6 +117,8 @@ class Faults:
             "refuse": self._refuse,
             "rest_lag": self._rest_lag,
             "rest_hole": self._rest_hole,
+            "rest_late": self._rest_late,
+            "rest_symbol": self._rest_symbol,
         }
 
     def names(self) -> dict[str, str]:
@@ -153,6 +155,8 @@ class Faults:
         self._hub.alter = None
         self._listen()
         self._rest.lag_s = self._rest.rules.lag_s
+        self._rest.late_ids = 0
+        self._rest.statuses.clear()
         for ledger in self._rest.truth.ledgers.values():
             ledger.holes.clear()
         for client in self._hub.clients.values():
@@ -314,6 +318,19 @@ class Faults:
         for ledger in chosen:
             ledger.holes.append((wish.args.first, wish.args.last or wish.args.first))
         return len(chosen)
+
+    def _rest_late(self, wish: Wish) -> int:
+        """historicalTrades begins `count` ids (default 50) behind the one asked for, for `seconds` (default: until
+        switched off)."""
+        self._rest.late_ids = wish.fields.get("count", 50)
+        if "seconds" in wish.fields:
+            self._later(wish.fields["seconds"], lambda: setattr(self._rest, "late_ids", 0))
+        return 1
+
+    def _rest_symbol(self, wish: Wish) -> int:
+        """exchangeInfo gives `symbol` the status `reason` (default BREAK)."""
+        self._rest.statuses[wish.args.symbol] = wish.args.reason or "BREAK"
+        return 1
 
 
 def parse_flag(text: str) -> dict[str, object]:

@@ -98,6 +98,8 @@ class Rest:
     def __init__(self, truth: Truth, rules: RestRules) -> None:
         self.truth = truth
         self.rules = rules
+        self.late_ids = 0
+        self.statuses: dict[str, str] = {}
         self.lag_s = rules.lag_s
         self.weight = Weight(rules.weight_limit)
         self.calls: dict[str, int] = {}
@@ -146,7 +148,7 @@ class Rest:
         if from_id is None:
             found = ledger.newest(limit, shown)
         else:
-            found = ledger.from_id(max(from_id, self.rules.oldest_id), limit, shown)
+            found = ledger.from_id(max(from_id + self.late_ids, self.rules.oldest_id), limit, shown)
         return [rest_row(trade, micro) for trade in found if trade.trade_id >= self.rules.oldest_id]
 
     def _trades(self, request: web.Request, micro: bool) -> object:
@@ -177,7 +179,7 @@ class Rest:
                 _rate_limit("RAW_REQUESTS", "MINUTE", 5, 300_000),
             ],
             "exchangeFilters": [],
-            "symbols": [_symbol_info(name) for name in names],
+            "symbols": [_symbol_info(name) | {"status": self.statuses.get(name, "TRADING")} for name in names],
         }
 
     def _asked(self, request: web.Request) -> list[str]:

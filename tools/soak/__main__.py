@@ -19,8 +19,9 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,6 +31,7 @@ from mysqld import program
 from process import command
 from process.command import Parser, number, whole
 from tools.lab.children import Capture, Exchange, Process, RigError, broken_identities, wait_for
+from tools.lab.proxy import NAME, Proxy
 from tools.lab.servers import PrivateServer, find_server, short_folder
 from tools.lab.verdict import Comparison, compare, fetch_truth
 from tools.soak.schedule import Strike, schedule
@@ -45,6 +47,8 @@ RSS_MB_MAX = 150.0
 """The capture's memory bound, whatever happens around it."""
 SECONDS_MAX = 86_400
 LOCK_S_MAX = 2
+DEFAULTS: dict[str, object] = {"sql_select_limit": 100, "max_join_size": 100, "completion_type": "CHAIN"}
+"""Of the server's sessions, each of which would cut answers, stop questions, or leave transactions open."""
 TICK_S = 0.05
 LOOK_S = 0.5
 
@@ -85,13 +89,17 @@ class Soak:
         self._folder = folder
         self._done: Counter[str] = Counter()
         self._lock: Any = None
+        self._defaults: dict[str, object] = {}
         self._down = False
         # If this process is killed, the children end by themselves some time later.
         longest = f"{options.seconds + SETTLE_S_MAX + BACKFILL_S_MAX:.0f}"
         flags = ["--rate", str(options.rate), "--seed", str(options.seed), "--connect-limit", "0"]
         flags += ["--ping-interval", "2", "--pong-timeout", "8", "--duration", longest, "--after-end", "exit"]
         self._exchange = stack.enter_context(Exchange(folder, *flags))
-        self._environ = server.environ | self._exchange.environ
+        # By another name, since what is on this machine is not reached through a proxy.
+        self._proxy = stack.enter_context(Proxy())
+        there = {name: url.replace("127.0.0.1", NAME) for name, url in self._exchange.environ.items()}
+        self._environ = server.environ | there | {"http_proxy": self._proxy.url}
         self._environ |= {"MYSQL_DATABASE": DATABASE, "DATA_DIR": str(folder / "data"), "SYMBOLS": ",".join(SYMBOLS)}
         capture_environ = self._environ
         if options.rest_off:
@@ -150,6 +158,11 @@ class Soak:
             "database restarted": self._server.stop,
             "database connections killed": self._kill_connections,
             "lock held": self._hold_lock,
+            "session defaults": lambda: self._set_defaults(DEFAULTS),
+            "proxy down": self._proxy.stop,
+            "proxy cuts": self._proxy.cut,
+            **{f"proxy {status}": partial(self._spoil_proxy, status) for status in (407, 502, 503)},
+            "proxy hangs": lambda: self._spoil_proxy(0),
             "capture killed": self._kill_capture,
             "capture stopped": self._ask_capture_to_stop,
             "capture suspended": lambda: self._capture.process.send(signal.SIGSTOP),
@@ -162,6 +175,10 @@ class Soak:
             "database suspended": self._server.resume,
             "database restarted": self._server.start,
             "lock held": self._release_lock,
+            "session defaults": lambda: self._set_defaults(self._defaults),
+            "proxy down": self._proxy.start,
+            **{f"proxy {status}": lambda: self._spoil_proxy(None) for status in (407, 502, 503)},
+            "proxy hangs": lambda: self._spoil_proxy(None),
             "capture killed": self._start_capture,
             "capture stopped": self._start_capture,
             "capture suspended": lambda: self._capture.process.send(signal.SIGCONT),
@@ -175,6 +192,20 @@ class Soak:
                 # The connection may have ended meanwhile.
                 with suppress(mysql.connector.Error):
                     cursor.execute(f"KILL {number:d}")
+
+    def _set_defaults(self, values: Mapping[str, object]) -> None:
+        """What new sessions begin with, and new sessions for the capture."""
+        with self._server.connect() as connection, connection.cursor() as cursor:
+            for name, value in values.items():
+                cursor.execute(f"SELECT @@GLOBAL.{name}")
+                before = cursor.fetchall()[0][0]
+                self._defaults.setdefault(name, before)
+                cursor.execute(f"SET GLOBAL {name} = %s", (value,))
+        self._kill_connections()
+
+    def _spoil_proxy(self, answers: int | None) -> None:
+        self._proxy.answers = answers
+        self._proxy.cut()
 
     def _hold_lock(self) -> None:
         self._lock = self._server.connect()
@@ -308,7 +339,7 @@ def main(argv: list[str] | None = None) -> int:
 def _soak(parser: Parser, options: Options) -> int:
     print(f"soak of {options.seconds:g} s, seed {options.seed}, {options.family}", flush=True)
     # Ignore the user's settings: an empty value counts as not set, and overrides `.env`.
-    os.environ.update({name: "" for name in os.environ if re.match("MYSQL_|BINANCE_", name)})
+    os.environ.update({name: "" for name in os.environ if re.match("MYSQL_|BINANCE_|(?i:https?|all|no)_proxy$", name)})
     folder = Path(tempfile.mkdtemp(prefix="soak-"))
     try:
         result = soak(options, folder)

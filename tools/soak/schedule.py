@@ -7,7 +7,13 @@ import random
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-CALM_S = {"stream": (0.5, 3.0), "rest": (1.0, 4.0), "database": (3.0, 9.0), "process": (6.0, 14.0)}
+CALM_S = {
+    "stream": (0.5, 3.0),
+    "rest": (1.0, 4.0),
+    "database": (3.0, 9.0),
+    "process": (6.0, 14.0),
+    "proxy": (8.0, 16.0),
+}
 """The least and the most seconds between the end of one fault of a track and the start of the next."""
 
 
@@ -100,6 +106,11 @@ STREAM: dict[str, Make] = {
     "serverShutdown": _connections("shutdown", seconds=2),
     "freeze": _freeze,
     "10 MB": _wish("big", target=-1, size=10 << 20, variant="symbol"),
+    # Of one symbol nothing, of the other all.
+    "silent symbol": lambda rng: (
+        6.0,
+        ({"fault": "skip", "symbol": rng.choice(("BTCUSDT", "ETHUSDT")), "seconds": 6.0, "target": "all"},),
+    ),
     "refuse": lambda rng: (2.0, ({"fault": "refuse", "seconds": 2.0}, {"fault": "reset", "target": "all"})),
     **{f"handshake {code}": _handshake("handshake_status", 3.0, status=code) for code in (403, 451, 500, 503)},
     **{f"handshake {code}": _handshake("handshake_status", 4.0, status=code, retry_after=2) for code in (418, 429)},
@@ -111,6 +122,11 @@ REST: dict[str, Make] = {
     **{name: _rest(name) for name in ("rest_reset", "rest_truncated", "rest_not_json", "rest_empty")},
     **{name: _rest(name) for name in ("rest_error", "rest_bad_row")},
     "rest_down": lambda rng: (5.0, ({"fault": "rest_down", "seconds": 5.0}, {"fault": "skip", "count": 10})),
+    # For longer than a strike lasts: what is asked for meanwhile is asked for again after growing waits.
+    "rest_late": lambda rng: (
+        4.0,
+        ({"fault": "rest_late", "count": 40, "seconds": 40.0}, {"fault": "skip", "count": 5, "target": "all"}),
+    ),
     "rest_slow": _rest("rest_slow", count=1, delay=3.0),
     "rest_hang": _rest("rest_hang", count=1, delay=12.0),
     "rest_lag": lambda rng: (4.0, ({"fault": "rest_lag", "lag": 4.0, "seconds": 4.0}, {"fault": "skip", "count": 3})),
@@ -121,13 +137,20 @@ DATABASE: dict[str, Make] = {
     "database restarted": _during(0.0, 0.0),
     "database connections killed": _during(0.0, 0.0),
     "lock held": _during(2.0, 8.0),
+    "session defaults": _during(3.0, 8.0),
+}
+PROXY: dict[str, Make] = {
+    "proxy down": _during(0.5, 4.0),
+    "proxy cuts": _during(0.0, 0.0),
+    **{f"proxy {status}": _during(0.5, 3.0) for status in (407, 502, 503)},
+    "proxy hangs": _during(1.0, 3.0),
 }
 PROCESS: dict[str, Make] = {
     "capture killed": _during(0.0, 0.5),
     "capture stopped": _during(0.0, 1.0),
     "capture suspended": _during(0.5, 5.0),
 }
-TRACKS = {"stream": STREAM, "rest": REST, "database": DATABASE, "process": PROCESS}
+TRACKS = {"stream": STREAM, "rest": REST, "database": DATABASE, "process": PROCESS, "proxy": PROXY}
 
 
 def schedule(seed: int, seconds: float, without: frozenset[str] = frozenset()) -> list[Strike]:

@@ -444,6 +444,25 @@ def test_rest_jumps_over_a_hole(exchange: StandIn) -> None:
     assert exchange.truth("BTCUSDT")[0]["id"] == 4_000_000_001
 
 
+def test_rest_begins_late_for_a_time(exchange: StandIn) -> None:
+    """Ids behind the one that was asked for, with status 200; afterwards that one."""
+    exchange.fault("rest_late", count=40, seconds=SLOW_S)
+    assert exchange.json(HISTORICAL)[0]["id"] == 4_000_000_041
+    wait_until(lambda: exchange.json(HISTORICAL)[0]["id"] == 4_000_000_001)
+
+
+def test_a_symbol_is_not_trading(exchange: StandIn) -> None:
+    """As exchangeInfo says; the others are, and it is again when the fault is switched off."""
+
+    def statuses() -> dict[str, str]:
+        return {one["symbol"]: one["status"] for one in exchange.json("/api/v3/exchangeInfo")["symbols"]}
+
+    exchange.fault("rest_symbol", symbol="ETHUSDT", reason="HALT")
+    assert statuses() == {"BTCUSDT": "TRADING", "ETHUSDT": "HALT"}
+    exchange.clear()
+    assert statuses() == {"BTCUSDT": "TRADING", "ETHUSDT": "TRADING"}
+
+
 def test_rest_lags_for_a_time(exchange: StandIn) -> None:
     """While it lags the newest trade of the stream is not there; afterwards it is."""
     connection = btc(exchange)
@@ -544,7 +563,8 @@ def test_every_fault_says_what_it_does(exchange: StandIn) -> None:
     """GET /_faults lists each fault of the tables with a sentence."""
     listed = exchange.json("/_faults")["faults"]
     tables = (stream_faults.FRAMES, stream_faults.CONNECTIONS, answer_faults.HANDSHAKES, answer_faults.CALLS)
-    assert set(listed) == {name for table in tables for name in table} | {"shuffle", "refuse", "rest_lag", "rest_hole"}
+    others = {"shuffle", "refuse", "rest_lag", "rest_hole", "rest_late", "rest_symbol"}
+    assert set(listed) == {name for table in tables for name in table} | others
     assert all(text.endswith(".") for text in listed.values())
 
 
