@@ -21,7 +21,7 @@ from model import gaps as trade_ids
 from model import ids
 from model.gaps import Gap
 from model.trade import Trade
-from process.retry import backoff_s, jittered
+from process.retry import backoff_s, doubled, jittered
 
 log = logging.getLogger("backfill")
 
@@ -114,7 +114,7 @@ class _Asked:
     def put_off(self, now: float, most_s: float) -> None:
         """It was in vain again; the next time comes after `most_s` seconds at most, but for the jitter."""
         self.times += 1
-        self.due_s = now + jittered(min(most_s, AGAIN_S * 2.0 ** min(self.times - 1, 30)))
+        self.due_s = now + jittered(doubled(AGAIN_S, self.times - 1, most_s))
 
     def confirmed(self, now: float) -> bool:
         """Whether that was often enough, and for long enough, to be believed."""
@@ -316,7 +316,7 @@ class Backfill(threading.Thread):
         wait_s = backoff_s(self._attempt)
         if isinstance(error, LastingError | UnknownSymbolError):
             # Not for ever at the same pace: only the operator can change it, and then a start asks at once.
-            wait_s = min(LASTING_S_MAX, wait_s * 2.0 ** max(0, self._attempt - LASTING_TRIES))
+            wait_s = doubled(wait_s, self._attempt - LASTING_TRIES, LASTING_S_MAX)
         wait_s = jittered(wait_s)
         self._attempt += 1
         log.warning("the back-fill waits %.1f s: %s", wait_s, error)

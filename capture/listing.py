@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import config
 from binance.limits import Cooldown
 from binance.rest import LastingError, Rest, RestError
-from process.retry import backoff_s, jittered
+from process.retry import backoff_s, doubled, jittered
 
 log = logging.getLogger("listing")
 
@@ -80,7 +80,7 @@ class Listing(threading.Thread):
             log.warning("%s", words)
         wait_s = backoff_s(attempt)
         if isinstance(error, LastingError):
-            wait_s = min(LASTING_S_MAX, wait_s * 2.0**attempt)
+            wait_s = doubled(wait_s, attempt, LASTING_S_MAX)
         self._stop_asked.wait(jittered(wait_s))
 
     def _look(self, wanted: Mapping[str, int | None]) -> None:

@@ -16,7 +16,7 @@ from capture.rejects import Rejects
 from capture.spool import Spool
 from model.gaps import Gap, Point
 from model.trade import Trade
-from process.retry import backoff_s, jittered
+from process.retry import backoff_s, doubled, jittered
 
 log = logging.getLogger("writer")
 
@@ -241,7 +241,7 @@ class Writer(threading.Thread):
         self._refusals = 0 if known else self._refusals + 1 if str(error) == self._refusal else 1
         self._refusal = str(error)
         if self._refusals >= REFUSALS_MAX:
-            wait_s = min(REFUSED_S_MAX, wait_s * 2.0 ** (self._refusals - REFUSALS_MAX))
+            wait_s = doubled(wait_s, self._refusals - REFUSALS_MAX, REFUSED_S_MAX)
         if self._refusals == REFUSALS_MAX:
             log.error(
                 "the database refuses trades each time for the same reason (%s): change that in the server, or set"

@@ -13,7 +13,7 @@ import config
 import db
 from binance import rest
 from binance.limits import Cooldown
-from binance.rest import Rest, RestError
+from binance.rest import LastingError, Rest, RestError
 from capture import gap_filler
 from capture.gap_filler import Backfill, Filler, is_due
 from capture.rejects import Rejects
@@ -527,3 +527,10 @@ def test_a_rest_error_is_told_by_hand(rejects: Rejects) -> None:
         gap = Gap("BTCUSDT", 1, 2, MISSED, datetime.now(UTC), None, datetime.now(UTC), datetime.now(UTC))
         with pytest.raises(RestError):
             filler.fill_pages(None, gap)  # type: ignore[arg-type]
+
+
+def test_months_of_refusals_keep_their_pace(rejects: Rejects) -> None:
+    """The wait between two tries stays within its bound, jitter included."""
+    thread = Backfill(config.Settings(), Cooldown(), rejects)
+    waits = [thread._step_back(LastingError("an API key is wanted")) for _ in range(2_000)]
+    assert gap_filler.LASTING_S_MAX <= waits[-1] <= gap_filler.LASTING_S_MAX * 1.25

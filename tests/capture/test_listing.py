@@ -4,7 +4,7 @@ import pytest
 
 import config
 from binance.limits import Cooldown
-from binance.rest import Rest, UnknownSymbolError
+from binance.rest import LastingError, Rest, UnknownSymbolError
 from capture.listing import Listing
 from tests.support.child import wait_until
 from tests.support.stand_in import StandIn
@@ -92,3 +92,12 @@ def test_a_thousand_symbols_cost_a_few_calls(exchange: StandIn) -> None:
 
     assert found == {"BTCUSDT": "TRADING", "ETHUSDT": "TRADING", "NOSUCH": None}
     assert exchange.state()["rest_calls"]["/api/v3/exchangeInfo"] - before < 20
+
+
+def test_months_of_refusals_end_no_thread(caplog: pytest.LogCaptureFixture) -> None:
+    """The wait between two tries stays within its bound, and it is said once."""
+    listing = Listing(config.Settings(symbols=("BTCUSDT",)), Cooldown())
+    listing.stop()
+    for attempt in range(1, 2_000):
+        listing._wait(LastingError("an API key is wanted"), attempt)
+    assert caplog.text.count("an API key is wanted") == 1

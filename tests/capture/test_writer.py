@@ -612,3 +612,5 @@ def test_the_steps_back_by_the_class_of_the_error(tmp_path: Path, monkeypatch: p
     assert waits([db.NotWritableError("x")] * 6) == [5.0, 5, 5, 5, 5, 8]
     assert waits([db.ContentionError("x"), db.DatabaseError("x")]) == [0.0, 0.5]
     assert waits([db.FatalError("x")]) == [float("inf")]
+    # What a server refuses for weeks is tried at the same pace for weeks.
+    assert waits([db.DatabaseError("x")] * 2_000)[-1] == writer.REFUSED_S_MAX

@@ -2,7 +2,7 @@
 
 import pytest
 
-from process.retry import backoff_s, jittered
+from process.retry import backoff_s, doubled, jittered
 
 
 @pytest.mark.parametrize("attempt", range(51))
@@ -16,6 +16,12 @@ def test_the_wait_doubles_up_to_half_a_minute(attempt: int) -> None:
 def test_a_month_of_attempts_is_no_overflow() -> None:
     """The exponent is bounded too."""
     assert backoff_s(10**9) == 30.0
+    assert doubled(0.5, 10**9, 3_600.0) == 3_600.0
+
+
+def test_a_wait_is_doubled_as_often_as_it_is_told() -> None:
+    """Up to the most; not before its time."""
+    assert [doubled(0.5, times, 3.0) for times in (-2, 0, 1, 2, 3)] == [0.5, 0.5, 1.0, 2.0, 3.0]
 
 
 @pytest.mark.parametrize("wait_s", [0.0, 0.5, 30.0])
