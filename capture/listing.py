@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 import config
 from binance.limits import Cooldown
 from binance.rest import LastingError, Rest, RestError
+from capture.silence import first_of
 from process.retry import backoff_s, doubled, jittered
 
 log = logging.getLogger("listing")
@@ -113,11 +114,11 @@ class Listing(threading.Thread):
                 continue
             if not status:
                 hint = "; it is written without a sign between the assets, like BTCUSDT" if _has_sign(symbols) else ""
-                log.error("the exchange knows no symbol %s: no trade of it will come%s", _named(symbols), hint)
+                log.error("the exchange knows no symbol %s: no trade of it will come%s", named(symbols), hint)
             elif status == TRADING:
-                log.warning("the exchange trades %s again", _named(symbols))
+                log.warning("the exchange trades %s again", named(symbols))
             else:
-                log.warning("the exchange says %s of %s: no trade of it comes meanwhile", status, _named(symbols))
+                log.warning("the exchange says %s of %s: no trade of it comes meanwhile", status, named(symbols))
         self._told.update(found)
 
 
@@ -125,6 +126,6 @@ def _has_sign(symbols: Sequence[str]) -> bool:
     return any(not symbol.isalnum() for symbol in symbols)
 
 
-def _named(symbols: Sequence[str]) -> str:
-    more = len(symbols) - NAMES_MAX
-    return ", ".join(symbols[:NAMES_MAX]) + (f" and {more:,} more" if more > 0 else "")
+def named(symbols: Sequence[str]) -> str:
+    """The symbols in words; of many only the first."""
+    return first_of(symbols, NAMES_MAX)

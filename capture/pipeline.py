@@ -11,10 +11,9 @@ from urllib.parse import quote
 
 import config
 from binance.limits import ConnectBudget, Cooldown
-from capture import progress
+from capture import listing, progress
 from capture.gap_filler import Backfill
 from capture.inbox import Inbox
-from capture.listing import NAMES_MAX, Listing
 from capture.rejects import Rejects
 from capture.sealer import Sealer
 from capture.silence import Silence, named
@@ -77,7 +76,7 @@ class Capture:
         self._writer = Writer(settings, self._inbox, self._rejects)
         self._backfill = Backfill(settings, cooldown, self._rejects)
         self._sealer = Sealer(settings, self._writer.newest)
-        self._listing = Listing(settings, cooldown)
+        self._listing = listing.Listing(settings, cooldown)
         self._failure: str | None = None
         self._shared = Shared(settings.symbols, settings.ws_url, self._inbox, self._rejects, cooldown, ConnectBudget())
         self._standby: Standby | None = None
@@ -127,12 +126,12 @@ class Capture:
             now = time.monotonic()
             self._standby.tick(now)
             if now >= end:
-                self._knows_no_symbol(UNKNOWN_S)
+                self._fail_if_no_symbol_is_known()
                 break
             if now - look_at >= LOOK_S:
                 look_at = now
                 self._listen(silence, now)
-                if self._knows_no_symbol(now - began):
+                if now - began >= UNKNOWN_S and self._fail_if_no_symbol_is_known():
                     break
             if now - line_at >= LINE_S:
                 log.info("%s", self._line(now - line_at))
@@ -152,14 +151,14 @@ class Capture:
             self._listing.stream_is_dead.clear()
             self._standby.renew(now)
 
-    def _knows_no_symbol(self, seconds: float) -> bool:
-        """Whether the exchange knows no symbol at all, and nothing has come: so nothing ever will."""
+    def _fail_if_no_symbol_is_known(self) -> bool:
+        """Whether the exchange knows no symbol at all, and nothing has come: so nothing ever will, which is said."""
         symbols = self._settings.symbols
         assert self._standby is not None
-        if seconds < UNKNOWN_S or not self._listing.unknown.issuperset(symbols) or self._standby.newest():
+        if not self._listing.unknown.issuperset(symbols) or self._standby.newest():
             return False
         self._failure = (
-            f"the exchange knows no symbol {', '.join(symbols[:NAMES_MAX])}: set SYMBOLS or --symbols to what it"
+            f"the exchange knows no symbol {listing.named(symbols)}: set SYMBOLS or --symbols to what it"
             " trades, such as BTCUSDT"
         )
         return True

@@ -63,6 +63,10 @@ NAMES_MAX = 5
 
 def named(changes: Sequence[Change]) -> str:
     """The symbols in words, with their seconds; of many only the first."""
-    shown = ", ".join(f"{change.symbol} ({change.seconds:.0f} s)" for change in changes[:NAMES_MAX])
-    more = len(changes) - NAMES_MAX
-    return f"{shown} and {more:,} more" if more > 0 else shown
+    return first_of([f"{change.symbol} ({change.seconds:.0f} s)" for change in changes], NAMES_MAX)
+
+
+def first_of(names: Sequence[str], most: int) -> str:
+    """`names` in words; of many only the first, and how many more there are."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more:,} more" if more > 0 else "")
