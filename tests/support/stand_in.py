@@ -2,6 +2,7 @@
 
 import json
 import urllib.error
+import urllib.parse
 import urllib.request
 from typing import Any
 
@@ -37,6 +38,21 @@ class StandIn(Child):
         answer = self.get(path, micro)
         assert answer.status == 200, answer
         return answer.body
+
+    def file(self, path: str, method: str = "GET") -> Answer:
+        """A file, its body as bytes; `path` may have any characters."""
+        request = urllib.request.Request(self.http + urllib.parse.quote(path), method=method)
+        try:
+            with DIRECT.open(request, timeout=WAIT_S_MAX) as response:
+                return Answer(response.status, dict(response.headers), response.read())
+        except urllib.error.HTTPError as error:
+            with error:
+                return Answer(error.code, dict(error.headers), error.read())
+
+    def day(self, symbol: str, day: str) -> list[dict[str, Any]]:
+        """Every true trade of a UTC day, deep history included."""
+        lines = self.get(f"/_truth/day?symbol={urllib.parse.quote(symbol)}&day={day}").body
+        return [json.loads(line) for line in lines.splitlines()]
 
     def post(self, path: str, body: object) -> Answer:
         """One POST of a JSON body."""

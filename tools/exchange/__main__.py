@@ -16,17 +16,20 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TextIO
+from typing import NamedTuple, TextIO
 
 from process import child, command
 from process.command import PORT_MAX, Parser, duration_s, number, whole
 from tools.exchange import tape
-from tools.exchange.faults import FaultError, parse_flag
+from tools.exchange.history import Cache, Market, Past
+from tools.exchange.memory import Memory, StateError, Wanted
 from tools.exchange.pace import Item, Pace
 from tools.exchange.rest import RestRules
 from tools.exchange.server import Exchange, Setup
 from tools.exchange.streams import Rules
+from tools.exchange.wishes import FaultError, parse_flag
 
 VIRTUAL_START_US = 1_735_689_600_000_000
 """Where the virtual clock starts: 2025-01-01 00:00 UTC."""
@@ -34,6 +37,8 @@ VIRTUAL_START_US = 1_735_689_600_000_000
 START_ID = 4_000_000_001
 
 SYMBOLS_MAX = 1024
+DAYS_MAX = 4000
+DAY_TRADES_MAX = 10_000_000
 _RATE_MAX = 1_000_000.0
 _SECONDS = number(0, 1_000_000.0, above=True)
 
@@ -52,6 +57,7 @@ def _parser() -> Parser:
     parser.add_argument("--until-stdin-closes", action="store_true", help="exit when the parent process exits")
     parser.add_argument("--after-end", choices=("stay", "exit"), default="stay", help="what to do when the tape ends")
     _add_tape_flags(parser.add_argument_group("the tape"))
+    _add_history_flags(parser.add_argument_group("the deep history, the archive"))
     _add_rule_flags(parser.add_argument_group("the exchange's limits"))
     return parser
 
@@ -90,6 +96,38 @@ def _add_tape_flags(group: argparse._ArgumentGroup) -> None:
         help="full: as fast as clients read; N: N times faster",
     )
     add("--wait-clients", type=whole(0), metavar="N", help="start when N clients listen (default 0; 1 with --replay)")
+
+
+def _add_history_flags(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add(
+        "--days",
+        type=whole(0, DAYS_MAX),
+        default=0,
+        metavar="N",
+        help="whole UTC days of history before today, instead of --history (default 0: none)",
+    )
+    add(
+        "--day-trades",
+        type=whole(0, DAY_TRADES_MAX),
+        default=20_000,
+        metavar="N",
+        help="trades of a symbol in a day of that history (default %(default)s)",
+    )
+    add(
+        "--listed",
+        default="",
+        metavar="SYMBOL=TIME,…",
+        help="the history of SYMBOL begins then, such as 2026-11-26T13:00 (UTC)",
+    )
+    add("--state", type=Path, metavar="DIR", help="remember emitted trades in DIR, and continue the earlier run")
+    add(
+        "--archive-lag",
+        type=number(0),
+        default=0.0,
+        metavar="S",
+        help="how long after the end of its day a file of the archive appears (default %(default)s)",
+    )
 
 
 def _add_rule_flags(group: argparse._ArgumentGroup) -> None:
@@ -163,6 +201,21 @@ def _start_ids(text: str, symbols: list[str]) -> list[int]:
     return [int(one) for one in ids]
 
 
+def _listed_us(text: str, symbols: list[str]) -> dict[str, int]:
+    """When each of the named symbols was listed. Raises UsageError."""
+    found: dict[str, int] = {}
+    for symbol, _, time_text in (part.partition("=") for part in text.split(",") if part):
+        try:
+            moment = datetime.fromisoformat(time_text)
+        except ValueError:
+            moment = None
+        if symbol not in symbols or moment is None:
+            raise UsageError(f"--listed={text!r}: give SYMBOL=2026-11-26T13:00,… for symbols in --symbols")
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        found[symbol] = int(moment.timestamp()) * 1_000_000
+    return found
+
+
 def _factor(text: str) -> float | None:
     """How much faster than recorded; None: as fast as possible. Raises UsageError."""
     if text in ("recorded", "full"):
@@ -173,30 +226,61 @@ def _factor(text: str) -> float | None:
     raise UsageError(f"--speed={text!r}: give recorded, full or a number above 0")
 
 
-def setup_of(args: argparse.Namespace) -> Setup:
-    """The exchange that the command line describes. Raises UsageError and tape.ReplayError."""
-    symbols = _symbols(args.symbols)
-    virtual_us = VIRTUAL_START_US if args.clock == "virtual" else None
+class Source(NamedTuple):
+    """Where the trades come from, streamed ones and older ones."""
+
     items: Iterator[Item]
-    history: list[tape.Trade] = []
+    history: list[tape.Trade]
+    virtual_us: int | None
+    pasts: dict[str, Past]
+    memory: Memory | None = None
+
+
+def _source(args: argparse.Namespace, symbols: list[str]) -> Source:
+    virtual_us = VIRTUAL_START_US if args.clock == "virtual" else None
+    if not args.days and (args.state or args.listed):
+        raise UsageError("--state and --listed need a deep history; give --days too")
     if args.replay is not None:
+        if args.days:
+            raise UsageError("--days: a recorded tape has no deep history; leave out --replay")
         if not args.replay.is_file():
             raise UsageError(f"--replay={args.replay}: no such file")
-        items = tape.replay(args.replay)
-    else:
-        market = tape.Synthetic(
-            [tape.spec_of(name) for name in symbols], args.seed, args.rate, _start_ids(args.start_id, symbols)
-        )
-        history = market.history(args.history, virtual_us or time.time_ns() // 1000)
-        items = market.orders()
+        return Source(tape.replay(args.replay), [], virtual_us, {})
+    specs, ids = [tape.spec_of(name) for name in symbols], _start_ids(args.start_id, symbols)
+    if args.days:
+        return _deep(args, specs, ids, virtual_us)
+    market = tape.Synthetic(specs, args.seed, args.rate, ids)
+    history = market.history(args.history, virtual_us or time.time_ns() // 1000)
+    return Source(market.orders(), history, virtual_us, {})
+
+
+def _deep(args: argparse.Namespace, specs: list[tape.Spec], ids: list[int], virtual_us: int | None) -> Source:
+    """A tape with a deep history. Raises UsageError and StateError."""
+    listed_us = _listed_us(args.listed, [spec.symbol for spec in specs])
+    wanted = Wanted(time.time_ns() // 1000, virtual_us, args.days, listed_us)
+    memory, cache, pasts = Memory(args.state, args.seed, args.day_trades, wanted), Cache(), {}
+    for index, spec in enumerate(specs):
+        begun = memory.begin(Market(spec, args.seed, args.day_trades), ids[index])
+        ids[index] = begun.first_id
+        if begun.stretches:
+            pasts[spec.symbol] = Past(spec.symbol, begun.stretches, cache)
+    memory.keep_anchor()
+    orders = tape.Synthetic(specs, args.seed, args.rate, ids).orders()
+    return Source(orders, [], memory.start_us if virtual_us else None, pasts, memory)
+
+
+def setup_of(args: argparse.Namespace) -> Setup:
+    """The exchange that the command line describes. Raises UsageError, StateError and tape.ReplayError."""
+    symbols = _symbols(args.symbols)
+    source = _source(args, symbols)
     wait = args.wait_clients if args.wait_clients is not None else int(args.replay is not None)
     return Setup(
         host=args.host,
         port=args.port,
-        items=items,
-        history=history,
+        items=source.items,
+        history=source.history,
         symbols=symbols,
-        pace=Pace(_factor(args.speed), virtual_us, wait, args.trades, args.duration),
+        pace=Pace(_factor(args.speed), source.virtual_us, wait, args.trades, args.duration),
         rules=Rules(
             ping_interval_s=args.ping_interval,
             pong_timeout_s=args.pong_timeout,
@@ -210,6 +294,9 @@ def setup_of(args: argparse.Namespace) -> Setup:
         exit_at_end=args.after_end == "exit",
         until_stdin_closes=args.until_stdin_closes,
         faults=[parse_flag(text) for text in args.fault],
+        pasts=source.pasts,
+        memory=source.memory,
+        archive_lag_s=args.archive_lag,
     )
 
 
@@ -253,7 +340,7 @@ def main(argv: list[str] | None = None) -> int:
     """Serves until it is stopped. Returns the exit code."""
     parser = _parser()
     args = parser.parse_args(argv)
-    return command.run(parser, lambda: _main(args), (UsageError, FaultError, tape.ReplayError, OSError))
+    return command.run(parser, lambda: _main(args), (UsageError, FaultError, StateError, tape.ReplayError, OSError))
 
 
 def _main(args: argparse.Namespace) -> int:

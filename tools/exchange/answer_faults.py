@@ -14,6 +14,7 @@ from aiohttp import web
 from tools.exchange.rest import compact, refusal
 from tools.exchange.stream_faults import Args, World
 from tools.exchange.streams import reset
+from tools.exchange.tape import from_e8, to_e8
 
 _HANG_STEP_S = 0.05
 
@@ -99,6 +100,16 @@ async def bad_row(request: web.Request, args: Args, world: World) -> web.StreamR
     return compact(rows, answer.status, {"X-MBX-USED-WEIGHT-1M": str(world.rest.weight.used)})
 
 
+async def wrong_kline(request: web.Request, args: Args, world: World) -> web.StreamResponse:
+    """One kline of the answer has another close."""
+    answer = world.rest.serve(request)
+    rows: Any = json.loads(answer.text or "null")
+    if isinstance(rows, list) and rows:
+        row = rows[len(rows) // 2]
+        row[4] = from_e8(to_e8(row[4]) + 1_000_000)
+    return compact(rows, answer.status, _weight(world))
+
+
 def _weight(world: World) -> dict[str, str]:
     return {"X-MBX-USED-WEIGHT-1M": str(world.rest.weight.used)}
 
@@ -121,4 +132,5 @@ CALLS: dict[str, Answer] = {
     "rest_empty": empty,
     "rest_error": error,
     "rest_bad_row": bad_row,
+    "kline_wrong": wrong_kline,
 }

@@ -1,97 +1,37 @@
 """Fault injection in the stand-in exchange: which faults are on, for which connections, for how long.
 
 Faults are switched on by JSON or by a flag; everything is seeded and bounded. The faults themselves are in
-`stream_faults.py` and `answer_faults.py`.
+`stream_faults.py`, `answer_faults.py` and `archive_faults.py`.
 """
 
 import asyncio
-import json
 import random
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
-import msgspec
 from aiohttp import web
-from msgspec import UNSET, Meta, UnsetType
 
 from tools.exchange import answer_faults as answers
+from tools.exchange import archive_faults as files
 from tools.exchange import stream_faults as kinds
-from tools.exchange.malformed import BIG_KINDS, HARMLESS, MALFORMED
+from tools.exchange.archive import Archive, Recipe
 from tools.exchange.rest import Rest
 from tools.exchange.streams import Client, Hub
 from tools.exchange.tape import Frame
+from tools.exchange.wishes import COUNT_MAX, FaultError, Wish, checked
 
 ACTIVE_MAX = 1000
 """How many faults may be switched on or scheduled at once."""
 
-SECONDS_MAX = 86400.0
-COUNT_MAX = 1_000_000
 
-Seconds = Annotated[float, Meta(ge=0, le=SECONDS_MAX)]
-Count = Annotated[int, Meta(ge=1, le=COUNT_MAX)]
-Id = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+class Parts(NamedTuple):
+    """The parts of the exchange that faults can reach."""
 
-
-class _Fields(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
-    """The fields of a request for a fault; UNSET if not given."""
-
-    fault: str
-    target: Literal["all", "current"] | int = "all"
-    variant: str | UnsetType = UNSET
-    symbol: str | UnsetType = UNSET
-    path: str | UnsetType = UNSET
-    reason: str | UnsetType = UNSET
-    count: Count | UnsetType = UNSET
-    after: Annotated[int, Meta(ge=0, le=COUNT_MAX)] | UnsetType = UNSET
-    times: Count | UnsetType = UNSET
-    code: Annotated[int, Meta(ge=1000, le=4999)] | UnsetType = UNSET
-    status: Annotated[int, Meta(ge=400, le=599)] | UnsetType = UNSET
-    retry_after: Annotated[int, Meta(ge=0, le=int(SECONDS_MAX))] | UnsetType = UNSET
-    size: Annotated[int, Meta(ge=1, le=64 << 20)] | UnsetType = UNSET
-    first: Id | UnsetType = UNSET
-    last: Id | UnsetType = UNSET
-    seed: int | UnsetType = UNSET
-    seconds: Seconds | UnsetType = UNSET
-    at: Seconds | UnsetType = UNSET
-    every: Annotated[float, Meta(ge=0.01, le=SECONDS_MAX)] | UnsetType = UNSET
-    delay: Seconds | UnsetType = UNSET
-    lag: Seconds | UnsetType = UNSET
-    probability: Annotated[float, Meta(ge=0, le=1)] | UnsetType = UNSET
-
-
-_DEFAULTS: dict[str, dict[str, Any]] = {
-    "freeze": {"delay": 0.0},
-    "shutdown": {"delay": 0.0},
-    "handshake_status": {"status": 429},
-}
-_VARIANTS = {"replace": set(MALFORMED), "inject": set(MALFORMED), "restyle": set(HARMLESS), "big": set(BIG_KINDS)}
-_MAIN = {
-    "freeze": "seconds",
-    "shutdown": "seconds",
-    "refuse": "seconds",
-    "close": "code",
-    "big": "size",
-    "inject": "variant",
-    "rest_lag": "lag",
-    "rest_status": "status",
-    "handshake_status": "status",
-}
-"""The field that a bare argument on the command line sets; for every other fault it is the count."""
-
-
-class FaultError(Exception):
-    """An invalid request for a fault; the message names the field and the value."""
-
-
-class Wish(NamedTuple):
-    """A request for a fault, checked."""
-
-    name: str
-    args: kinds.Args
-    target: str | int
-    fields: dict[str, Any]
+    hub: Hub
+    rest: Rest
+    archive: Archive
 
 
 class Gate(NamedTuple):
@@ -104,15 +44,16 @@ class Gate(NamedTuple):
 class Faults:
     """The faults that are on. The exchange consults this before it sends or answers anything."""
 
-    def __init__(self, hub: Hub, rest: Rest, gate: Gate, seed: int) -> None:
+    def __init__(self, parts: Parts, gate: Gate, seed: int) -> None:
         self.counts: Counter[str] = Counter()
-        self._hub, self._rest, self._gate, self._seed = hub, rest, gate, seed
+        self._hub, self._rest, self._gate, self._seed = parts.hub, parts.rest, gate, seed
+        parts.archive.recipe = self._recipe
         self._on: list[kinds.Active] = []
         self._timers: set[asyncio.TimerHandle] = set()
         self._scheduled = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._asked = 0
-        self._world = kinds.World(hub, rest, self._later)
+        self._world = kinds.World(*parts, self._later)
         self._whole: dict[str, Callable[[Wish], int]] = {
             "refuse": self._refuse,
             "rest_lag": self._rest_lag,
@@ -129,14 +70,17 @@ class Faults:
             kinds.CONNECTIONS,
             answers.HANDSHAKES,
             answers.CALLS,
+            files.ARCHIVE,
+            files.CONTENT,
             self._whole,
         ]
-        return {name: (do.__doc__ or "").strip() for table in tables for name, do in table.items()}
+        said = {name: (do.__doc__ or "").strip() for table in tables for name, do in table.items()}
+        return {name: f"{text} {files.LASTS}" if name in files.CONTENT else text for name, text in said.items()}
 
     def apply(self, body: object) -> dict[str, object]:
         """Switches on a fault, now or as `at` and `every` say. Returns how many connections it struck, or that it is
         scheduled. Raises FaultError."""
-        wish = self._checked(body)
+        wish = checked(body, self.names())
         if len(self._on) + self._scheduled >= ACTIVE_MAX:
             raise FaultError(f"{ACTIVE_MAX} faults are already on; DELETE /_faults switches them off")
         if "at" in wish.fields or "every" in wish.fields:
@@ -204,12 +148,31 @@ class Faults:
         """The answer to a REST call instead of the exchange's; None: let the exchange answer."""
         return await self._answer(answers.CALLS, request)
 
+    async def file(self, request: web.Request) -> web.StreamResponse | None:
+        """The answer to a request for a file of the archive instead of the archive's; None: let it answer."""
+        return await self._answer(files.ARCHIVE, request)
+
+    def _recipe(self, path: str) -> Recipe:
+        """How the file with that path is made now: with the faults that strike it, and struck it before."""
+        now_s, striking = time.monotonic(), list[kinds.Active]()
+        for active in self._on:
+            meant = active.args.path in path and active.args.symbol in ("", files.symbol_of(path))
+            if active.name not in files.CONTENT or not meant or now_s >= active.until_s:
+                continue
+            if path not in active.files and active.strikes(now_s):
+                self.counts[active.name] += 1
+                active.files.add(path)
+            if path in active.files:
+                striking.append(active)
+        return files.recipe(striking)
+
     async def _answer(self, table: dict[str, answers.Answer], request: web.Request) -> web.StreamResponse | None:
         now_s = time.monotonic()
         for active in list(self._on):
             args = active.args
-            meant = args.path in request.path and args.symbol in ("", request.query.get("symbol"))
-            if active.name in table and meant and active.strikes(now_s):
+            symbol = request.query.get("symbol", files.symbol_of(request.path))
+            meant = args.path in request.path and args.symbol in ("", symbol)
+            if active.name in table and meant and files.is_meant(active, request.path) and active.strikes(now_s):
                 self.counts[active.name] += 1
                 answer = await table[active.name](request, args, self._world)
                 if answer is not None:
@@ -219,26 +182,9 @@ class Faults:
 
     def _prune(self) -> None:
         now_s = time.monotonic()
-        self._on = [active for active in self._on if active.held or not active.over(now_s)]
+        self._on = [active for active in self._on if active.lasts(now_s)]
         spoiling = any(active.name in kinds.FRAMES or active.name == "shuffle" for active in self._on)
         self._hub.alter = self.alter if spoiling else None
-
-    def _checked(self, body: object) -> Wish:
-        try:
-            wanted = msgspec.convert(body, _Fields)
-        except msgspec.ValidationError as error:
-            raise FaultError(f"{error}; GET /_faults lists the faults") from None
-        fields: dict[str, Any] = msgspec.to_builtins(wanted)
-        name, target = fields.pop("fault"), wanted.target
-        fields.pop("target", None)
-        if name not in self.names():
-            raise FaultError(f"fault={name!r}: there is no such fault; GET /_faults lists them")
-        if fields.get("variant") and fields["variant"] not in _VARIANTS.get(name, set()):
-            raise FaultError(f"variant={fields['variant']!r}: {name} has {sorted(_VARIANTS.get(name, set()))}")
-        given: dict[str, Any] = {key: value for key, value in fields.items() if key in kinds.Args._fields}
-        if name in kinds.CONNECTIONS and "seconds" in fields:
-            given.setdefault("delay", fields["seconds"])
-        return Wish(name, kinds.Args(**{**_DEFAULTS.get(name, {}), **given}), target, fields)
 
     def _schedule(self, wish: Wish, in_s: float, every_s: float, times: int) -> None:
         def strike() -> None:
@@ -285,12 +231,14 @@ class Faults:
         self._asked += 1
         rng = random.Random(wish.fields.get("seed", f"{self._seed}:{self._asked}:{wish.name}"))
         active = kinds.Active(wish.name, wish.args, target, rng)
+        active.number = self._asked
         active.after = wish.fields.get("after", 0)
         active.probability = wish.fields.get("probability", 1.0)
         if "seconds" in wish.fields:
             active.until_s = time.monotonic() + wish.fields["seconds"]
-        # Without a limit of time or number it strikes once.
-        active.left = wish.fields.get("count", None if "seconds" in wish.fields else 1)
+        # Without a limit of time or number it strikes once; what is in a file stays as it is.
+        endless = "seconds" in wish.fields or wish.name in files.CONTENT
+        active.left = wish.fields.get("count", None if endless else 1)
         return active
 
     def _refuse(self, wish: Wish) -> int:
@@ -331,27 +279,3 @@ class Faults:
         """exchangeInfo gives `symbol` the status `reason` (default BREAK)."""
         self._rest.statuses[wish.args.symbol] = wish.args.reason or "BREAK"
         return 1
-
-
-def parse_flag(text: str) -> dict[str, object]:
-    """The request in a --fault: NAME, NAME=ARGUMENT, NAME=field:value,field:value or NAME={JSON}. Raises FaultError."""
-    name, _, rest = text.partition("=")
-    if not rest:
-        return {"fault": name}
-    if rest.startswith("{"):
-        try:
-            return {"fault": name, **json.loads(rest)}
-        except ValueError as error:
-            raise FaultError(f"--fault {text}: {error}") from error
-    if ":" not in rest:
-        return {"fault": name, _MAIN.get(name, "count"): _value(rest)}
-    pairs = [part.partition(":") for part in rest.split(",")]
-    return {"fault": name, **{key: _value(value) for key, _, value in pairs}}
-
-
-def _value(text: str) -> object:
-    try:
-        value: object = json.loads(text)
-    except ValueError:
-        return text
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else text

@@ -134,6 +134,7 @@ class Emission:
             if frame.trade is not None:
                 self.truth.add(frame.trade, now_s)
                 self.emitted += 1
+        self.truth.keep()
         if now_s - self._flushed_s > _FLUSH_S:
             self._flushed_s = now_s
             self.truth.flush()

@@ -1,5 +1,7 @@
 """The REST half of the stand-in exchange: the public market-data calls, their checks, and the weight limit."""
 
+import asyncio
+import contextlib
 import json
 import re
 import time
@@ -8,11 +10,11 @@ from typing import NamedTuple
 
 from aiohttp import web
 
+from tools.exchange import parameters as given
+from tools.exchange.bars import Bar, Bars, kline_row
+from tools.exchange.clock import DAY_US, Clock
 from tools.exchange.ledger import Aggregate, Ledger, Truth
-from tools.exchange.tape import Trade, from_e8, rest_row, spec_of
-
-LIMIT_DEFAULT = 500
-LIMIT_MAX = 1000
+from tools.exchange.tape import E8, Trade, from_e8, rest_row, spec_of
 
 WINDOW_S = 60
 """The weight counter restarts at each full minute of the clock."""
@@ -26,15 +28,6 @@ BAN_S = 120
 BAN_S_MAX = 3 * 86400
 
 _SQL = re.compile(r"(?i)\b(select|union|insert|drop|delete|update|sleep)\b|--|/\*")
-_MICRO_FROM = 10**14
-_PARAMETERS = {
-    "/api/v3/ping": (),
-    "/api/v3/time": (),
-    "/api/v3/exchangeInfo": ("symbol", "symbols", "permissions", "showPermissionSets", "symbolStatus"),
-    "/api/v3/historicalTrades": ("symbol", "limit", "fromId"),
-    "/api/v3/trades": ("symbol", "limit"),
-    "/api/v3/aggTrades": ("symbol", "limit", "fromId", "startTime", "endTime"),
-}
 WEIGHTS = {
     "/api/v3/ping": 1,
     "/api/v3/time": 1,
@@ -42,16 +35,9 @@ WEIGHTS = {
     "/api/v3/historicalTrades": 25,
     "/api/v3/trades": 25,
     "/api/v3/aggTrades": 4,
+    "/api/v3/klines": 2,
+    "/api/v3/ticker/24hr": 2,
 }
-
-
-class ApiError(Exception):
-    """A refused call: Binance's code, its text and the HTTP status."""
-
-    def __init__(self, code: int, message: str, status: int = 400) -> None:
-        super().__init__(message)
-        self.code = code
-        self.status = status
 
 
 class RestRules(NamedTuple):
@@ -95,9 +81,11 @@ class Weight:
 class Rest:
     """The calls under /api/v3, answered from the truth."""
 
-    def __init__(self, truth: Truth, rules: RestRules) -> None:
+    def __init__(self, truth: Truth, rules: RestRules, clock: Clock) -> None:
         self.truth = truth
         self.rules = rules
+        self.clock = clock
+        self._bars: dict[str, Bars] = {}
         self.late_ids = 0
         self.statuses: dict[str, str] = {}
         self.lag_s = rules.lag_s
@@ -110,6 +98,8 @@ class Rest:
             "/api/v3/historicalTrades": self._historical_trades,
             "/api/v3/trades": self._trades,
             "/api/v3/aggTrades": self._agg_trades,
+            "/api/v3/klines": self._klines,
+            "/api/v3/ticker/24hr": self._ticker,
         }
 
     def serve(self, request: web.Request) -> web.Response:
@@ -130,20 +120,20 @@ class Rest:
             return web.Response(status=404, text="<html>404 Not found</html>", content_type="text/html")
         micro = request.headers.get("X-MBX-TIME-UNIT", "").upper() == "MICROSECOND"
         try:
-            _check_names(request)
+            given.check_names(request)
             return compact(self._do[path](request, micro))
-        except ApiError as error:
+        except given.ApiError as error:
             return compact({"code": error.code, "msg": str(error)}, status=error.status)
 
     def _ledger(self, request: web.Request) -> Ledger:
-        symbol = _symbol(request)
+        symbol = given.symbol(request)
         if symbol not in self.truth.ledgers:
-            raise ApiError(-1121, "Invalid symbol.")
+            raise given.ApiError(-1121, "Invalid symbol.")
         return self.truth.ledgers[symbol]
 
     def _historical_trades(self, request: web.Request, micro: bool) -> object:
-        ledger, limit = self._ledger(request), _limit(request)
-        from_id = _integer(request, "fromId")
+        ledger, limit = self._ledger(request), given.limit(request)
+        from_id = given.integer(request, "fromId")
         shown = ledger.shown(time.monotonic(), self.lag_s)
         if from_id is None:
             found = ledger.newest(limit, shown)
@@ -153,21 +143,62 @@ class Rest:
 
     def _trades(self, request: web.Request, micro: bool) -> object:
         # Served from memory, which does not lag behind the stream as the database does.
-        ledger, limit = self._ledger(request), _limit(request)
+        ledger, limit = self._ledger(request), given.limit(request)
         return [rest_row(trade, micro) for trade in ledger.newest(limit, len(ledger.ids))]
 
     def _agg_trades(self, request: web.Request, micro: bool) -> object:
-        ledger, limit = self._ledger(request), _limit(request)
-        from_id = _integer(request, "fromId")
-        start_us, end_us = _time_us(request, "startTime", 0), _time_us(request, "endTime", 999)
+        ledger, limit = self._ledger(request), given.limit(request)
+        from_id = given.integer(request, "fromId")
+        start_us, end_us = given.time_us(request, "startTime", 0), given.time_us(request, "endTime", 999)
         if from_id is not None and (start_us is not None or end_us is not None):
-            raise ApiError(-1128, "Combination of optional parameters invalid.")
+            raise given.ApiError(-1128, "Combination of optional parameters invalid.")
         if start_us is not None and end_us is not None and start_us > end_us:
-            raise ApiError(-1128, "Combination of optional parameters invalid.")
+            raise given.ApiError(-1128, "Combination of optional parameters invalid.")
         shown = ledger.shown(time.monotonic(), self.lag_s)
-        last_shown = ledger.ids[shown - 1] if shown else -1
+        last_shown = ledger.newest_id(shown)
         found = ledger.aggregates(limit, from_id, (start_us, end_us))
         return [_agg_row(row, micro) for row in found if row.last.trade_id <= last_shown]
+
+    async def warm(self, request: web.Request) -> None:
+        """Makes what the answer needs of the deep history, if that takes long, while the tape goes on."""
+        if request.path == "/api/v3/klines":
+            with contextlib.suppress(given.ApiError):
+                ledger, ask = self._ledger(request), given.bars(request)
+                shown, now_us = ledger.shown(time.monotonic(), self.lag_s), self.clock.shown_us(self.lag_s)
+                await asyncio.to_thread(self._bars_of(ledger).warm, ask, shown, now_us)
+
+    def _klines(self, request: web.Request, micro: bool) -> object:
+        ledger, ask = self._ledger(request), given.bars(request)
+        shown = ledger.shown(time.monotonic(), self.lag_s)
+        found = self._bars_of(ledger).klines(ask, shown, self.clock.shown_us(self.lag_s))
+        return [kline_row(open_us, ask.unit_us, bar, micro) for open_us, bar in found]
+
+    def _ticker(self, request: web.Request, micro: bool) -> object:
+        ledger = self._ledger(request)
+        shown, now_us = ledger.shown(time.monotonic(), self.lag_s), self.clock.now_us()
+        begin_us, unit = now_us - DAY_US, 1 if micro else 1000
+        bar, last = self._bars_of(ledger).span(begin_us, shown), ledger.newest_id(shown)
+        first = ledger.first_id_since(begin_us) if bar else -1
+        bar = bar or Bar(0, 0, 0, 0, 0, 0, 0, 0, 0)
+        return {
+            "symbol": ledger.symbol,
+            "lastPrice": from_e8(bar.close),
+            "openPrice": from_e8(bar.open),
+            "highPrice": from_e8(bar.high),
+            "lowPrice": from_e8(bar.low),
+            "volume": from_e8(bar.base),
+            "quoteVolume": from_e8(bar.quote_e16 // E8),
+            "openTime": begin_us // unit,
+            "closeTime": now_us // unit,
+            "firstId": first,
+            "lastId": last if bar.trades else -1,
+            "count": bar.trades,
+        }
+
+    def _bars_of(self, ledger: Ledger) -> Bars:
+        if ledger.symbol not in self._bars:
+            self._bars[ledger.symbol] = Bars(ledger)
+        return self._bars[ledger.symbol]
 
     def _exchange_info(self, request: web.Request, micro: bool) -> object:
         names = self._asked(request)
@@ -184,15 +215,15 @@ class Rest:
 
     def _asked(self, request: web.Request) -> list[str]:
         if "symbol" in request.query:
-            asked = [_symbol(request)]
+            asked = [given.symbol(request)]
         elif "symbols" in request.query:
             asked = re.findall(r'"([^"]*)"', request.query["symbols"])
             if not asked:
-                raise ApiError(-1100, "Illegal characters found in parameter 'symbols'.")
+                raise given.ApiError(-1100, "Illegal characters found in parameter 'symbols'.")
         else:
             asked = list(self.truth.ledgers)
         if any(name not in self.truth.ledgers for name in asked):
-            raise ApiError(-1121, "Invalid symbol.")
+            raise given.ApiError(-1121, "Invalid symbol.")
         return asked
 
 
@@ -217,59 +248,6 @@ def compact(body: object, status: int = 200, headers: dict[str, str] | None = No
 
 def _now(micro: bool) -> int:
     return time.time_ns() // (1000 if micro else 1_000_000)
-
-
-def _check_names(request: web.Request) -> None:
-    names = [name for name, _ in request.query.items()]
-    if len(set(names)) != len(names):
-        raise ApiError(-1101, "Duplicate values for a parameter detected.")
-    known = [name for name in names if name in _PARAMETERS[request.path]]
-    if len(known) != len(names):
-        text = f"Not all sent parameters were read; read '{len(known)}' parameter(s) but was sent '{len(names)}'."
-        raise ApiError(-1104, text)
-
-
-def _symbol(request: web.Request) -> str:
-    symbol = request.query.get("symbol")
-    if symbol is None:
-        raise ApiError(-1102, "Mandatory parameter 'symbol' was not sent, was empty/null, or malformed.")
-    if not symbol:
-        raise ApiError(-1105, "Parameter 'symbol' was empty.")
-    bare = re.sub(r"[-_.]", "", symbol)
-    if not bare.isalnum() or symbol != symbol.upper() or len(symbol) > 32:
-        text = "Illegal characters found in parameter 'symbol'; legal range is '^[A-Z0-9-_.]{1,20}$'."
-        raise ApiError(-1100, text)
-    return symbol
-
-
-def _integer(request: web.Request, name: str) -> int | None:
-    text = request.query.get(name)
-    if text is None:
-        return None
-    if not text:
-        raise ApiError(-1105, f"Parameter '{name}' was empty.")
-    if not (text.isascii() and text.isdigit() and len(text) <= 20):
-        raise ApiError(-1100, f"Illegal characters found in parameter '{name}'; legal range is '^[0-9]{{1,20}}$'.")
-    if int(text) >= 2**63:
-        raise ApiError(-1130, f"Data sent for parameter '{name}' is not valid.")
-    return int(text)
-
-
-def _limit(request: web.Request) -> int:
-    limit = _integer(request, "limit")
-    if limit is None:
-        return LIMIT_DEFAULT
-    if not 1 <= limit <= LIMIT_MAX:
-        raise ApiError(-1130, "Data sent for parameter 'limit' is not valid.")
-    return limit
-
-
-def _time_us(request: web.Request, name: str, rest_us: int) -> int | None:
-    """The time in microseconds. One given in milliseconds stands for `rest_us` microseconds into that millisecond."""
-    given = _integer(request, name)
-    if given is None:
-        return None
-    return given if given >= _MICRO_FROM else given * 1000 + rest_us
 
 
 def _agg_row(row: Aggregate, micro: bool) -> dict[str, object]:

@@ -10,14 +10,22 @@ from typing import NamedTuple, TextIO
 from aiohttp import web
 
 from tools.exchange import tape
-from tools.exchange.faults import FaultError, Faults, Gate
+from tools.exchange.archive import Archive
+from tools.exchange.clock import DAY_US, Clock, day_named
+from tools.exchange.faults import Faults, Gate, Parts
+from tools.exchange.history import Past
 from tools.exchange.ledger import Truth
+from tools.exchange.memory import Memory
 from tools.exchange.pace import Emission, Item, Pace
 from tools.exchange.rest import Rest, RestRules
 from tools.exchange.streams import Hub, Rules
+from tools.exchange.wishes import FaultError
 
 TRUTH_ROWS_MAX = 100_000
 """Rows in one answer of /_truth/trades."""
+
+TRUTH_ROWS_AT_ONCE = 1000
+"""Rows of /_truth/day that are written without a pause for the tape."""
 
 _STOP_S_MAX = 2.0
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -38,6 +46,9 @@ class Setup(NamedTuple):
     exit_at_end: bool
     until_stdin_closes: bool
     faults: list[dict[str, object]]
+    pasts: dict[str, Past]
+    memory: Memory | None = None
+    archive_lag_s: float = 0.0
 
 
 class Listener:
@@ -89,13 +100,18 @@ class Exchange:
 
     def __init__(self, setup: Setup, truth_file: TextIO | None = None) -> None:
         self.setup = setup
-        self.truth = Truth(setup.symbols, truth_file)
+        self.truth = Truth(setup.symbols, truth_file, setup.memory)
         self.truth.add_history(setup.history)
+        for symbol, past in setup.pasts.items():
+            self.truth.ledgers[symbol].add_past(past)
+        clock = Clock(setup.pace.virtual_us, self.truth.newest_us)
         self.hub = Hub(setup.rules)
-        self.rest = Rest(self.truth, setup.rest)
+        self.rest = Rest(self.truth, setup.rest, clock)
+        self.archive = Archive(self.truth, clock, setup.archive_lag_s)
         self.emission = Emission(setup.items, setup.pace, self.truth, self.hub)
         self.listener = Listener(setup.host, setup.port)
-        self.faults = Faults(self.hub, self.rest, Gate(self.listener.refuse, self.listener.listen), setup.seed)
+        parts, gate = Parts(self.hub, self.rest, self.archive), Gate(self.listener.refuse, self.listener.listen)
+        self.faults = Faults(parts, gate, setup.seed)
         self.began_s = time.monotonic()
         self._runner: web.AppRunner | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -116,8 +132,10 @@ class Exchange:
         app.router.add_get("/ws", self.hub.serve)
         app.router.add_get("/ws/{streams:.*}", self.hub.serve)
         app.router.add_get("/api/{call:.*}", self._rest)
+        app.router.add_get("/data/{name:.*}", self._archive)
         app.router.add_get("/_truth", self._show_truth)
         app.router.add_get("/_truth/trades", self._show_trades)
+        app.router.add_get("/_truth/day", self._show_day)
         app.router.add_get("/_state", self._show_state)
         app.router.add_get("/_faults", self._show_faults)
         app.router.add_post("/_faults", self._add_fault)
@@ -152,26 +170,38 @@ class Exchange:
         if self._runner is not None:
             await self._runner.cleanup()
         self.truth.flush()
+        if self.setup.memory is not None:
+            self.setup.memory.close()
 
     @web.middleware
     async def _spoiled(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
         """Faults act before the exchange answers; its own controls, under /_, are never affected."""
         if request.path.startswith("/_"):
             return await handler(request)
-        rest = request.path.startswith("/api/")
-        kind, now_s = "rest" if rest else "handshake", time.monotonic()
+        kind, spoiled = self._kind(request.path)
+        now_s = time.monotonic()
         self.too_early[kind] += now_s < self._retry_at_s.get(kind, 0.0)
-        answer = await (self.faults.call if rest else self.faults.handshake)(request)
+        answer = await spoiled(request)
         if answer is None:
             answer = await handler(request)
-        elif rest and not answer.prepared:
+        elif kind == "rest" and not answer.prepared:
             answer.headers["X-MBX-USED-WEIGHT-1M"] = str(self.rest.weight.used)
         if "Retry-After" in answer.headers:
             self._retry_at_s[kind] = now_s + float(answer.headers["Retry-After"])
         return answer
 
+    def _kind(self, path: str) -> tuple[str, Callable[[web.Request], Awaitable[web.StreamResponse | None]]]:
+        """What a path belongs to, and what faults may answer instead."""
+        if path.startswith("/api/"):
+            return "rest", self.faults.call
+        return ("archive", self.faults.file) if path.startswith("/data/") else ("handshake", self.faults.handshake)
+
     async def _rest(self, request: web.Request) -> web.StreamResponse:
+        await self.rest.warm(request)
         return self.rest.serve(request)
+
+    async def _archive(self, request: web.Request) -> web.StreamResponse:
+        return await self.archive.serve(request)
 
     async def _show_truth(self, request: web.Request) -> web.Response:
         symbol = request.query.get("symbol")
@@ -191,6 +221,21 @@ class Exchange:
             return web.json_response({"error": f"give symbol=, from_id= and limit=: {error}"}, status=400)
         lines = "".join(map(tape.truth_line, ledger.emitted(from_id, limit)))
         return web.Response(text=lines, content_type="application/x-ndjson")
+
+    async def _show_day(self, request: web.Request) -> web.StreamResponse:
+        """All trades of a UTC day, deep history included, as the lines of /_truth/trades."""
+        try:
+            ledger = self.truth.ledgers[request.query["symbol"]]
+            begin_us = day_named(request.query["day"]) * DAY_US
+        except (KeyError, ValueError) as error:
+            return web.json_response({"error": f"give symbol= and day=YYYY-MM-DD: {error}"}, status=400)
+        response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+        await response.prepare(request)
+        for columns in ledger.between(begin_us, begin_us + DAY_US):
+            for begin in range(0, len(columns.ids), TRUTH_ROWS_AT_ONCE):
+                part = columns.part(begin, begin + TRUTH_ROWS_AT_ONCE).trades(ledger.symbol)
+                await response.write("".join(map(tape.truth_line, part)).encode())
+        return response
 
     async def _show_faults(self, request: web.Request) -> web.Response:
         return web.json_response({"faults": self.faults.names(), **self.faults.state()})
@@ -235,6 +280,7 @@ class Exchange:
             "slow_dropped": self.hub.slow_dropped,
             "frames_sent": self.hub.frames_sent,
             "rest_calls": dict(self.rest.calls),
+            "archive_calls": dict(self.archive.calls),
             "rest_weight_used": self.rest.weight.used,
             # Calls and handshakes that arrived before the Retry-After of a 429 or 418 had passed.
             "too_early": dict(self.too_early),

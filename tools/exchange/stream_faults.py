@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from tools.exchange import malformed
+from tools.exchange.archive import Archive
 from tools.exchange.rest import Rest
 from tools.exchange.streams import INTERLEAVED, Client, Hub
 from tools.exchange.tape import BINARY, CONTINUATION, PING, TEXT, Form, Frame, Trade, TradeFrame, wrap
@@ -29,6 +30,7 @@ class World(NamedTuple):
 
     hub: Hub
     rest: Rest
+    archive: Archive
     later: Callable[[float, Callable[[], object]], object]
 
 
@@ -47,6 +49,7 @@ class Args(NamedTuple):
     lag: float = 5.0
     first: int = 0
     last: int = 0
+    rows: int = 0
 
 
 class Active:
@@ -62,10 +65,16 @@ class Active:
         self.until_s = float("inf")
         self.probability = 1.0
         self.held: dict[str, Frame] = {}
+        self.number = 0
+        self.files: set[str] = set()
 
     def over(self, now_s: float) -> bool:
         """Whether it will never strike again."""
         return self.left == 0 or now_s >= self.until_s
+
+    def lasts(self, now_s: float) -> bool:
+        """Whether it is still on: it may strike, holds a frame back, or has changed a file, which stays changed."""
+        return bool(self.held) or not self.over(now_s) or (bool(self.files) and now_s < self.until_s)
 
     def strikes(self, now_s: float) -> bool:
         """Whether it strikes this time; counts it."""

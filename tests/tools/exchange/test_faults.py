@@ -14,8 +14,8 @@ import websocket
 
 from tests.support.child import wait_until
 from tests.support.stand_in import StandIn
-from tools.exchange import answer_faults, malformed, stream_faults, tape
-from tools.exchange.faults import FaultError, parse_flag
+from tools.exchange import answer_faults, archive_faults, malformed, stream_faults, tape
+from tools.exchange.wishes import FaultError, parse_flag
 
 pytestmark = pytest.mark.slow
 
@@ -562,7 +562,8 @@ def test_bodies_of_another_kind(exchange: StandIn) -> None:
 def test_every_fault_says_what_it_does(exchange: StandIn) -> None:
     """GET /_faults lists each fault of the tables with a sentence."""
     listed = exchange.json("/_faults")["faults"]
-    tables = (stream_faults.FRAMES, stream_faults.CONNECTIONS, answer_faults.HANDSHAKES, answer_faults.CALLS)
+    tables: list[dict[str, Any]] = [stream_faults.FRAMES, stream_faults.CONNECTIONS]
+    tables += [answer_faults.HANDSHAKES, answer_faults.CALLS, archive_faults.ARCHIVE, archive_faults.CONTENT]
     others = {"shuffle", "refuse", "rest_lag", "rest_hole", "rest_late", "rest_symbol"}
     assert set(listed) == {name for table in tables for name in table} | others
     assert all(text.endswith(".") for text in listed.values())
