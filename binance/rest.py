@@ -1,6 +1,6 @@
-"""The exchange's REST calls that the back-fill needs: trades by id, within the exchange's limits.
+"""The exchange's REST calls, within its limits: trades by id, the first id of a time, klines, the state of symbols.
 
-Source of the calls, weights and headers: Binance's rest-api.md, "Old trade lookup" and "LIMITS".
+Source of the calls, weights and headers: Binance's rest-api.md, "Market data endpoints" and "LIMITS".
 """
 
 import logging
@@ -8,15 +8,27 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from datetime import datetime
 from email.utils import parsedate_to_datetime
-from typing import NamedTuple
 
 import msgspec
 import urllib3
 
-from binance import checks, network
+from binance import network, units
+from binance.answers import (
+    MALFORMED,
+    LastingError,
+    Page,
+    RestError,
+    UnknownSymbolError,
+    parse_aggregates,
+    parse_rows,
+)
+from binance.klines import Kline, parse_klines
 from binance.limits import RATE_LIMITED_S, Cooldown, meaning, retry_after_s
-from model.trade import Trade
+from model.times import EPOCH, MILLISECOND, floor_ms
+
+__all__ = ["Kline", "LastingError", "Page", "Rest", "RestError", "UnknownSymbolError", "parse_rows"]
 
 log = logging.getLogger("rest")
 
@@ -24,8 +36,14 @@ SYMBOLS_PER_CALL_MAX = 50
 INFO_CALLS_MAX = 100
 """Of exchangeInfo, each of which weighs 20: enough for 1,024 symbols and a handful that it does not know."""
 PAGE_TRADES_MAX = 1_000
+PAGE_KLINES_MAX = 1_000
+AGGREGATES = 10
+"""Asked for at once to find a valid one; those that are marked as duplicates are rare."""
+AGGREGATE_CALLS_MAX = 20
 TRADES_WEIGHT = 25
 INFO_WEIGHT = 20
+AGGREGATES_WEIGHT = 4
+KLINES_WEIGHT = 2
 WEIGHT_PER_MINUTE = 6_000
 """Used until exchangeInfo has told the current limit."""
 WEIGHT_SHARE = 2
@@ -39,40 +57,10 @@ READ_BYTES_MAX = 64 * 2**10
 BODY_BYTES_MAX = 8 * 2**20
 """A page of 1,000 trades is 150 KB, exchangeInfo of one symbol 10 KB."""
 
-
 _ELSEWHERE = "another BINANCE_REST_URL, such as https://data-api.binance.vision, may serve you"
-
-
-class RestError(Exception):
-    """The exchange gave no usable answer this time; the message says why."""
-
-
-class LastingError(RestError):
-    """It will give none as long as nothing is changed."""
-
-
-class UnknownSymbolError(RestError):
-    """The exchange does not know the symbol."""
-
-
 UNKNOWN_SYMBOL = -1121
 KEY_WANTED = (-2008, -2014, -2015)
 """Binance's codes (errors.md): invalid API key id, bad format, rejected."""
-
-
-class Page(NamedTuple):
-    """An answer: the trades in the exchange's order, and the rows that are not trades (reason and text)."""
-
-    trades: list[Trade]
-    refused: list[tuple[str, bytes]]
-
-
-class _Row(msgspec.Struct, gc=False):
-    id: int
-    price: str
-    qty: str
-    time: int
-    isBuyerMaker: bool
 
 
 class _Error(msgspec.Struct, gc=False):
@@ -92,43 +80,6 @@ class _Info(msgspec.Struct, gc=False):
 
 
 _decode_info = msgspec.json.Decoder(_Info).decode
-_decode_page = msgspec.json.Decoder(list[_Row]).decode
-_decode_rows = msgspec.json.Decoder(list[msgspec.Raw]).decode
-_decode_row = msgspec.json.Decoder(_Row).decode
-_REFUSALS = (checks.Refusal, msgspec.DecodeError, UnicodeError, RecursionError)
-
-
-def parse_rows(symbol: str, body: bytes) -> Page:
-    """The trades of a historicalTrades answer; a row has no symbol, no event time and no time of receipt.
-
-    Raises RestError for a body that is not a JSON list.
-    """
-    with suppress(*_REFUSALS):
-        return Page([_trade(symbol, row) for row in _decode_page(body)], [])
-    # Some row is malformed: look at each one separately, which takes longer.
-    page = Page([], [])
-    try:
-        rows = _decode_rows(body)
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        raise RestError(f"the answer is not a list of trades: {error}") from None
-    for raw in rows:
-        text = bytes(raw)
-        try:
-            page.trades.append(_trade(symbol, _decode_row(text)))
-        except _REFUSALS as error:
-            page.refused.append((f"not a trade: {error}", text))
-    return page
-
-
-def _trade(symbol: str, row: _Row) -> Trade:
-    return Trade(
-        symbol,
-        checks.time(row.time),
-        checks.trade_id(row.id),
-        checks.decimal("price", row.price),
-        checks.decimal("quantity", row.qty),
-        row.isBuyerMaker,
-    )
 
 
 class Rest:
@@ -174,7 +125,7 @@ class Rest:
         body = self._get("exchangeInfo", {"symbols": names, "showPermissionSets": "false"})
         try:
             rows = _decode_info(body).symbols
-        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        except MALFORMED as error:
             raise LastingError(f"BINANCE_REST_URL={self._url}: exchangeInfo is not as documented: {error}") from None
         return {row.symbol: row.status for row in rows}
 
@@ -188,11 +139,46 @@ class Rest:
     def fetch_trades(self, symbol: str, from_id: int, limit: int = PAGE_TRADES_MAX) -> Page:
         """The trades of `symbol` from `from_id` on, at most `limit`. The first may have a higher id than was asked
         for: the exchange silently skips what it does not have. Raises RestError."""
+        body = self._ask("historicalTrades", TRADES_WEIGHT, symbol, {"fromId": str(from_id), "limit": str(limit)})
+        page = parse_rows(symbol, body)
+        units.look("REST", f"BINANCE_REST_URL={self._url}", page.stamp)
+        return page
+
+    def fetch_klines(self, symbol: str, interval: str, start: datetime, limit: int = PAGE_KLINES_MAX) -> list[Kline]:
+        """The klines of `symbol` that begin at `start` or later, oldest first, at most `limit`; the last one may not be
+        over yet. `interval` is one of the exchange's: 1s, 1m, 1h, 1d … Raises RestError."""
+        fields = {"interval": interval, "startTime": _stamp(start), "limit": str(limit)}
+        return parse_klines(self._ask("klines", KLINES_WEIGHT, symbol, fields))
+
+    def fetch_first_minute(self, symbol: str) -> datetime | None:
+        """The start of the first minute of which the exchange has a kline of `symbol`; None: it has none.
+        Raises RestError."""
+        first = self.fetch_klines(symbol, "1m", EPOCH, 1)
+        return first[0].start if first else None
+
+    def fetch_first_id(self, symbol: str, when: datetime) -> int | None:
+        """The id of the first trade of `symbol` at or after `when`, seen in milliseconds; None: there is none yet.
+
+        Of the exchange's aggregates, which unlike trades are found by time. Raises RestError.
+        """
+        fields = {"startTime": _stamp(when)}
+        for _ in range(AGGREGATE_CALLS_MAX):
+            body = self._ask("aggTrades", AGGREGATES_WEIGHT, symbol, {**fields, "limit": str(AGGREGATES)})
+            found = parse_aggregates(body)
+            ids = [one.first_id for one in found if one.first_id is not None]
+            if ids or not found:
+                return ids[0] if ids else None
+            fields = {"fromId": str(found[-1].aggregate_id + 1)}
+        raise RestError(
+            f"of {symbol} the first {AGGREGATE_CALLS_MAX * AGGREGATES} aggregates from {when} on are no trades"
+        )
+
+    def _ask(self, call: str, weight: int, symbol: str, fields: dict[str, str]) -> bytes:
+        """The body of an answer about a symbol, which weighs so much; the limit is asked for before the first."""
         if self._weight_max is None:
             self._weight_max = self._fetch_weight_max(symbol)
-        self._keep_within(TRADES_WEIGHT)
-        body = self._get("historicalTrades", {"symbol": symbol, "fromId": str(from_id), "limit": str(limit)})
-        return parse_rows(symbol, body)
+        self._keep_within(weight)
+        return self._get(call, {"symbol": symbol, **fields})
 
     def _keep_within(self, weight: int) -> None:
         """Waits if a call of this weight would be more than our share of what the exchange allows in a minute."""
@@ -213,7 +199,7 @@ class Rest:
         try:
             limits = msgspec.json.decode(body)["rateLimits"]
             found = [int(limit["limit"]) for limit in limits if limit["rateLimitType"] == "REQUEST_WEIGHT"]
-        except (msgspec.DecodeError, UnicodeError, KeyError, TypeError, ValueError, RecursionError) as error:
+        except (*MALFORMED, KeyError, TypeError, ValueError) as error:
             raise RestError(f"exchangeInfo is not as documented: {error!r}") from None
         return found[0] if found else WEIGHT_PER_MINUTE
 
@@ -224,7 +210,8 @@ class Rest:
         if left_s := self._cooldown.left_s():
             raise RestError(f"the exchange allows no request for another {left_s:.0f} s")
         try:
-            answer = self._pool.request("GET", f"{self._url}/api/v3/{call}", fields=fields, preload_content=False)
+            url = f"{self._url}/api/v3/{call}"
+            answer = self._pool.request("GET", url, fields=fields, headers=units.REST_HEADERS, preload_content=False)
             # Before the body is read, which may never arrive.
             self._note_limits(answer.status, answer.headers)
             try:
@@ -274,9 +261,15 @@ class Rest:
         return RestError(f"HTTP {status}: {where if self._proxy else ''}{': ' if self._proxy else ''}{words}")
 
 
+def _stamp(when: datetime) -> str:
+    """The first millisecond at or after `when`, as the exchange takes it; microseconds would mislead an old host."""
+    below = floor_ms(when)
+    return str((below - EPOCH) // MILLISECOND + (below < when))
+
+
 def _code(body: bytes) -> int | None:
     """Binance's number of an error, if it is one of its answers."""
-    with suppress(msgspec.DecodeError, UnicodeError, RecursionError):
+    with suppress(*MALFORMED):
         return _decode_error(body).code
     return None
 

@@ -9,13 +9,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 import websocket
 
 import ws_client
-from binance import limits
+from binance import limits, units
 from binance.limits import ConnectBudget, Cooldown
 from capture import socket_reader
 from capture.inbox import Inbox
@@ -39,12 +40,12 @@ def trade(trade_id: int, symbol: str = "BTCUSDT") -> bytes:
     """The text of a combined trade frame."""
     data = {
         "e": "trade",
-        "E": 1_723_161_255_343,
+        "E": 1_723_161_255_343_210,
         "s": symbol,
         "t": trade_id,
         "p": "1.5",
         "q": "2",
-        "T": 1_723_161_255_342,
+        "T": 1_723_161_255_342_789,
     }
     stream = f"{symbol.lower()}@trade"
     return json.dumps({"stream": stream, "data": data | {"m": True, "M": True}}, ensure_ascii=False).encode()
@@ -141,15 +142,49 @@ def test_every_trade_of_the_tape_arrives_in_order(tmp_path: Path) -> None:
 
 
 def test_the_address_has_every_stream_in_lower_case(tmp_path: Path) -> None:
-    """And is ASCII, because a symbol need not be."""
+    """It asks for microseconds, and is ASCII, because a symbol need not be."""
     shared = Desk(tmp_path, "wss://x:9443").shared
-    assert shared.stream_url == "wss://x:9443/stream?streams=btcusdt@trade/ethusdt@trade"
+    path = "/stream?streams=btcusdt@trade/ethusdt@trade&timeUnit=MICROSECOND"
+    assert shared.stream_url == f"wss://x:9443{path}"
     with reading(tmp_path, sending()) as (_, _, server):
         wait_until(lambda: bool(server.peers and server.peers[0].path))
-        assert server.peers[0].path == "/stream?streams=btcusdt@trade/ethusdt@trade"
+        assert server.peers[0].path == path
     foreign = shared._replace(symbols=("币安人生USDT",)).stream_url
     assert foreign.isascii()
     assert "%E5%B8%81" in foreign
+
+
+def in_milliseconds(text: bytes) -> bytes:
+    """The same trade, as a host sends it that does not know microseconds."""
+    return text.replace(b"1723161255342789", b"1723161255342")
+
+
+@pytest.mark.parametrize("slow", [(), (0, 1, 2), (1, 2)], ids=["never", "always", "later"])
+def test_a_stream_in_milliseconds_is_stored_and_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, slow: tuple[int, ...]
+) -> None:
+    """Each connection's first trade is looked at, whatever comes before it; one in microseconds is nothing to say."""
+    monkeypatch.setattr(units, "_said", set())
+
+    def script(peer: Peer) -> None:
+        peer.accept()
+        peer.send(frame(b"{}"))
+        wait_until(lambda: bool(started) and started[0].refused == peer.number + 1)
+        text = trade(peer.number + 1)
+        peer.send(frame(in_milliseconds(text) if peer.number in slow else text))
+        peer.stay()
+
+    started: list[Connection] = []
+    with reading(tmp_path, script) as (connection, desk, server):
+        started.append(connection)
+        for n in (1, 2, 3):
+            wait_until(lambda n=n: connection.parsed == n)  # type: ignore[misc]
+            connection.drop()
+        found = [each for batch in iter(lambda: desk.inbox.take(0), []) for each in batch]
+        assert [each.timestamp for each in found] == [datetime(2024, 8, 8, 23, 54, 15, 342_000, tzinfo=UTC)] * 3
+        said = [record.getMessage() for record in caplog.records if record.name == "units"]
+        assert len(said) == bool(slow)
+        assert all(f"the stream (BINANCE_WS_URL={server.url}) answers in milliseconds" in line for line in said)
 
 
 def test_a_symbol_that_is_not_ascii_is_captured(tmp_path: Path) -> None:

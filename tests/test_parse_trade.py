@@ -22,8 +22,8 @@ from ws_client import NotATrade, parse_trade
 AT = datetime(2024, 8, 8, 23, 54, 16, 1, tzinfo=UTC)
 SYMBOLS = frozenset({"BTCUSDT", "ETHUSDT"})
 PAYLOAD = (
-    '{"e":"trade","E":1723161255343,"s":"BTCUSDT","t":3735683259,"p":"61837.63000000","q":"0.02000000",'
-    '"T":1723161255342,"m":true,"M":true}'
+    '{"e":"trade","E":1723161255343210,"s":"BTCUSDT","t":3735683259,"p":"61837.63000000","q":"0.02000000",'
+    '"T":1723161255342789,"m":true,"M":true}'
 )
 COMBINED = f'{{"stream":"btcusdt@trade","data":{PAYLOAD}}}'
 TRADE = Trade(
@@ -564,13 +564,19 @@ def test_a_refusal_is_the_same_the_second_time(check: Callable[[object], object]
             check("x" if isinstance(check, functools.partial) else 0)
 
 
+def test_trades_of_a_millisecond_share_its_time() -> None:
+    """One object for all stamps of it, in either unit: trades that wait take less memory."""
+    assert checks.time(1_723_161_255_342_001) is checks.time(1_723_161_255_342_999) is checks.time(1_723_161_255_342)
+    assert checks.time(1_723_161_255_343_000) == checks.time(1_723_161_255_342_999) + timedelta(milliseconds=1)
+
+
 def test_what_is_remembered_is_bounded() -> None:
     """Prices without end do not fill the memory, and a remembered one is right."""
     for n in range(1, 20_001):
         assert checks.decimal("price", f"{n}.5") == Decimal(n) + Decimal("0.5")
-        assert checks.time(1_723_161_255_000 + n) == datetime(2024, 8, 8, 23, 54, 15, tzinfo=UTC) + timedelta(
-            milliseconds=n
-        )
+        assert checks.time(1_723_161_255_000_999 + 1_000 * n) == datetime(
+            2024, 8, 8, 23, 54, 15, tzinfo=UTC
+        ) + timedelta(milliseconds=n)
     for cached in (checks.decimal, checks.time):
         size = cached.cache_info().maxsize
         assert cached.cache_info().currsize == size

@@ -3,8 +3,7 @@
 import contextlib
 import json
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from email.utils import format_datetime
@@ -13,52 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from binance import rest
+from binance import rest, units
 from binance.limits import Cooldown
 from binance.rest import Rest, RestError, parse_rows
 from model.trade import Trade
-from tests.support.scripted_rest import WEIGHT_HEADER, Reply, ScriptedRest, exchange_info, row, rows
+from tests.support.scripted_rest import WEIGHT_HEADER, Clock, Reply, always, exchange_info, row, rows, served, talking
 from tests.support.stand_in import StandIn
 
 AT = datetime(2024, 8, 8, 23, 54, 15, 343_000, tzinfo=UTC)
-
-
-class Clock:
-    """Seconds that pass only by waiting; each wait is noted."""
-
-    def __init__(self) -> None:
-        self.now = 5_000.0
-        self.waits: list[float] = []
-
-    def __call__(self) -> float:
-        return self.now
-
-    def wait(self, seconds: float) -> None:
-        self.waits.append(seconds)
-        self.now += seconds
-
-
-def always(reply: Reply) -> Callable[[str, dict[str, str]], Reply]:
-    """The same answer to everything."""
-    return lambda _symbol, _query: reply
-
-
-def served(_symbol: str, query: dict[str, str]) -> Reply:
-    """What was asked for."""
-    return rows(int(query["fromId"]), int(query["limit"]))
-
-
-@contextmanager
-def talking(
-    script: Callable[[str, dict[str, str]], Reply] = served,
-) -> Iterator[tuple[ScriptedRest, Rest, Clock, Cooldown]]:
-    """A server with a script, and a client whose waits are only noted."""
-    clock = Clock()
-    cooldown = Cooldown(clock)
-    with ScriptedRest(script) as server:
-        client = Rest(server.url, cooldown, clock.wait)
-        yield server, client, clock, cooldown
-        client.close()
 
 
 def failure(client: Rest) -> str:
@@ -81,10 +42,18 @@ def test_a_row_is_a_trade_without_a_time_of_receipt() -> None:
     assert [type(value) for value in page.trades[0]] == [str, datetime, int, Decimal, Decimal, bool, type(None)]
 
 
-def test_a_time_in_microseconds_is_floored() -> None:
-    """As a REST server may answer when it is asked to."""
-    page = parse_rows("BTCUSDT", json.dumps([row(1, time=1_723_161_255_343_999)]).encode())
+@pytest.mark.parametrize("stamp", [1_723_161_255_343, 1_723_161_255_343_000, 1_723_161_255_343_999])
+def test_a_time_in_either_unit_is_floored(stamp: int) -> None:
+    """As a REST server answers that is asked for microseconds, and as one does that does not know them."""
+    page = parse_rows("BTCUSDT", json.dumps([row(1, time=stamp)]).encode())
     assert page.trades[0].timestamp == AT
+    assert page.stamp == stamp
+
+
+def test_the_stamp_of_a_page_is_that_of_its_first_trade() -> None:
+    """Not of a row that is none; of a page without trades it is 0."""
+    assert parse_rows("BTCUSDT", json.dumps([row(0), row(2), row(3)]).encode()).stamp == row(2)["time"]
+    assert [parse_rows("BTCUSDT", body).stamp for body in (b"[]", b"[1]")] == [0, 0]
 
 
 @pytest.mark.parametrize(
@@ -176,7 +145,27 @@ def test_a_call_says_what_it_wants_and_keeps_its_connection() -> None:
             ("historicalTrades", {"symbol": "ETHUSDT", "fromId": "1", "limit": "1000"}),
         ]
         assert len(server.clients) == 1
+        assert server.units == ["MICROSECOND"] * 3
         assert clock.waits == []
+
+
+def test_an_answer_in_milliseconds_is_said_once(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its trades are taken; one in microseconds, or without trades, is nothing to say."""
+    monkeypatch.setattr(units, "_said", set())
+    with talking(always(Reply(b"[]"))) as (server, client, clock, cooldown):
+        client.fetch_trades("BTCUSDT", 1)
+        server.script = served
+        client.fetch_trades("BTCUSDT", 1)
+        assert caplog.records == []
+        server.script = always(Reply(json.dumps([row(1, time=1_723_161_255_343)]).encode()))
+        other = Rest(server.url, cooldown, clock.wait)
+        for each in (client, client, other):
+            assert each.fetch_trades("BTCUSDT", 1).trades[0].timestamp == AT
+        other.close()
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert f"REST (BINANCE_REST_URL={server.url}) answers in milliseconds" in line
 
 
 def test_a_symbol_that_is_not_ascii_arrives() -> None:
@@ -454,4 +443,12 @@ def test_a_jump_is_visible(exchange: StandIn) -> None:
     assert client.fetch_trades("BTCUSDT", 1, 1).trades[0].trade_id == 3_999_997_001
     assert client.fetch_trades("BTCUSDT", 5_000_000_000, 1).trades == []
     assert client.fetch_trades("BTCUSDT", 4_000_000_000, 5).trades[0].timestamp < datetime.now(UTC) + timedelta(days=1)
+    client.close()
+
+
+def test_the_stand_in_answers_in_microseconds(exchange: StandIn) -> None:
+    """So nothing is said of it."""
+    client = Rest(exchange.http, Cooldown())
+    client._weight_max = 10**6
+    assert len(str(client.fetch_trades("BTCUSDT", 3_999_997_001, 1).stamp)) == 16
     client.close()

@@ -4,11 +4,15 @@ import json
 import socket
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import NamedTuple
 from urllib.parse import parse_qs, urlsplit
+
+from binance.limits import Cooldown
+from binance.rest import Rest
 
 WEIGHT_HEADER = "X-MBX-USED-WEIGHT-1M"
 
@@ -43,7 +47,7 @@ def row(trade_id: int, **changed: object) -> dict[str, object]:
         "price": "61837.63000000",
         "qty": "0.02000000",
         "quoteQty": "1236.75260000",
-        "time": 1_723_161_255_342 + trade_id,
+        "time": 1_723_161_255_342_789 + 1_000 * trade_id,
         "isBuyerMaker": True,
         "isBestMatch": True,
     } | changed
@@ -55,12 +59,14 @@ def rows(first: int, count: int) -> Reply:
 
 
 class ScriptedRest:
-    """Answers historicalTrades as `script(symbol, query)` says. `asked`: the calls and their queries, in order."""
+    """Answers historicalTrades as `script(symbol, query)` says. `asked`: the calls and their queries, in order;
+    `units`: the unit of time that each wants."""
 
     def __init__(self, script: Script) -> None:
         self.script = script
         self.info = exchange_info()
         self.asked: list[tuple[str, dict[str, str]]] = []
+        self.units: list[str | None] = []
         self.clients: set[tuple[str, int]] = set()
         self.over = threading.Event()
         outer = self
@@ -100,8 +106,11 @@ class ScriptedRest:
         call = parts.path.removeprefix("/api/v3/")
         query = {name: values[0] for name, values in parse_qs(parts.query).items()}
         self.asked.append((call, query))
+        self.units.append(handler.headers.get("X-MBX-TIME-UNIT"))
+        self._send(handler, self.info if call == "exchangeInfo" else self.script(query["symbol"], query))
+
+    def _send(self, handler: BaseHTTPRequestHandler, reply: Reply) -> None:
         self.clients.add(handler.client_address)
-        reply = self.info if call == "exchangeInfo" else self.script(query["symbol"], query)
         handler.send_response(reply.status)
         for name, value in reply.headers.items():
             handler.send_header(name, value)
@@ -124,3 +133,41 @@ class ScriptedRest:
                     return
         except OSError:
             handler.close_connection = True
+
+
+class Clock:
+    """Seconds that pass only by waiting; each wait is noted."""
+
+    def __init__(self) -> None:
+        self.now = 5_000.0
+        self.waits: list[float] = []
+
+    def __call__(self) -> float:
+        return self.now
+
+    def wait(self, seconds: float) -> None:
+        self.waits.append(seconds)
+        self.now += seconds
+
+
+def always(reply: Reply) -> Script:
+    """The same answer to everything."""
+    return lambda _symbol, _query: reply
+
+
+def served(_symbol: str, query: dict[str, str]) -> Reply:
+    """What was asked for."""
+    return rows(int(query["fromId"]), int(query["limit"]))
+
+
+@contextmanager
+def talking(
+    script: Script = served,
+) -> Iterator[tuple[ScriptedRest, Rest, Clock, Cooldown]]:
+    """A server with a script, and a client whose waits are only noted."""
+    clock = Clock()
+    cooldown = Cooldown(clock)
+    with ScriptedRest(script) as server:
+        client = Rest(server.url, cooldown, clock.wait)
+        yield server, client, clock, cooldown
+        client.close()

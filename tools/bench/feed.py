@@ -76,7 +76,7 @@ class Feed:
         """
         self._prepared = list(itertools.islice(self._trades, trades))
         self._frames = [] if rest else [_frame(trade) for trade in self._prepared]
-        self._pages = [msgspec.json.encode(tape.rest_row(trade, False)) for trade in self._prepared] if rest else []
+        self._pages = [msgspec.json.encode(tape.rest_row(trade, True)) for trade in self._prepared] if rest else []
         last = self._prepared[-1]
         return {"symbol": last.symbol, "last_id": last.trade_id, "last_ms": last.time_us // 1_000}
 
@@ -168,7 +168,7 @@ class Feed:
 
 def _frame(trade: tape.Trade) -> bytes:
     stream = f"{trade.symbol.lower()}@trade"
-    return tape.TradeFrame(stream, trade, trade.time_us + 1_000).wire(tape.Form(combined=True, micro=False))
+    return tape.TradeFrame(stream, trade, trade.time_us + 1_000).wire(tape.Form(combined=True, micro=True))
 
 
 def _read_request(connection: socket.socket, data: bytes) -> tuple[bytes, bytes]:

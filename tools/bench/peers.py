@@ -63,7 +63,7 @@ def plain(url: str, counts: list[int]) -> None:
     def handle(frame: str) -> None:
         received_at = datetime.now(UTC)
         data = json.loads(frame)["data"]
-        traded_at = _EPOCH + timedelta(milliseconds=data["T"])
+        traded_at = _EPOCH + timedelta(microseconds=data["T"])
         cursor.execute(sql, (data["s"], traded_at, data["t"], data["p"], data["q"], data["m"], received_at))
         connection.commit()
 
