@@ -14,6 +14,7 @@ from operator import itemgetter
 from model import gaps as trade_ids
 from model.gaps import Gap, Span
 from model.trade import Trade
+from storage.canonical import ids_beside
 from storage.connecting import connect
 from storage.errors import (
     AccessError,
@@ -35,13 +36,18 @@ from storage.gaps import (
     forget_history,
     give_up,
     leaves_hole,
+    missing_in,
     open_gaps,
     proven_span,
     replace_statements,
     spans,
 )
+from storage.loading import Lines
+from storage.loading import load as load_history
+from storage.proofs import ArchivedFile, add_proof, coverage, loaded_files, newest_proof, proofs, record_file
 from storage.ranges import MinMax, candles, min_max, min_max_by_scan
-from storage.sealing import Sealable, first_from, remake_statements, seal, seal_locked, sealable
+from storage.runs import missing_runs
+from storage.sealing import Sealable, first_from, remake_statements, seal, seal_history, seal_locked, sealable
 from storage.session import Connection, close, is_fast
 from storage.trades import latest, price_as_of, symbols, trades_in_second
 from storage.transaction import State, pull_down_fence, store_at_once, store_few, transaction
@@ -49,11 +55,13 @@ from storage.values import batches, check_symbol, rows_max, rows_sql, time_sql
 
 __all__ = [
     "AccessError",
+    "ArchivedFile",
     "Connection",
     "ContentionError",
     "DatabaseError",
     "FatalError",
     "GoneError",
+    "Lines",
     "MinMax",
     "NotWritableError",
     "NothingError",
@@ -61,19 +69,30 @@ __all__ = [
     "RefusedError",
     "Sealable",
     "Trade",
+    "add_proof",
     "candles",
     "close",
     "connect",
+    "coverage",
     "first_from",
     "forget_history",
     "give_up",
+    "ids_beside",
     "is_fast",
     "latest",
+    "load_history",
+    "loaded_files",
     "min_max",
     "min_max_by_scan",
+    "missing_in",
+    "missing_runs",
+    "newest_proof",
     "open_gaps",
     "price_as_of",
+    "proofs",
+    "record_file",
     "seal",
+    "seal_history",
     "seal_locked",
     "sealable",
     "symbols",

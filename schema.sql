@@ -68,6 +68,44 @@ CREATE TABLE IF NOT EXISTS symbols (
     PRIMARY KEY (symbol)
 ) ENGINE = InnoDB;
 
+-- One row is one audit of a symbol and UTC day (audit.py): what was found, compared with what. Rows are only ever added,
+-- and chained: `hash` is the SHA-256 of `previous`, which is the hash of the row before, and the other columns but
+-- `blocks`, a line each (model/proof.py). The newest row of a day is what is known of it.
+CREATE TABLE IF NOT EXISTS proofs (
+    number         BIGINT UNSIGNED NOT NULL COMMENT '1, 2, 3 …, the order of the chain',
+    symbol         VARCHAR(32) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+    day            DATE            NOT NULL COMMENT 'UTC',
+    verdict        VARCHAR(16)     NOT NULL COMMENT 'equal, agrees, contiguous, gapped, different or unverifiable',
+    reason         VARCHAR(500)    NOT NULL COMMENT 'why it is not better, in words; empty: it is the best there is',
+    first_trade_id BIGINT UNSIGNED NULL     COMMENT 'of the stored trades of the day; NULL: there is none',
+    last_trade_id  BIGINT UNSIGNED NULL,
+    trades         BIGINT UNSIGNED NOT NULL COMMENT 'how many are stored',
+    missing        BIGINT UNSIGNED NOT NULL COMMENT 'ids of the day that are not stored',
+    sha256         CHAR(64)        NOT NULL COMMENT 'of the canonical lines of the stored trades',
+    merkle_root    CHAR(64)        NOT NULL COMMENT 'of the blocks of 65,536 ids (RFC 6962)',
+    compared_with  VARCHAR(500)    NOT NULL COMMENT 'the address of a file, klines, or empty',
+    source_sha256  CHAR(64)        NOT NULL COMMENT 'of that file, as it was published; empty: it is no file',
+    proven_at      DATETIME(6)     NOT NULL COMMENT 'this machine''s clock, UTC',
+    previous       CHAR(64)        NOT NULL,
+    hash           CHAR(64)        NOT NULL,
+    blocks         MEDIUMTEXT      NOT NULL COMMENT 'number and hash of each block, a line each',
+    PRIMARY KEY (number),
+    KEY proofs_of_day (symbol, day, number)
+) ENGINE = InnoDB;
+
+-- One row is a file of the exchange's archive that was loaded: the exchange replaces files without a word, so that a day
+-- whose file has another hash later is a new revision of the day.
+CREATE TABLE IF NOT EXISTS archive_files (
+    symbol         VARCHAR(32) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+    day            DATE            NOT NULL COMMENT 'UTC',
+    sha256         CHAR(64)        NOT NULL COMMENT 'of the zip file',
+    address        VARCHAR(500)    NOT NULL,
+    first_trade_id BIGINT UNSIGNED NOT NULL,
+    last_trade_id  BIGINT UNSIGNED NOT NULL,
+    loaded_at      DATETIME(6)     NOT NULL COMMENT 'this machine''s clock, UTC: when all its trades were stored',
+    PRIMARY KEY (symbol, day, sha256)
+) ENGINE = InnoDB;
+
 -- The plain table that most people look for:
 -- SELECT * FROM prices WHERE symbol = 'BTCUSDT' ORDER BY timestamp DESC LIMIT 1
 CREATE OR REPLACE SQL SECURITY INVOKER VIEW prices AS SELECT `timestamp`, symbol, price FROM trades;
@@ -79,4 +117,4 @@ CREATE TABLE IF NOT EXISTS schema_version (
 ) ENGINE = InnoDB;
 
 -- Last, so that a database has a version only once everything above is in it.
-INSERT INTO schema_version (version) VALUES (2) ON DUPLICATE KEY UPDATE version = schema_version.version;
+INSERT INTO schema_version (version) VALUES (3) ON DUPLICATE KEY UPDATE version = schema_version.version;

@@ -4,15 +4,17 @@ The exchange numbers the trades of a symbol 1, 2, 3 … without holes, so an id 
 stored ones that is not stored itself is a missing trade. A point is a stored trade reduced to its id and time stamp.
 """
 
-from collections.abc import Sequence
-from datetime import datetime
-from itertools import pairwise
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
-from model.ids import runs_of
+from model.ids import Run, runs_of
 
 MISSED = "missing in the stream"
 AWAY = "capture was not running"
+HISTORY = "history that is not fetched yet"
 NOT_SERVED = "not served by the exchange"
 INVALID = "what the exchange serves is no valid trade"
 REFUSED = "refused by the database"
@@ -92,3 +94,26 @@ def fill(gap: Gap, points: Sequence[Point], now: datetime) -> tuple[list[Gap], l
         )
         for first, last in runs_of(list(at))
     ]
+
+
+def fill_run(gap: Gap, run: Run, at: Callable[[int], datetime], now: datetime) -> tuple[list[Gap], list[Gap]]:
+    """As fill(), after all ids of a run, whose times `at` tells, were stored."""
+    low, high = max(gap.first_trade_id, run[0]), min(gap.last_trade_id, run[1])
+    if low > high:
+        return [gap], []
+    ends = at(low), at(high)
+    below = gap._replace(last_trade_id=low - 1, timestamp_after=ends[0])
+    above = gap._replace(first_trade_id=high + 1, timestamp_before=ends[1])
+    filled = gap._replace(
+        first_trade_id=low, last_trade_id=high, filled_at=now, timestamp_before=ends[0], timestamp_after=ends[1]
+    )
+    return [part for part in (below, above) if part.missing > 0], [filled]
+
+
+def missing_in_each(gaps: Sequence[Gap], starts: Sequence[datetime], length: timedelta) -> list[int]:
+    """How many ids are in the gaps that reach into each of the times that begin at `starts`; a gap that reaches into
+    several counts in each. `gaps` are in order of their ids."""
+    # And so, in effect, in order of their times: those that reach into one time are neighbours.
+    befores, afters = [gap.timestamp_before for gap in gaps], [gap.timestamp_after for gap in gaps]
+    sums = [0, *accumulate(gap.missing for gap in gaps)]
+    return [sums[bisect_left(befores, start + length)] - sums[bisect_left(afters, start)] for start in starts]

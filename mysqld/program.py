@@ -122,6 +122,8 @@ def command(binary: Binary, data: Path, socket_path: Path, pid_file: Path) -> li
         "--max-allowed-packet=64M",
         "--character-set-server=utf8mb4",
         "--performance-schema=OFF",
+        # For history, which is loaded as files of the client; MySQL refuses them by default.
+        "--local-infile=1",
     ]
     if binary.family == "mariadb":
         line += [f"--innodb-log-file-size={REDO_LOG_BYTES}", "--log-warnings=1"]

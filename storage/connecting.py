@@ -22,12 +22,14 @@ def connect(
     read_only: bool = False,
     create: bool = True,
     read_s_max: int | None = None,
+    files_from: Path | None = None,
 ) -> Connection:
     """A connection to the database of `settings` (default: the environment's), which is created if missing.
 
     UTC, strict, utf8mb4, READ COMMITTED, autocommit. With `read_only` the session cannot write. With that, or without
     `create`, nothing is created, neither a database nor a private server. Without a configured server the private one
-    is used. Raises GoneError, FatalError; NothingError if nothing was captured there and nothing may be created.
+    is used. `files_from`: the only folder of which the server may ask for files. Raises GoneError, FatalError;
+    NothingError if nothing was captured there and nothing may be created.
     """
     settings = settings or config.load()
     create = create and not read_only
@@ -43,12 +45,12 @@ def connect(
         _require_tables(connection, settings)
         return connection
     try:
-        connection = open_session(settings, settings.mysql_database, read_s_max or session.WRITE_S_MAX)
+        connection = open_session(settings, settings.mysql_database, read_s_max or session.WRITE_S_MAX, files_from)
     except mysql.connector.Error as error:
         if error.errno != mysql.connector.errorcode.ER_BAD_DB_ERROR or not create:
             raise
         _create_database(settings)
-        connection = open_session(settings, settings.mysql_database, read_s_max or session.WRITE_S_MAX)
+        connection = open_session(settings, settings.mysql_database, read_s_max or session.WRITE_S_MAX, files_from)
     if not create:
         _require_tables(connection, settings)
     if not schema.is_current(connection):

@@ -9,6 +9,9 @@ from datetime import UTC, datetime, timedelta
 from operator import attrgetter
 from typing import Any, NamedTuple
 
+import mysql.connector
+from mysql.connector import errorcode
+
 from model import candles as bars
 from model import gaps as trade_ids
 from model.candles import MINUTE, Piece
@@ -21,7 +24,8 @@ from storage.transaction import State, transaction
 from storage.values import aware, batches, marks, naive
 
 ABSORB_S = 5
-"""A gap that the streams close themselves within so many seconds was a reordering: no record of it is kept."""
+"""A gap that the streams close themselves within so many seconds was a reordering: no record of it is kept, unless a
+proof says that its ids were missing."""
 DISORDER = timedelta(minutes=1)
 """The exchange's time stamps rise with the ids; what contradicts that by more is not of the same history."""
 
@@ -43,7 +47,7 @@ def spans(connection: Connection, locked: dict[str, State]) -> dict[str, Span | 
         # What we remembered of them is outdated, which the token, now ours again, will not show next time.
         for symbol in others:
             connection.spans.pop(symbol, None)
-    read = {symbol: _read_span(connection, symbol) for symbol in others}
+    read = {symbol: read_span(connection, symbol) for symbol in others}
     connection.unproven.update(others)
     return {symbol: read[symbol] if symbol in read else connection.spans[symbol] for symbol in locked}
 
@@ -52,7 +56,7 @@ NEAR = timedelta(seconds=1)
 """The trades so near to the end are looked at for the highest id, which is then proven if it matters."""
 
 
-def _read_span(connection: Connection, symbol: str) -> Span | None:
+def read_span(connection: Connection, symbol: str) -> Span | None:
     """The span of the stored trades, as far as their times tell: see proven_span."""
     # Two statements for each end, because MariaDB reads every trade of the symbol when the bound is a subquery.
     end = "SELECT timestamp FROM trades WHERE symbol = %s ORDER BY timestamp {way}, trade_id {way} LIMIT 1"
@@ -64,7 +68,7 @@ def _read_span(connection: Connection, symbol: str) -> Span | None:
         return None
     first = select(connection, near.format(beyond="<=", way="ASC"), (symbol, oldest[0][0] + NEAR))
     last = select(connection, near.format(beyond=">=", way="DESC"), (symbol, newest[0][0] - NEAR))
-    return Span(_point(first[0]), _point(last[0]))
+    return Span(point_of(first[0]), point_of(last[0]))
 
 
 def leaves_hole(span: Span, trades: Sequence[Trade]) -> bool:
@@ -108,7 +112,7 @@ def _highest(connection: Connection, symbol: str, piece: Piece) -> Point | None:
         end = min(piece.end, start + _STEP)
         rows = select(connection, _HIGHEST, naive((symbol, start, end)))
         for row in rows:
-            found = max(found or _point(row), _point(row))
+            found = max(found or point_of(row), point_of(row))
         start = end
     return found
 
@@ -116,7 +120,7 @@ def _highest(connection: Connection, symbol: str, piece: Piece) -> Point | None:
 _STEP = timedelta(hours=1)
 
 
-def _point(row: tuple[int, datetime]) -> Point:
+def point_of(row: tuple[int, datetime]) -> Point:
     return row[0], row[1].replace(tzinfo=UTC)
 
 
@@ -130,7 +134,7 @@ def account(
     symbol = trades[0].symbol
     points = sorted({trade.trade_id: floor_ms(trade.timestamp) for trade in trades}.items())
     if span is not None and points[0][0] < span.first[0]:
-        _forget_before(connection, symbol, span.first[0])
+        forget_before(connection, symbol, span.first[0])
     now = datetime.now(UTC)
     grown, stretches, late = trade_ids.account(span, points)
     for stretch in stretches:
@@ -145,24 +149,28 @@ def account(
 
 def check_history(symbol: str, span: Span, trades: Sequence[Trade]) -> None:
     """Raises OtherHistoryError if an id that is lower comes with a time that is later, or the other way round."""
-    (first, first_at), (last, last_at) = span
     for trade in trades:
-        trade_id, when = trade.trade_id, trade.timestamp
-        lower = trade_id < first and when > first_at + DISORDER
-        within = trade_id <= last and when > last_at + DISORDER
-        if lower or within or (trade_id >= first and when < first_at - DISORDER):
-            raise OtherHistoryError(
-                f"trade {trade_id} of {symbol}, of {_said(when)}, is not of the history that is stored, whose ids"
-                f" {first} to {last} are of {_said(first_at)} to {_said(last_at)}: the ids have begun anew, as on a"
-                " test network, or BINANCE_WS_URL is that of another exchange. Set MYSQL_DATABASE to another name"
-            )
+        check_point(symbol, span, (trade.trade_id, trade.timestamp))
+
+
+def check_point(symbol: str, span: Span, point: Point) -> None:
+    (first, first_at), (last, last_at) = span
+    trade_id, when = point
+    lower = trade_id < first and when > first_at + DISORDER
+    within = trade_id <= last and when > last_at + DISORDER
+    if lower or within or (trade_id >= first and when < first_at - DISORDER):
+        raise OtherHistoryError(
+            f"trade {trade_id} of {symbol}, of {_said(when)}, is not of the history that is stored, whose ids"
+            f" {first} to {last} are of {_said(first_at)} to {_said(last_at)}: the ids have begun anew, as on a"
+            " test network, or it comes from another exchange. Set MYSQL_DATABASE to another name"
+        )
 
 
 def _said(when: datetime) -> str:
     return f"{when:%Y-%m-%d %H:%M:%S}"
 
 
-def _forget_before(connection: Connection, symbol: str, first: int) -> None:
+def forget_before(connection: Connection, symbol: str, first: int) -> None:
     """Deletes the open gaps that old rows, deleted since, have left; what is older now has gaps of its own."""
     sql = "DELETE FROM gaps WHERE symbol = %s AND filled_at IS NULL AND last_trade_id < %s"
     run(connection, sql, (symbol, first))
@@ -200,13 +208,14 @@ they are of the time before the recorder. (Both families read one row for the su
 
 def _fill(connection: Connection, symbol: str, points: Sequence[Point], now: datetime, absorb: bool) -> None:
     """Takes the ids of `points`, which are stored, out of the open gaps; with `absorb` a young gap leaves no record."""
-    for gap in _open_gaps(connection, symbol, points[0][0], points[-1][0]):
+    for gap in open_gaps_among(connection, symbol, points[0][0], points[-1][0]):
         still_open, filled = trade_ids.fill(gap, points, now)
         if not filled:
             continue
-        if absorb and timedelta() <= now - gap.detected_at < timedelta(seconds=ABSORB_S):
+        young = timedelta() <= now - gap.detected_at < timedelta(seconds=ABSORB_S)
+        if absorb and young and not _was_proven_since(connection, gap.symbol, gap.detected_at):
             filled = []
-        _replace_gap(connection, gap, still_open + [_joined(connection, run) for run in filled])
+        replace_gap(connection, gap, still_open + [joined(connection, run) for run in filled])
 
 
 @guard
@@ -216,7 +225,7 @@ def give_up(connection: Connection, symbol: str, first: int, last: int, reason: 
     changed = 0
     with transaction(connection, [symbol]) as work:
         spans(connection, work.states)
-        for gap in _open_gaps(connection, symbol, first, last):
+        for gap in open_gaps_among(connection, symbol, first, last):
             low, high = max(first, gap.first_trade_id), min(last, gap.last_trade_id)
             ends = [(low - 1, gap.timestamp_before), (high + 1, gap.timestamp_after)]
             parts = [
@@ -224,18 +233,18 @@ def give_up(connection: Connection, symbol: str, first: int, last: int, reason: 
                 *trade_ids.holes(symbol, ends, reason, now),
                 gap._replace(first_trade_id=high + 1),
             ]
-            _replace_gap(connection, gap, [part for part in parts if part.missing > 0])
+            replace_gap(connection, gap, [part for part in parts if part.missing > 0])
             changed += high - low + 1
     return changed
 
 
-def _replace_gap(connection: Connection, gap: Gap, parts: Sequence[Gap]) -> None:
+def replace_gap(connection: Connection, gap: Gap, parts: Sequence[Gap]) -> None:
     key = (gap.symbol, gap.first_trade_id)
     delete = sent(connection, "DELETE FROM gaps WHERE symbol = %s AND first_trade_id = %s", key)
     execute(connection, delete, *replace_statements(connection, parts))
 
 
-def _joined(connection: Connection, run: Gap) -> Gap:
+def joined(connection: Connection, run: Gap) -> Gap:
     """`run` together with the filled run of the same gap that ends right before it (which is deleted), if any."""
     rows = select(
         connection,
@@ -244,12 +253,24 @@ def _joined(connection: Connection, run: Gap) -> Gap:
     )
     for before in map(_gap, rows):
         same = (before.last_trade_id + 1, before.detected_at) == (run.first_trade_id, run.detected_at)
-        if same and before.filled_at is not None:
+        if same and before.filled_at is not None and not _was_proven_since(connection, run.symbol, before.filled_at):
             return run._replace(first_trade_id=before.first_trade_id, timestamp_before=before.timestamp_before)
     return run
 
 
-def _open_gaps(connection: Connection, symbol: str, first: int, last: int) -> list[Gap]:
+def _was_proven_since(connection: Connection, symbol: str, when: datetime) -> bool:
+    """Whether there may be a proof for which it matters what was stored by then (proof/recheck.py)."""
+    sql = "SELECT 1 FROM proofs WHERE symbol = %s AND proven_at >= %s LIMIT 1"
+    try:
+        return bool(select(connection, sql, naive((symbol, when))))
+    except mysql.connector.Error as error:
+        # An account that only captures need not have a right to the proofs.
+        if error.errno != errorcode.ER_TABLEACCESS_DENIED_ERROR:
+            raise
+        return True
+
+
+def open_gaps_among(connection: Connection, symbol: str, first: int, last: int) -> list[Gap]:
     inside = "symbol = %s AND first_trade_id <= %s AND last_trade_id >= %s"
     sql = f"SELECT {_GAP} FROM gaps WHERE filled_at IS NULL AND {inside} ORDER BY first_trade_id"
     return [_gap(row) for row in select(connection, sql, (symbol, last, first))]

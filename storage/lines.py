@@ -23,12 +23,12 @@ CHUNK_ROWS = 2_000
 MICROSECONDS_FROM = datetime(2025, 1, 1, tzinfo=UTC)
 """From this time on the exchange's archive has microseconds; before it, milliseconds."""
 
-PLAIN, BINANCE, INFLUX, INFLUX_TEXT = "plain", "binance", "influx", "influx-text"
+PLAIN, BINANCE, INFLUX, INFLUX_TEXT, CANONICAL = "plain", "binance", "influx", "influx-text", "canonical"
 """The layouts of a line; none of them includes the symbol.
 
 `plain`: timestamp, trade_id, price, quantity, buyer_is_maker, received_at; ISO 8601 times, true or false, NULL as an
 empty field. `binance`: as in the exchange's archive. `influx` and `influx-text`: the fields and the timestamp of a
-point, with amounts as numbers or as text.
+point, with amounts as numbers or as text. `canonical`: what a day is proven with (model/proof.py).
 """
 
 _EPOCH_US = "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', {})"
@@ -49,9 +49,19 @@ _INFLUX = (
     " ',buyer_is_maker=false'), ',trade_id=', trade_id, 'i', IFNULL(CONCAT(',received_at=', {received}, 'i'), ''),"
     " ' ', {time} * 1000 + trade_id MOD 1000000)"
 )
+_CANONICAL = (
+    "CONCAT(trade_id, ',', price, ',', quantity, ',', REPLACE(UNIX_TIMESTAMP(timestamp), '.', ''),"
+    " IF(buyer_is_maker, ',1', ',0'))"
+)
 
 
-_ID = {PLAIN: rb"[^,]*,(\d+)", BINANCE: rb"(\d+)", INFLUX: rb".*,trade_id=(\d+)i", INFLUX_TEXT: rb".*,trade_id=(\d+)i"}
+_ID = {
+    CANONICAL: rb"(\d+)",
+    PLAIN: rb"[^,]*,(\d+)",
+    BINANCE: rb"(\d+)",
+    INFLUX: rb".*,trade_id=(\d+)i",
+    INFLUX_TEXT: rb".*,trade_id=(\d+)i",
+}
 
 
 class CutShortError(DatabaseError):
@@ -72,8 +82,8 @@ def line_sql(layout: str, hour: datetime) -> str:
     time = _EPOCH_US.format("timestamp")
     if layout == BINANCE:
         return _BINANCE.format(time=time if hour >= MICROSECONDS_FROM else f"{time} DIV 1000")
-    if layout == PLAIN:
-        return _PLAIN
+    if layout in (PLAIN, CANONICAL):
+        return _PLAIN if layout == PLAIN else _CANONICAL
     price, quantity = ("price", "quantity") if layout == INFLUX else (_in_quotes("price"), _in_quotes("quantity"))
     return _INFLUX.format(price=price, quantity=quantity, received=_EPOCH_US.format("received_at"), time=time)
 
@@ -92,17 +102,23 @@ def lines(connection: Connection, symbol: str, start: datetime, end: datetime, l
     start, end = ceil_ms(start), ceil_ms(end)
     while start < end:
         until = min(end, bars.floor(start, HOUR) + timedelta(seconds=HOUR))
-        yield from _stream(connection, (symbol, start, until), layout)
+        yield from _stream(connection, (symbol, start, until), layout, "timestamp, trade_id")
         start = until
 
 
-def _stream(connection: Connection, bounds: tuple[str, datetime, datetime], layout: str) -> Iterator[Chunk]:
+def lines_by_id(connection: Connection, symbol: str, start: datetime, end: datetime, layout: str) -> Iterator[Chunk]:
+    """As lines(), by rising id, in one statement: the server has to sort them, so this is for ids that time does not
+    follow."""
+    yield from _stream(connection, (symbol, ceil_ms(start), ceil_ms(end)), layout, "trade_id, timestamp")
+
+
+def _stream(connection: Connection, bounds: tuple[str, datetime, datetime], layout: str, order: str) -> Iterator[Chunk]:
     line = line_sql(layout, bounds[1])
     done, rows_read = False, 0
     try:
         with snapshot(connection):
             rows_stored = _count(connection, bounds)
-            cursor = _ask(connection, f"SELECT {line} FROM trades WHERE {WITHIN} ORDER BY timestamp, trade_id", bounds)
+            cursor = _ask(connection, f"SELECT {line} FROM trades WHERE {WITHIN} ORDER BY {order}", bounds)
             while rows := _more(cursor):
                 rows_read += len(rows)
                 yield _chunk([line for (line,) in rows], layout)

@@ -3,16 +3,15 @@
 How another is added is told in docs/adding.md.
 """
 
-from bisect import bisect_left
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
-from itertools import accumulate
 from operator import attrgetter
 from typing import NamedTuple
 
 from model.amounts import average_price
 from model.candles import Candle
+from model.gaps import missing_in_each
 from model.times import MILLISECOND, floor_ms
 from model.trade import Trade
 from storage import gaps as stored_gaps
@@ -197,13 +196,7 @@ def _candles(connection: Connection, asked: tuple[str, int, datetime, datetime],
     length, gaps = timedelta(seconds=resolution), []
     if found:
         gaps = stored_gaps.gaps_in(connection, symbol, found[0].timestamp, found[-1].timestamp + length)
-    # Gaps are in order of their ids, and so, in effect, of their times: those that reach into a candle are neighbours.
-    befores, afters = [gap.timestamp_before for gap in gaps], [gap.timestamp_after for gap in gaps]
-    sums = [0, *accumulate(gap.missing for gap in gaps)]
-    missing = [
-        sums[bisect_left(befores, candle.timestamp + length)] - sums[bisect_left(afters, candle.timestamp)]
-        for candle in found
-    ]
+    missing = missing_in_each(gaps, [candle.timestamp for candle in found], length)
     return Candles(*asked, found, missing)
 
 

@@ -20,7 +20,7 @@ from storage.session import Connection, run, select
 log = logging.getLogger("schema")
 
 SCHEMA_FILE = Path(__file__).parent.with_name("schema.sql")
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 class _Column(NamedTuple):

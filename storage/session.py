@@ -7,6 +7,7 @@ import logging
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import mysql.connector
@@ -93,13 +94,15 @@ class Connection(_Driver):
     """A driver connection that remembers which ids are accounted for and, on request, the statements that it sent.
 
     `asked`: set it to a list, and each SELECT is appended as it was sent, with its values. `opening`: statements
-    without rows that are sent together with the next SELECT. `one_moment`: whether it is in a snapshot.
+    without rows that are sent together with the next SELECT. `one_moment`: whether it is in a snapshot. `takes_files`:
+    whether the server may ask for a file, and has not refused to.
     """
 
     manners = Manners()
     asked: list[str] | None = None
     opening: tuple[str, ...] = ()
     one_moment = False
+    takes_files = False
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -120,14 +123,19 @@ def is_fast() -> bool:
     return not issubclass(Connection, MySQLConnection)
 
 
-def open_session(settings: config.Settings, database: str | None, read_s_max: int) -> Connection:
-    """A session on the configured server: UTC, strict, utf8mb4, READ COMMITTED, autocommit. Raises the driver's errors,
-    and FatalError if MYSQL_SSL_CA asks for what the server does not offer."""
+def open_session(
+    settings: config.Settings, database: str | None, read_s_max: int, files_from: Path | None = None
+) -> Connection:
+    """A session on the configured server: UTC, strict, utf8mb4, READ COMMITTED, autocommit; `files_from`: the folder of
+    which the server may ask for files (None: of none). Raises the driver's errors, and FatalError if MYSQL_SSL_CA asks
+    for what the server does not offer."""
     options: dict[str, Any] = {"host": settings.mysql_host or "localhost", "port": settings.mysql_port}
     if settings.mysql_unix_socket:
         options = {"unix_socket": settings.mysql_unix_socket}
     elif settings.mysql_ssl_ca:
         options |= {"ssl_ca": settings.mysql_ssl_ca, "ssl_verify_cert": True}
+    if files_from is not None:
+        options["allow_local_infile_in_path"] = str(files_from.resolve())
     connection = Connection(
         user=settings.mysql_user,
         password=settings.mysql_password,
@@ -143,6 +151,7 @@ def open_session(settings: config.Settings, database: str | None, read_s_max: in
     )
     where = settings.mysql_host, settings.mysql_port, settings.mysql_unix_socket
     connection.manners = _manners.setdefault(where, Manners())
+    connection.takes_files = files_from is not None
     run(connection, "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE")
     run(
         connection,
@@ -230,7 +239,8 @@ def _requests(manners: Manners, statements: Sequence[str]) -> Iterator[Sequence[
             part, size = [], 0
         part.append(statement)
         size += length
-    yield part
+    if part:
+        yield part
 
 
 def _bytes_max(statement: str) -> int:

@@ -49,10 +49,13 @@ class Work:
 
 
 @contextmanager
-def transaction(connection: Connection, symbols: Sequence[str]) -> Iterator[Work]:
-    """A transaction in which nobody else can store trades of `symbols`; rolled back by what the block raises."""
+def transaction(connection: Connection, symbols: Sequence[str], begun: bool = False) -> Iterator[Work]:
+    """A transaction in which nobody else can store trades of `symbols`; rolled back by what the block raises.
+
+    `begun`: it has begun already, and the rows of the symbols are locked from here on.
+    """
     try:
-        work = Work(_begin(connection, symbols))
+        work = Work(_begin(connection, symbols, begun))
         yield work
         work.changed = execute(connection, *work.last, "COMMIT")[:-1]
     except BaseException:
@@ -124,10 +127,10 @@ def _states(rows: Iterable[tuple[str, int, datetime | None, datetime]]) -> dict[
     return {symbol: State(token, aware(until), aware(fence)) for symbol, token, until, fence in rows}
 
 
-def _begin(connection: Connection, symbols: Sequence[str]) -> dict[str, State]:
+def _begin(connection: Connection, symbols: Sequence[str], begun: bool) -> dict[str, State]:
     """The rows of `symbols`, which are locked; a symbol that is new gets one."""
     sql = _STATES.format(marks(symbols)) + " FOR UPDATE"
-    connection.opening = ("BEGIN",)
+    connection.opening = () if begun else ("BEGIN",)
     found = _states(select(connection, sql, symbols))
     if len(found) < len(symbols):
         rows = ", ".join(["(%s, 0)"] * len(symbols))

@@ -331,6 +331,8 @@ def test_no_lookup_reads_the_table(connection: db.Connection, settings: config.S
         lambda: db.insert_trades(other, [trade(6_005, end + 2 * MS)]),
         lambda: db.insert_trades(other, [trade(6_003, end + 2 * MS)]),
     ]
+    # MySQL counts what it reads of the definition of a table that is used for the first time.
+    ask(other, "SELECT COUNT(*) FROM proofs")
     for lookup in lookups:
         ask(other, "FLUSH STATUS")
         lookup()

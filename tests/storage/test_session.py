@@ -47,6 +47,8 @@ def test_a_missing_database_is_created_with_all_that_is_in_it(
     assert {name for (name,) in ask(root, f"SHOW TABLES FROM {database}")} == {
         "trades",
         "candles",
+        "proofs",
+        "archive_files",
         "gaps",
         "symbols",
         "prices",
@@ -406,12 +408,13 @@ def test_what_only_reads_creates_nothing(root: Any, settings: config.Settings, d
         db.connect(settings, create=False)
     assert ask(root, f"SHOW DATABASES LIKE '{database}'") == []
     ask(root, f"CREATE DATABASE {database}")
-    for options in ({"read_only": True}, {"create": False}):
+    ways: tuple[dict[str, Any], ...] = ({"read_only": True}, {"create": False})
+    for options in ways:
         with pytest.raises(db.NothingError, match=f"nothing was captured in database {database} on"):
             db.connect(settings, **options)
     assert ask(root, f"SHOW TABLES FROM {database}") == []
     private = config.Settings(data_dir=settings.data_dir / "empty")
-    for options in ({"read_only": True}, {"create": False}):
+    for options in ways:
         with pytest.raises(db.NothingError, match=f"DATA_DIR={private.data_dir}"):
             db.connect(private, **options)
     assert not private.data_dir.exists()
@@ -421,7 +424,8 @@ def test_a_table_of_another_program_is_named_by_who_reads(root: Any, settings: c
     """What is wrong with it, and nothing is created beside it."""
     ask(root, f"CREATE DATABASE {database}")
     ask(root, f"CREATE TABLE {database}.trades (id INT PRIMARY KEY, pair TEXT)")
-    for options in ({"read_only": True}, {"create": False}, {}):
+    ways: tuple[dict[str, Any], ...] = ({"read_only": True}, {"create": False}, {})
+    for options in ways:
         with pytest.raises(db.FatalError, match=r"its table trades has no column `symbol`"):
             db.connect(settings, **options)
     assert ask(root, f"SHOW TABLES FROM {database}") == [("trades",)]
