@@ -24,6 +24,8 @@ SYMBOLS_MAX = 1024
 # Binance's names are upper case; since 2025-12 some are not ASCII, hence isalnum() and not [A-Z0-9].
 _SYMBOL_EXTRA = str.maketrans("", "", "-_.")
 _SYMBOL_LENGTH_MAX = 32
+_DEMO = "_demo"
+"""At the end of the name of the demo's database."""
 _DATABASE_NAME = re.compile(r"[0-9A-Za-z_]{1,64}")
 
 
@@ -204,7 +206,27 @@ def demo_of(settings: Settings) -> Settings:
 
     Raises ConfigError if the longer database name is too long.
     """
-    return settings._replace(mysql_database=_database("MYSQL_DATABASE", f"{settings.mysql_database}_demo"), demo=True)
+    return settings._replace(mysql_database=_database("MYSQL_DATABASE", f"{settings.mysql_database}{_DEMO}"), demo=True)
+
+
+def as_environment(settings: Settings) -> dict[str, str]:
+    """The variables by which a child process has the same settings; that of the demo is to be called with --demo."""
+    given = {
+        "MYSQL_HOST": settings.mysql_host,
+        "MYSQL_PORT": str(settings.mysql_port) if settings.mysql_host else None,
+        "MYSQL_UNIX_SOCKET": settings.mysql_unix_socket and str(Path(settings.mysql_unix_socket).resolve()),
+        "MYSQL_USER": None if settings.private else settings.mysql_user,
+        "MYSQL_PASSWORD": settings.mysql_password,
+        "MYSQL_DATABASE": settings.mysql_database.removesuffix(_DEMO) if settings.demo else settings.mysql_database,
+        "MYSQL_SSL_CA": settings.mysql_ssl_ca and str(Path(settings.mysql_ssl_ca).resolve()),
+        "SYMBOLS": ",".join(settings.symbols),
+        "BINANCE_WS_URL": settings.ws_url,
+        "BINANCE_REST_URL": settings.rest_url,
+        "BINANCE_ARCHIVE_URL": settings.archive_url,
+        "DATA_DIR": str(settings.data_dir.resolve()),
+    }
+    # An empty one counts as not set, even where .env sets it.
+    return {name: value or "" for name, value in given.items()}
 
 
 def is_symbol(text: str) -> bool:

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 log = logging.getLogger("child")
@@ -15,8 +15,10 @@ ROOT = Path(__file__).resolve().parents[1]
 LINE_BYTES_MAX = 4_096
 
 
-def start(arguments: Sequence[str]) -> subprocess.Popen[str]:
+def start(arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
     """`python ARGUMENTS`, with pipes to us as its standard input and output; its errors go where ours go.
+
+    `environment`: what is set on top of ours.
 
     The pipe to its input closes when this process ends; a child that calls when_stdin_closes() then ends too. In a
     session of its own the child does not get the terminal's Ctrl-C, so it can be ended in order.
@@ -24,6 +26,7 @@ def start(arguments: Sequence[str]) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, *arguments],
         cwd=ROOT,
+        env={**os.environ, **(environment or {})},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from datetime import date
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -138,6 +139,16 @@ def duration_s(text: str) -> float:
     if not seconds:
         raise argparse.ArgumentTypeError(f"{text!r} is not a duration above 0; give seconds, or 30s, 5m, 2h, 1d")
     return seconds
+
+
+def utc_day(text: str) -> date:
+    """The day of YYYY-MM-DD. Raises ArgumentTypeError."""
+    try:
+        if len(text) != 10:
+            raise ValueError(text)
+        return date.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a day; give it as YYYY-MM-DD") from None
 
 
 def whole(low: int, high: int | None = None) -> Callable[[str], int]:

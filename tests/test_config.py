@@ -341,3 +341,38 @@ def test_the_database_in_words() -> None:
     assert server.place == "binance on db.example.org:3307"
     assert server._replace(mysql_unix_socket="/run/x.sock").place == "binance on the server at /run/x.sock"
     assert config.Settings(data_dir=Path("data")).place == "binance on the private server in data"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"MYSQL_HOST": "db.example", "MYSQL_PORT": "3307", "MYSQL_USER": "me", "MYSQL_PASSWORD": " p w "},
+        {"MYSQL_UNIX_SOCKET": "/run/mysqld/mysqld.sock", "MYSQL_DATABASE": "other", "SYMBOLS": "币安人生USDT,BTCUSDT"},
+        {
+            "BINANCE_WS_URL": "ws://127.0.0.1:1",
+            "BINANCE_REST_URL": "http://127.0.0.1:2/x",
+            "BINANCE_ARCHIVE_URL": "http://127.0.0.1:3",
+            "DATA_DIR": "/somewhere/else",
+        },
+    ],
+    ids=["nothing", "host", "socket", "addresses"],
+)
+def test_a_child_gets_the_same_settings(given: dict[str, str]) -> None:
+    """By its environment, whatever else is in it; those of the demo with --demo."""
+    settings = config.load(given)
+    settings = settings._replace(data_dir=settings.data_dir.resolve())
+    assert config.load(config.as_environment(settings)) == settings
+    demo = config.demo_of(settings)
+    assert config.demo_of(config.load(config.as_environment(demo))) == demo
+
+
+def test_a_child_in_another_folder_finds_the_same_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Paths that are relative to our folder are whole ones for it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ca.pem").touch()
+    names = {"MYSQL_HOST": "a", "MYSQL_SSL_CA": "ca.pem", "DATA_DIR": "here"}
+    environ = config.as_environment(config.load(names)) | {"MYSQL_HOST": ""}
+    assert (environ["MYSQL_SSL_CA"], environ["DATA_DIR"]) == (str(tmp_path / "ca.pem"), str(tmp_path / "here"))
+    environ = config.as_environment(config.load({"MYSQL_UNIX_SOCKET": "mysqld.sock"}))
+    assert environ["MYSQL_UNIX_SOCKET"] == str(tmp_path / "mysqld.sock")
