@@ -18,6 +18,8 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterable
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -27,7 +29,7 @@ import websocket
 
 import config
 import db
-from binance import checks, network
+from binance import checks, network, units
 from binance.checks import Refusal
 from binance.limits import RATE_LIMITED_S, meaning, retry_after_s
 from capture import demo
@@ -36,7 +38,7 @@ from capture.socket_reader import BufferedApp
 from model.trade import Trade
 from mysqld import shared
 from process import command, lock, retry
-from process.command import Parser, duration_s, whole
+from process.command import Parser, duration_s, utc_day, whole
 from process.log import set_up as log_set_up
 from process.retry import backoff_s, jittered
 
@@ -113,6 +115,14 @@ def parse_trade(frame: str | bytes, received_at: datetime | None, symbols: froze
     )
 
 
+def trade_stamp(frames: Iterable[str | bytes]) -> int:
+    """The time of the first trade of `frames` as it was sent, which shows its unit; 0: there is none."""
+    for frame in frames:
+        with suppress(Refusal):
+            return _payload(frame).T
+    return 0
+
+
 def _payload(frame: str | bytes) -> _Payload:
     try:
         # msgspec checks the UTF-8 of the strings that it decodes, but not of those that it skips.
@@ -171,6 +181,7 @@ class Connection(threading.Thread):
         self.newest: dict[str, int] = {}
         self.opened_at: float | None = None
         self.shutdown_announced = False
+        self._unit_seen = False
         self._shared = shared
         self._symbols = frozenset(shared.symbols)
         self._app: websocket.WebSocketApp | None = None
@@ -260,7 +271,7 @@ class Connection(threading.Thread):
 
     def _on_open(self, _app: websocket.WebSocketApp) -> None:
         self.opened_at = time.monotonic()
-        self.shutdown_announced = False
+        self.shutdown_announced = self._unit_seen = False
         log.info("%s is up: %s", self.name, self._shared.stream_url)
         if self._stop_asked.is_set():
             self.drop()
@@ -274,6 +285,9 @@ class Connection(threading.Thread):
             except Refusal as refusal:
                 self._on_refusal(refusal, frame)
         self.parsed += len(trades)
+        if trades and not self._unit_seen:
+            self._unit_seen = True
+            units.look("the stream", f"BINANCE_WS_URL={self._shared.ws_url}", trade_stamp(frames))
         for trade in trades:
             if trade.trade_id > self.newest.get(trade.symbol, 0):
                 self.newest[trade.symbol] = trade.trade_id
@@ -351,7 +365,7 @@ def _main(arguments: argparse.Namespace) -> int:
         return _capture(settings, arguments)
     finally:
         if exchange is not None:
-            demo.end(exchange)
+            demo.end(exchange, settings)
 
 
 def _capture(settings: config.Settings, arguments: argparse.Namespace) -> int:
@@ -361,7 +375,7 @@ def _capture(settings: config.Settings, arguments: argparse.Namespace) -> int:
     # Trades make no cycles: the collector need not look at thousands of them again and again, nor at the modules ever.
     gc.freeze()
     gc.set_threshold(GC_OBJECTS)
-    capture = Capture(settings, Connection, arguments.connections)
+    capture = Capture(settings, Connection, arguments.connections, arguments.since)
     command.stop_on_signals(capture.stop_asked)
     log.info("capturing %s into database %s", ", ".join(settings.symbols), settings.place)
     log.info("settings: the environment and %s", config.env_file() or "the defaults; there is no .env here")
@@ -403,6 +417,12 @@ def parser_of(prog: str) -> Parser:
     parser.add_argument("--symbols", metavar="LIST", help="what to capture, such as BTCUSDT,ETHUSDT (default: SYMBOLS)")
     parser.add_argument(
         "--duration", metavar="TIME", type=duration_s, help="stop after 90 (seconds), 5m, 2h, 1d (default: never)"
+    )
+    parser.add_argument(
+        "--since",
+        metavar="DAY",
+        type=utc_day,
+        help="also bring in all trades from this UTC day on, such as 2026-11-25, while the capture runs",
     )
     parser.add_argument("--demo", action="store_true", help="capture from a stand-in exchange on this machine")
     parser.add_argument(

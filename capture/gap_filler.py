@@ -11,12 +11,14 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import config
 import db
 from binance.limits import Cooldown
 from binance.rest import PAGE_TRADES_MAX, LastingError, Page, Rest, RestError, UnknownSymbolError
 from capture.rejects import Rejects
+from history import place
 from model import gaps as trade_ids
 from model import ids
 from model.gaps import Gap
@@ -293,6 +295,7 @@ class Backfill(threading.Thread):
         self.filler.forget_all_but(gaps)
         now, symbols = datetime.now(UTC), frozenset(self._settings.symbols)
         due = [gap for gap in gaps if gap.symbol in symbols and is_due(gap, now) and self.filler.is_due(gap)]
+        due = without_history(due, self._settings.capture_dir, now)
         # After a failure another symbol gets its turn: one that the exchange refuses to serve must not stop the others.
         due.sort(key=lambda gap: gap.symbol <= self._failed)
         for number, gap in enumerate(due):
@@ -351,6 +354,12 @@ def _inside(gaps: Sequence[Gap], trades: Sequence[Trade]) -> list[Trade]:
 def is_due(gap: Gap, now: datetime) -> bool:
     """Whether the streams had their time to fill `gap`; also when the clock was set back since it was detected."""
     return not timedelta() <= now - gap.detected_at < timedelta(seconds=GRACE_S)
+
+
+def without_history(gaps: Sequence[Gap], data_dir: Path, now: datetime) -> list[Gap]:
+    """`gaps` without those that a process which brings history in will fill from the archive."""
+    soon = [gap for gap in gaps if gap.reason == trade_ids.HISTORY and gap.timestamp_before.date() < now.date()]
+    return [gap for gap in gaps if gap not in soon] if soon and place.is_taken(data_dir) else list(gaps)
 
 
 def missing_in(gaps: Sequence[Gap]) -> int:

@@ -6,13 +6,17 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import NamedTuple
+from datetime import date
+from typing import NamedTuple, Protocol
 from urllib.parse import quote
 
 import config
+from binance import units
 from binance.limits import ConnectBudget, Cooldown
 from capture import listing, progress
+from capture.checker import Checker
 from capture.gap_filler import Backfill
+from capture.historian import Historian
 from capture.inbox import Inbox
 from capture.rejects import Rejects
 from capture.sealer import Sealer
@@ -47,8 +51,19 @@ class Shared(NamedTuple):
 
     @property
     def stream_url(self) -> str:
-        """The address of the combined stream; its names are lower case (web-socket-streams.md), and some not ASCII."""
-        return f"{self.ws_url}/stream?streams=" + "/".join(f"{quote(symbol.lower())}@trade" for symbol in self.symbols)
+        """The address of the combined stream; its names are lower case (web-socket-streams.md), and some not ASCII.
+        The unit of time is the connection's."""
+        streams = "/".join(f"{quote(symbol.lower())}@trade" for symbol in self.symbols)
+        return f"{self.ws_url}/stream?streams={streams}&{units.STREAM_QUERY}"
+
+
+class _Beside(Protocol):
+    """A thread beside the capture."""
+
+    def start(self) -> None: ...
+    def stop(self) -> None: ...
+    def is_alive(self) -> bool: ...
+    def join(self, timeout: float | None = None) -> None: ...
 
 
 class CaptureError(Exception):
@@ -63,6 +78,7 @@ class Capture:
         settings: config.Settings,
         connect: Callable[[str, Shared], Watched],
         size: int,
+        since: date | None = None,
         limits: Limits | None = None,
     ) -> None:
         cooldown = Cooldown()
@@ -77,6 +93,8 @@ class Capture:
         self._backfill = Backfill(settings, cooldown, self._rejects)
         self._sealer = Sealer(settings, self._writer.newest)
         self._listing = listing.Listing(settings, cooldown)
+        beside = self._backfill, self._sealer, self._listing, Checker(settings, cooldown), Historian(settings, since)
+        self._beside: tuple[_Beside, ...] = beside
         self._failure: str | None = None
         self._shared = Shared(settings.symbols, settings.ws_url, self._inbox, self._rejects, cooldown, ConnectBudget())
         self._standby: Standby | None = None
@@ -89,15 +107,14 @@ class Capture:
         self._writer.start()
         self._await_database()
         if self._writer.failure is None and not self.stop_asked.is_set():
-            self._backfill.start()
-            self._sealer.start()
-            self._listing.start()
+            for thread in self._beside:
+                thread.start()
             self._standby = Standby(self._connection, self._size, self._limits, time.monotonic())
             self._watch(end)
         self._say_that_it_stops()
         if self._standby is not None:
             self._standby.stop()
-        for thread in (self._backfill, self._sealer, self._listing):
+        for thread in self._beside:
             thread.stop()
         self._finish()
 
@@ -166,7 +183,7 @@ class Capture:
     def _finish(self) -> None:
         self._inbox.stop()
         self._writer.join(FINISH_S_MAX)
-        for thread in (self._backfill, self._sealer, self._listing):
+        for thread in self._beside:
             if thread.is_alive():
                 thread.join(STOP_S_MAX)
         self._rejects.close()

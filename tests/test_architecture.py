@@ -14,12 +14,25 @@ from tests.support.harness import QUICK
 ROOT = Path(__file__).parent.parent
 SCRIPTS = {"ws_client", "query_examples", "backfill", "audit", "private_mysql"}
 SHOWN = {*(f"{name}.py" for name in (*SCRIPTS, "db", "config")), "schema.sql"}
-FOLDERS = {"model", "binance", "capture", "storage", "mysqld", "process", "report", "tools", "docs", "tests"}
+FOLDERS = {
+    "model",
+    "binance",
+    "capture",
+    "history",
+    "proof",
+    "storage",
+    "mysqld",
+    "process",
+    "report",
+    "tools",
+    "docs",
+    "tests",
+}
 PAPERS = {"CHANGELOG.md", "LICENSE", "Makefile", "README.md", "pyproject.toml", "schemathesis.toml"}
 REQUIREMENTS = {f"requirements{part}.txt" for part in ("", "-demo", "-dev", "-tools")}
 
-BELOW_SCRIPTS = "capture report db storage binance model mysqld process config"
-BELOW_TOOLS = "db storage report binance process model mysqld config"
+BELOW_SCRIPTS = "capture history proof report db storage binance model mysqld process config"
+BELOW_TOOLS = "db storage history proof report binance process model mysqld config"
 ALLOWED = {
     "model": "",
     "process": "",
@@ -29,7 +42,9 @@ ALLOWED = {
     "storage": "model mysqld process config",
     "db": "storage model process config",
     "report": "db storage model process config",
-    "capture": "db binance model process config",
+    "history": "db binance model process config",
+    "proof": "db storage binance model process config",
+    "capture": "db history proof binance model process config",
     "tools.lab": BELOW_TOOLS,
     "tools.exchange": BELOW_TOOLS,
     "tools.export": BELOW_TOOLS,

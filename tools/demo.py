@@ -1,4 +1,4 @@
-"""The demo: captures from the stand-in exchange (ws_client.py --demo), with the API and its dashboard beside it."""
+"""The demo: captures from the stand-in exchange, with three days of history, the API and the dashboard beside it."""
 
 if __name__ == "__main__":
     from process import start
@@ -7,12 +7,15 @@ if __name__ == "__main__":
 
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 
 import ws_client
 from process import child, command
 from process.command import Parser
 
 STOP_S_MAX = 15.0
+HISTORY_DAYS = 3
+"""Without --since, so many days that are over, and today."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -20,7 +23,8 @@ def main(argv: list[str] | None = None) -> int:
     parser = _parser()
     _, arguments = parser.parse_known_args(argv)
     # A wrong flag ends it before anything is started.
-    ws_client.parser_of(parser.prog).parse_args(arguments)
+    if ws_client.parser_of(parser.prog).parse_args(arguments).since is None:
+        arguments += ["--since", str(datetime.now(UTC).date() - timedelta(days=HISTORY_DAYS))]
     return command.run(parser, lambda: _main(arguments, parser.prog), (OSError,))
 
 

@@ -118,7 +118,7 @@ class Exchange(Process):
     @property
     def environ(self) -> dict[str, str]:
         """The variables that make a capture use this exchange."""
-        return {"BINANCE_WS_URL": self.ws, "BINANCE_REST_URL": self.http}
+        return {"BINANCE_WS_URL": self.ws, "BINANCE_REST_URL": self.http, "BINANCE_ARCHIVE_URL": self.http}
 
     def fault(self, name: str, **fields: object) -> None:
         """Switches on a fault (GET /_faults lists them)."""

@@ -80,13 +80,14 @@ def fetch_truth(http: str, symbol: str, first: int = 0) -> Iterator[tuple[int, R
             lines = answer.read().splitlines()
         for line in lines:
             trade = json.loads(line)
-            yield trade["id"], _row(trade)
+            yield trade["id"], row_of(trade)
             first = trade["id"] + 1
         if len(lines) < PAGE_TRADES:
             return
 
 
-def _row(trade: dict[str, Any]) -> Row:
+def row_of(trade: dict[str, Any]) -> Row:
+    """A line of the exchange's truth, without its id."""
     when = EPOCH + timedelta(milliseconds=trade["time_us"] // 1000)
     return when, Decimal(trade["price"]), Decimal(trade["quantity"]), trade["maker"]
 
