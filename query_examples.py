@@ -27,6 +27,7 @@ if __name__ == "__main__":
 
 import argparse
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -44,6 +45,8 @@ from report.files import draw
 from report.options import parse_options
 from report.source import Mistake, Source, open_source, wanted_symbols
 from report.text import (
+    LINE_CHARS_MAX,
+    RESULT_INDENT,
     Answer,
     Marks,
     as_json,
@@ -51,6 +54,7 @@ from report.text import (
     average,
     candle_table,
     count,
+    coverage_line,
     duration,
     iso,
     marks_of,
@@ -62,7 +66,7 @@ from report.text import (
     volume,
     volume_table,
 )
-from storage import questions
+from storage import proofs, questions
 from storage.questions import Latest
 
 T = TypeVar("T")
@@ -118,6 +122,7 @@ def answer(source: Source, options: argparse.Namespace, now: datetime) -> Iterat
                     yield _last(_range, connection, newest, length, name)
                 for resolution, number in REPORT_CANDLES.items():
                     yield _candles(connection, newest, resolution, number)
+                yield _coverage(connection, newest.symbol)
 
 
 def _newest(connection: Connection, symbol: str, now: datetime) -> tuple[Latest, list[str]]:
@@ -243,6 +248,13 @@ def _candles(connection: Connection, newest: Trade, resolution: str, number: int
     if any(found.missing):
         lines.append("Missing: ids in gaps that reach into a candle; see `python backfill.py --list`.")
     return Answer("candles", newest.symbol, question, sql, as_dict(answers.candles(found)), lines)
+
+
+def _coverage(connection: Connection, symbol: str) -> Answer:
+    found, sql = _ask(connection, proofs.whole_coverage, symbol)
+    question = f"Which days of {symbol} were audited, and with what result?"
+    lines = textwrap.wrap(coverage_line(found), LINE_CHARS_MAX - len(RESULT_INDENT))
+    return Answer("coverage", symbol, question, sql, as_dict(answers.coverage(found)), lines)
 
 
 if __name__ == "__main__":

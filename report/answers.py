@@ -15,7 +15,7 @@ from model import candles as model_candles
 from model import trade as model_trade
 from model.times import floor_ms
 from report.text import iso
-from storage import questions
+from storage import proofs, questions
 
 RESOLUTIONS = {"1s": 1, "1m": 60, "5m": 300, "15m": 900, "1h": 3_600, "4h": 14_400, "1d": 86_400}
 """In seconds; a day has a whole number of each."""
@@ -177,7 +177,47 @@ class Volume(msgspec.Struct, frozen=True):
     missing: Missing
 
 
-ANSWERS = (Latest, Second, Range, Candles, Volume)
+Day = Annotated[str, Meta(description="A day, UTC.", examples=["2025-11-20"], extra_json_schema={"format": "date"})]
+Verdict = Annotated[
+    str,
+    Meta(
+        description="equal: the same as the exchange's archive, row by row; agrees: every minute agrees with the"
+        " exchange's klines; contiguous: all ids are there, nothing is compared yet; gapped: ids are missing;"
+        " different: stored trades differ from the exchange's; unverifiable: the exchange has nothing to compare with.",
+        extra_json_schema={"enum": list(proofs.VERDICTS)},
+    ),
+]
+
+
+class DayCoverage(msgspec.Struct, frozen=True):
+    """What is known of a UTC day: the verdict of its last audit, and what is stored and missing now.
+
+    `verdict`: null if it was never audited; not better than what is known now: `gapped` if ids are missing now,
+    `contiguous` at best if trades were stored after the audit. `reason`: why it is not better. `missing`: each id of
+    the open gaps that reach into the day, and those before the first stored trade that the audit knows of.
+    `day_was_over`: whether the day was over when it was audited.
+    """
+
+    day: Day
+    verdict: Verdict | None
+    reason: str
+    trades: Count
+    missing: Missing
+    proven_at: Time | None
+    compared_with: Annotated[str, Meta(description="The address of a file, klines, or empty.")]
+    day_was_over: bool
+
+
+class Coverage(msgspec.Struct, frozen=True):
+    """The days between the first and the last stored trade, or those of them that were asked for, oldest first; of more
+    than 400 the newest. `missing`: of all of them; a gap that reaches into several counts once."""
+
+    symbol: str
+    days: list[DayCoverage]
+    missing: Missing
+
+
+ANSWERS = (Latest, Second, Range, Candles, Volume, Coverage)
 """One for each question; the API's description has them all."""
 
 
@@ -287,3 +327,14 @@ def _sums(found: model_candles.Candle | questions.Volume) -> tuple[str, str, str
         amount(found.taker_buy_volume),
         quote_amount(found.taker_buy_quote_volume),
     )
+
+
+def coverage(found: proofs.Coverage) -> Coverage:
+    """The answer about the days."""
+    return Coverage(found.symbol, [_day(day) for day in found.days], found.missing)
+
+
+def _day(day: proofs.DayCoverage) -> DayCoverage:
+    proven_at = None if day.proven_at is None else time(day.proven_at)
+    stored = day.verdict, day.reason, day.trades, day.missing
+    return DayCoverage(day.day.isoformat(), *stored, proven_at, day.compared_with, day.is_over)

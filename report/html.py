@@ -7,6 +7,7 @@ from html import escape
 from typing import NamedTuple
 
 import config
+from report import coverage
 from report.text import Answer, fold, headline, utc
 
 _STYLE = """\
@@ -20,6 +21,7 @@ summary { cursor: pointer; font-size: .875rem; }
 img { width: 100%; height: auto; background: #fff; border-radius: 6px; margin-top: .5rem; }
 nav a { margin-right: 1rem; } footer { margin-top: 3rem; font-size: .875rem; }
 """
+_STYLES = _STYLE + coverage.STYLE
 
 
 class Picture(NamedTuple):
@@ -39,7 +41,7 @@ def as_html(
     title = f"Trades of {', '.join(symbols)}"
     parts = [
         f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{escape(title)}</title>',
-        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<style>\n{_STYLE}</style>\n</head>',
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<style>\n{_STYLES}</style>\n</head>',
         f"<body>\n<h1>{escape(title)}</h1>\n<p>{escape(headline(*read))}</p>\n<nav>{links}</nav>\n<main>",
     ]
     for symbol in symbols:
@@ -55,6 +57,8 @@ def _section(answer: Answer, picture: Picture | None) -> str:
     sql, result = "\n".join(map(fold, answer.sql)), "\n".join(answer.lines)
     parts = [f"<section>\n<h3>{escape(answer.question)}</h3>"]
     parts.append(f'<pre class="result" tabindex="0">{escape(result)}</pre>')
+    if answer.kind == "coverage":
+        parts.append(coverage.calendar(answer.result["days"]))
     if picture:
         data = base64.b64encode(picture.png).decode()
         parts.append(f'<img alt="{escape(picture.words)}" src="data:image/png;base64,{data}">')

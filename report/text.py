@@ -3,6 +3,7 @@
 import json
 import re
 import textwrap
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -13,6 +14,7 @@ from model.amounts import EXACT
 from model.candles import MINUTE, Candle
 from model.times import MILLISECOND
 from model.trade import Trade
+from storage.proofs import VERDICTS, Coverage
 from storage.questions import Aged, Range, Second, Volume
 
 LINE_CHARS_MAX = 100
@@ -20,6 +22,8 @@ SQL_INDENT = "  "
 RESULT_INDENT = "    "
 QUOTE_ASSETS = ("USDT", "USDC", "FDUSD", "TUSD", "EUR", "TRY", "BRL", "JPY", "BTC", "ETH", "BNB")
 """A symbol is its base and its quote asset with nothing between them; these are the quotes that are recognised."""
+
+NOT_AUDITED = "not audited"
 
 Marks = list[tuple[str, Trade]]
 """What a trade is among others, such as "low", and the trade."""
@@ -186,6 +190,17 @@ def missing_note(missing: int, where: str, therefore: str) -> list[str]:
     are = "trade is" if missing == 1 else "trades are"
     note = f"Up to {missing:,} {are} missing in {where}, so {therefore}; `python backfill.py --list` has the ids."
     return ["", *textwrap.wrap(note, LINE_CHARS_MAX - len(RESULT_INDENT))]
+
+
+def coverage_line(found: Coverage) -> str:
+    """How many days have which verdict, and what to run to see more."""
+    counts = Counter(day.verdict or NOT_AUDITED for day in found.days)
+    parts = [f"{counts[name]:,} {name}" for name in (*VERDICTS, NOT_AUDITED) if counts[name]]
+    days = "1 day" if len(found.days) == 1 else f"{len(found.days):,} days"
+    missing = f" ({found.missing:,} {'id' if found.missing == 1 else 'ids'} missing)" if found.missing else ""
+    audited = any(day.proven_at for day in found.days)
+    next_step = "`python audit.py --calendar` shows them" if audited else "run `python audit.py` to audit them"
+    return f"{days}: {', '.join(parts)}{missing}; {next_step}"
 
 
 def split_symbol(symbol: str) -> tuple[str, str]:

@@ -23,7 +23,7 @@ from mysqld import program
 from process.child import ROOT
 from report import options as query_options
 from report import text as report
-from storage import questions, ranges
+from storage import proofs, questions, ranges
 from tests.support.servers import Server
 from tests.support.tables import exact, store
 
@@ -381,6 +381,11 @@ How did BTCUSDT trade in the last 12 candles of 1h, from 2025-11-19 23:00:00 unt
     2025-11-20 10:00   61000.50  61850.00  61000.50  61839.00  13.00108001       6
 
     The last candle is not over yet; one without a trade has no line.
+
+
+Which days of BTCUSDT were audited, and with what result?
+
+    2 days: 2 not audited; run `python audit.py` to audit them
 """
 
 
@@ -598,14 +603,95 @@ def test_candles_say_how_many_of_their_trades_are_missing(ask: Ask, settings: co
     """A column says it, and a note what to do; so does each range, of which they may be missing."""
     store(settings, [one for one in BITCOIN if one.trade_id not in (104, 105, 106)])
 
-    notes = [line.strip() for line in ask("report").out.splitlines() if "missing" in line.lower()]
+    notes = [line.strip() for line in without_sql(ask("report").out).splitlines() if "missing" in line.lower()]
 
     latest_note = "Up to 3 trades are missing in the time right before it, so what the price was until then is not"
     second_note = "Up to 3 trades are missing in that second, so first, low, high and last may be wrong; `python"
     range_note = "Up to 3 trades are missing in that range, so first, low, high and last may be wrong, and volume"
     bars_note = "Missing: ids in gaps that reach into a candle; see `python backfill.py --list`."
     heading = "start UTC         open USDT      high       low     close  volume BTC  trades  missing"
-    assert notes == [latest_note, second_note, *[range_note] * 3, *[heading, bars_note] * 2]
+    days_note = "2 days: 1 gapped, 1 not audited (3 ids missing); run `python audit.py` to audit them"
+    assert notes == [latest_note, second_note, *[range_note] * 3, *[heading, bars_note] * 2, days_note]
+
+
+def prove(settings: config.Settings, *verdicts: str) -> None:
+    """The proofs of the tape's two days, as far as there are verdicts."""
+    with closing(db.connect(settings)) as connection:
+        for verdict, day, trades in zip(verdicts, ("19", "20"), (2, 6), strict=False):
+            hashes = ("ab" * 32, "cd" * 32, "klines" if verdict == "agrees" else "", "")
+            about = (at(f"{day} 00:00").date(), verdict, "", 100, 101, trades, 0)
+            proofs.add_proof(connection, proofs.Proof(0, "BTCUSDT", *about, *hashes, at("20 12:00")))
+
+
+@pytest.mark.usefixtures("tape")
+def test_the_report_says_which_days_were_audited(ask: Ask, settings: config.Settings) -> None:
+    """One line for people; each day for programs, as the API gives it."""
+    prove(settings, "equal", "agrees")
+    lines = ask("--symbol", "BTCUSDT").out.splitlines()
+    answer = exact(ask("--symbol", "BTCUSDT", "--json").out)["answers"][-1]
+
+    assert lines[-1] == "    2 days: 1 equal, 1 agrees; `python audit.py --calendar` shows them"
+    assert (answer["kind"], answer["question"]) == (
+        "coverage",
+        "Which days of BTCUSDT were audited, and with what result?",
+    )
+    assert answer["result"] == {
+        "symbol": "BTCUSDT",
+        "days": [
+            {
+                "day": "2025-11-19",
+                "verdict": "equal",
+                "reason": "",
+                "trades": 2,
+                "missing": 0,
+                "proven_at": "2025-11-20T12:00:00.000Z",
+                "compared_with": "",
+                "day_was_over": True,
+            },
+            {
+                "day": "2025-11-20",
+                "verdict": "agrees",
+                "reason": "",
+                "trades": 6,
+                "missing": 0,
+                "proven_at": "2025-11-20T12:00:00.000Z",
+                "compared_with": "klines",
+                "day_was_over": False,
+            },
+        ],
+        "missing": 0,
+    }
+
+
+@pytest.mark.usefixtures("tape")
+def test_a_database_without_proofs_has_a_report(ask: Ask, settings: config.Settings, server: Server) -> None:
+    """One of the version before, which is only read: nothing was audited, and nothing fails."""
+    with closing(server.connect()) as connection, closing(connection.cursor()) as cursor:
+        cursor.execute(f"DROP TABLE {settings.mysql_database}.proofs")
+        cursor.execute(f"UPDATE {settings.mysql_database}.schema_version SET version = 2")
+        connection.commit()
+    outcome = ask("--symbol", "BTCUSDT")
+
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.out.endswith("    2 days: 2 not audited; run `python audit.py` to audit them\n")
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "missing", "expected"),
+    [
+        (["equal"] * 10 + ["agrees", "gapped"], 142, "12 days: 10 equal, 1 agrees, 1 gapped (142 ids missing); `pyth"),
+        (["different", None], 1, "2 days: 1 different, 1 not audited (1 id missing);"),
+        (["contiguous"], 0, "1 day: 1 contiguous; `python audit.py --calendar` shows them"),
+        ([None] * 1_200, 0, "1,200 days: 1,200 not audited; run `python audit.py` to audit them"),
+    ],
+)
+def test_coverage_in_a_line(verdicts: list[str | None], missing: int, expected: str) -> None:
+    """How many days have which verdict, from the best to the worst, and how many ids are missing in all of them."""
+    days = [
+        proofs.DayCoverage(NOW.date(), verdict, "", 1, 0, NOW if verdict else None, "", True) for verdict in verdicts
+    ]
+
+    assert report.coverage_line(proofs.Coverage("BTCUSDT", days, missing)).startswith(expected)
 
 
 def test_an_answer_inside_a_gap_is_no_answer(ask: Ask, settings: config.Settings) -> None:

@@ -19,8 +19,10 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.routing import Match
 
+from tools.api import coverage, shapes
 from tools.api import routes as api_routes
-from tools.api import shapes
+from tools.api.context import RETRY_AFTER_S, Context
+from tools.api.described import NO_TOKEN
 from tools.api.door import COOKIE, LOGIN, Door, keys_of
 from tools.api.download import Exports
 from tools.api.feed import Feed
@@ -29,6 +31,7 @@ from tools.api.sessions import AwayError, Sessions
 from tools.api.settings import ApiSettings
 from tools.api.shapes import Refusal
 
+ROUTERS = (api_routes.router, coverage.router, api_routes.open_router)
 OPEN = (LOGIN, "/healthz")
 """What needs no token."""
 PAGES = Path(__file__).with_name("dashboard")
@@ -40,7 +43,7 @@ DESCRIPTION = """\
 Trades as they were captured, with exact prices.
 
 - **Prices and quantities are strings** of the digits that are stored; times are ISO 8601 in UTC with milliseconds;
-  ranges include their `start` and not their `end`.
+  ranges include their `start` and not their `end`; a range of days, `from` and `to`, includes both.
 - **Trade ids are integers**, exact in JavaScript up to 2^53 - 1 (9,007,199,254,740,991). The exchange's are near 10^10.
   Beyond 2^53 they would be exact here, but `JSON.parse` would round them: use a parser that knows BigInt.
 - **`missing` says how many trade ids are missing** in the time of an answer. Above 0 the answer may be wrong: the low,
@@ -75,9 +78,9 @@ def create_app(settings: ApiSettings) -> FastAPI:
         generate_unique_id_function=_operation,
     )
     keys = None if settings.token is None else keys_of(settings.token)
-    app.state.context = api_routes.Context(settings, sessions, hub, Exports(sessions), set(), keys)
-    app.include_router(api_routes.router)
-    app.include_router(api_routes.open_router)
+    app.state.context = Context(settings, sessions, hub, Exports(sessions), set(), keys)
+    for router in ROUTERS:
+        app.include_router(router)
     app.add_exception_handler(AwayError, _away)
     app.add_exception_handler(RequestValidationError, _mistaken)
     app.add_exception_handler(HTTPException, _refused)
@@ -104,8 +107,8 @@ def _operation(route: APIRoute) -> str:
 
 
 def _away(_request: Request, error: Exception) -> Response:
-    headers = {"Retry-After": str(api_routes.RETRY_AFTER_S)}
-    return Refusal(shapes.problem(503, f"{error}; come back in {api_routes.RETRY_AFTER_S} s"), headers)
+    headers = {"Retry-After": str(RETRY_AFTER_S)}
+    return Refusal(shapes.problem(503, f"{error}; come back in {RETRY_AFTER_S} s"), headers)
 
 
 def _refused(request: Request, error: Exception) -> Response:
@@ -123,7 +126,7 @@ def _refused(request: Request, error: Exception) -> Response:
 
 def _methods(request: Request) -> set[str]:
     """What an address takes; the framework names only what its first route for it does."""
-    routes = [*api_routes.router.routes, *api_routes.open_router.routes, *request.app.routes]
+    routes = [*(route for router in ROUTERS for route in router.routes), *request.app.routes]
     here = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
     return {method for route in here for method in getattr(route, "methods", ())} or {"GET"}
 
@@ -187,6 +190,6 @@ def _description(app: FastAPI, settings: ApiSettings) -> dict[str, Any]:
                     if name in OPEN:
                         operation["security"] = []
                     else:
-                        operation["responses"]["401"] = api_routes.NO_TOKEN
+                        operation["responses"]["401"] = NO_TOKEN
         app.openapi_schema = found
     return app.openapi_schema

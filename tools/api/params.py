@@ -3,7 +3,7 @@
 import difflib
 import re
 from collections import Counter
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, NoReturn
 
 from fastapi import Path, Query, Request
@@ -18,9 +18,11 @@ LIMIT_DEFAULT, LIMIT_MAX = 1_000, 5_000
 """Trades on a page; the latter is about 1 MB of JSON."""
 GAPS_MAX = 1_000
 ID_MAX = 2**63 - 1
+FIRST_DAY, LAST_DAY = EARLIEST.date(), LATEST.date() - timedelta(days=1)
 
 # A plus sign that was not escaped in the address arrives as a space.
 _LOST_PLUS = re.compile(r" (?=\d\d:?\d\d$)")
+_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _SECOND_60 = re.compile(r":60(?=[.Z+-]|$)")
 
 
@@ -42,6 +44,22 @@ def parse_time(value: object) -> datetime:
         example = "2025-11-20T10:15:09Z or 2025-11-20T11:15:09.250%2B01:00"
         raise ValueError(f"not a time; write it like {example}; without an offset it is UTC") from None
     return min(max(time, EARLIEST), LATEST)
+
+
+def parse_day(value: object) -> date:
+    """The day of a text such as 2025-11-20. Raises ValueError.
+
+    What lies far outside of what is stored becomes FIRST_DAY or LAST_DAY, which is the same question.
+    """
+    text = str(value).strip()
+    try:
+        # Python also reads 20251120 and 2025-W47-4.
+        day = date.fromisoformat(text) if _DAY.fullmatch(text) else None
+    except ValueError:
+        day = None
+    if day is None:
+        raise ValueError("not a day; write it like 2025-11-20")
+    return min(max(day, FIRST_DAY), LAST_DAY)
 
 
 _TIME = {"type": "string", "format": "date-time", "examples": ["2025-11-20T10:15:09Z"]}
@@ -72,6 +90,23 @@ MaybeEnd = Annotated[
     Query(
         description="The first moment after the range; default: after the newest trade." + _UTC,
         examples=["2025-11-20T11:00:00Z"],
+    ),
+]
+_Day = Annotated[
+    date,
+    BeforeValidator(parse_day),
+    WithJsonSchema({"type": "string", "format": "date", "examples": ["2025-11-20"]}),
+]
+FirstDay = Annotated[
+    _Day,
+    Query(alias="from", description="The first day, UTC; default: that of the oldest trade.", examples=["2025-11-20"]),
+]
+LastDay = Annotated[
+    _Day,
+    Query(
+        alias="to",
+        description="The last day, UTC, inclusive; default: that of the newest trade.",
+        examples=["2025-11-27"],
     ),
 ]
 Limit = Annotated[int, Query(ge=1, le=LIMIT_MAX, description="How many trades at most.", examples=[100])]

@@ -1,7 +1,7 @@
 """The questions that the API answers: each asks the database once, in a thread of its own."""
 
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Header, HTTPException, Query, Request, Response
 from fastapi.responses import PlainTextResponse
@@ -16,10 +16,11 @@ from storage import pages, questions
 from storage.gaps import OpenGaps
 from storage.pages import EARLIEST, LATEST
 from tools.api import cursor, params, shapes
-from tools.api.door import LOGIN, Keys, is_token, set_cookie
-from tools.api.download import Exports
-from tools.api.hub import FullError, Hub, Listener
-from tools.api.sessions import AwayError, Sessions
+from tools.api.context import RETRY_AFTER_S, Context, away, check_known, context_of, unknown
+from tools.api.described import content, described
+from tools.api.door import LOGIN, is_token, set_cookie
+from tools.api.hub import FullError, Listener
+from tools.api.sessions import AwayError
 from tools.api.settings import ApiSettings
 from tools.api.shapes import Json, Refusal
 from tools.api.stream import respond
@@ -29,15 +30,7 @@ CANDLES_MAX = 5_000
 CANDLES_DEFAULT = 500
 STREAM_SYMBOLS_MAX = 20
 """In one stream; the id of each of its events names them all."""
-RETRY_AFTER_S = 1
 
-_REASONS = {
-    401: "The token is missing or wrong.",
-    404: "No trade of that symbol is stored.",
-    413: "Too much for one answer; the text says how much is not, and the way out.",
-    422: "A parameter cannot be used; the answer names it.",
-    503: "The database is away, or too many ask at once; Retry-After says when to come back.",
-}
 _NOTHING = OpenGaps(0, 0)
 _EVENTS = (
     'event: trade\nid: BTCUSDT:4000000124\ndata: {"symbol":"BTCUSDT","trade_id":4000000124,'
@@ -50,90 +43,38 @@ open_router = APIRouter(tags=["For everybody"], dependencies=[Depends(params.ref
 """What needs no token."""
 
 
-class Context(NamedTuple):
-    """What the routes of one app share."""
-
-    settings: ApiSettings
-    sessions: Sessions
-    hub: Hub
-    exports: Exports
-    symbols: set[str]
-    keys: Keys | None
-
-
-def context_of(request: Request) -> Context:
-    """The context that the app of `request` was made with."""
-    context: Context = request.app.state.context
-    return context
-
-
-def away(why: str) -> HTTPException:
-    """The answer 503, which says when to come back."""
-    return HTTPException(503, why, {"Retry-After": str(RETRY_AFTER_S)})
-
-
-def _described(shape: type, *statuses: int) -> dict[str, Any]:
-    """What FastAPI is told of a route that answers with `shape`, or with 503 or one of these statuses."""
-    given = {200: shape} | {status: shapes.Problem for status in (*statuses, 503)}
-    # Any route is told of a parameter that it does not know.
-    given[422] = shapes.Mistakes
-    return {"response_class": Json, "responses": {status: _content(given[status], status) for status in given}}
-
-
-def _content(shape: type, status: int) -> dict[str, Any]:
-    schema = {"$ref": f"#/components/schemas/{shape.__name__}"}
-    description = _REASONS.get(status) or (shape.__doc__ or "").partition(".")[0] + "."
-    kind = Refusal.media_type if issubclass(shape, shapes.Problem) else Json.media_type
-    return {"description": " ".join(description.split()), "content": {str(kind): {"schema": schema}}}
-
-
-NO_TOKEN = _content(shapes.Problem, 401)
-
-
-def _known(context: Context, symbol: str) -> None:
-    """Answers 404 for a symbol without a trade. Those that have one keep it, so they are remembered."""
-    if symbol not in context.symbols:
-        context.symbols.update(context.sessions.ask(db.symbols))
-    if symbol not in context.symbols:
-        raise _unknown(symbol)
-
-
-def _unknown(symbol: str) -> HTTPException:
-    return HTTPException(404, f"no trade of {symbol[:40]!r} is stored; /api/symbols lists the symbols")
-
-
-@router.get("/symbols", **_described(shapes.Symbols))
+@router.get("/symbols", **described(shapes.Symbols))
 def symbols(request: Request) -> Response:
     """The symbols of which trades are stored."""
     return Json(shapes.Symbols(context_of(request).sessions.ask(db.symbols)))
 
 
-@router.get("/latest/{symbol}", **_described(answers.Latest, 404, 422))
+@router.get("/latest/{symbol}", **described(answers.Latest, 404, 422))
 def latest(request: Request, symbol: params.Symbol) -> Response:
     """The newest trade, whose price is the latest price."""
     found = context_of(request).sessions.ask(lambda c: questions.latest_price(c, symbol, datetime.now(UTC)))
     if found is None:
-        raise _unknown(symbol)
+        raise unknown(symbol)
     return Json(answers.latest(found))
 
 
-@router.get("/at/{symbol}", **_described(answers.Second, 404, 422))
+@router.get("/at/{symbol}", **described(answers.Second, 404, 422))
 def at(request: Request, symbol: params.Symbol, time: params.Moment) -> Response:
     """The price at a specific second: what traded in it, and the price as of `time` if nothing did.
 
     The price as of a time that has not come yet is not known: null.
     """
     context = context_of(request)
-    _known(context, symbol)
+    check_known(context, symbol)
     found = context.sessions.ask(lambda c: questions.price_at(c, symbol, time))
     return Json(answers.second(found._replace(as_of=_come(found.as_of, time))))
 
 
-@router.get("/range/{symbol}", **_described(answers.Range, 404, 422))
+@router.get("/range/{symbol}", **described(answers.Range, 404, 422))
 def low_and_high(request: Request, symbol: params.Symbol, start: params.Start, end: params.End) -> Response:
     """The low and the high of the price in [start, end), with the trade of each; as quick for years as for a minute."""
     context = context_of(request)
-    _known(context, symbol)
+    check_known(context, symbol)
     params.check_range(start, end)
     found = context.sessions.ask(lambda c: questions.low_and_high(c, symbol, start, end))
     return Json(answers.low_and_high(found._replace(as_of=_come(found.as_of, start))))
@@ -144,16 +85,16 @@ def _come(as_of: questions.Aged | None, time: datetime) -> questions.Aged | None
     return None if as_of and time > max(datetime.now(UTC), as_of.trade.timestamp) else as_of
 
 
-@router.get("/vwap/{symbol}", **_described(answers.Volume, 404, 422))
+@router.get("/vwap/{symbol}", **described(answers.Volume, 404, 422))
 def vwap(request: Request, symbol: params.Symbol, start: params.Start, end: params.End) -> Response:
     """The volume and the volume-weighted average price of [start, end); as quick for years as for a minute."""
     context = context_of(request)
-    _known(context, symbol)
+    check_known(context, symbol)
     params.check_range(start, end)
     return Json(answers.volume(context.sessions.ask(lambda c: questions.volume(c, symbol, start, end))))
 
 
-@router.get("/candles/{symbol}", **_described(answers.Candles, 404, 413, 422))
+@router.get("/candles/{symbol}", **described(answers.Candles, 404, 413, 422))
 def candles(
     request: Request,
     symbol: params.Symbol,
@@ -166,7 +107,7 @@ def candles(
 ) -> Response:
     """The candles that begin in [start, end), at most 5,000; without a `start` the last 500 that begin before `end`."""
     context = context_of(request)
-    _known(context, symbol)
+    check_known(context, symbol)
     params.check_range(start, end)
     seconds = answers.RESOLUTIONS[resolution]
     if start == EARLIEST:
@@ -189,11 +130,11 @@ def _candles(connection: Connection, symbol: str, seconds: int, times: tuple[dat
     return questions.candles(connection, symbol, seconds, start, end)._replace(start=times[0], end=times[1])
 
 
-@router.get("/trades/{symbol}", **_described(shapes.Page, 404, 422))
+@router.get("/trades/{symbol}", **described(shapes.Page, 404, 422))
 def trades(request: Request, symbol: params.Symbol, wanted: Annotated[params.Page, Query()]) -> Response:
     """The trades of [start, end), oldest first, in pages: repeat with `after_id` = `next_after_id` until it is null."""
     context = context_of(request)
-    _known(context, symbol)
+    check_known(context, symbol)
     params.check_range(wanted.start, wanted.end)
 
     times, after_id = (wanted.start, wanted.end), wanted.after_id
@@ -204,16 +145,16 @@ def trades(request: Request, symbol: params.Symbol, wanted: Annotated[params.Pag
     return Json(shapes.Page(symbol, [answers.trade(trade) for trade in found], next_after_id, missing))
 
 
-@router.get("/trades/{symbol}/newest", **_described(shapes.Newest, 404, 422))
+@router.get("/trades/{symbol}/newest", **described(shapes.Newest, 404, 422))
 def newest(request: Request, symbol: params.Symbol, limit: params.Limit = 50) -> Response:
     """The last trades, newest first."""
     found, missing = context_of(request).sessions.ask(lambda c: pages.newest_and_missing(c, symbol, limit))
     if not found:
-        raise _unknown(symbol)
+        raise unknown(symbol)
     return Json(shapes.Newest(symbol, [answers.trade(trade) for trade in found], missing))
 
 
-@router.get("/gaps", **_described(shapes.Gaps, 404, 422))
+@router.get("/gaps", **described(shapes.Gaps, 404, 422))
 def gaps(
     request: Request,
     symbol: params.MaybeSymbol = None,
@@ -227,7 +168,7 @@ def gaps(
     """
     context = context_of(request)
     if symbol is not None:
-        _known(context, symbol)
+        check_known(context, symbol)
     if (start, end) != (EARLIEST, LATEST):
         params.check_range(start, end)
         if symbol is None:
@@ -252,9 +193,9 @@ def _gaps_in(context: Context, asked: tuple[str, datetime, datetime], limit: int
     "/health",
     response_class=Json,
     responses={
-        200: _content(shapes.Health, 200),
-        422: _content(shapes.Mistakes, 422),
-        503: _content(shapes.Health, 503),
+        200: content(shapes.Health, 200),
+        422: content(shapes.Mistakes, 422),
+        503: content(shapes.Health, 503),
     },
 )
 def health(request: Request) -> Response:
@@ -269,7 +210,7 @@ def health(request: Request) -> Response:
     responses={
         200: {"description": "Trades are coming in.", "content": {"text/plain": {"schema": {"type": "string"}}}},
         503: {"description": "None are, or the database is away.", "content": {"text/plain": {}}},
-        422: _content(shapes.Mistakes, 422),
+        422: content(shapes.Mistakes, 422),
     },
 )
 def healthz(request: Request) -> Response:
@@ -310,8 +251,8 @@ class Login(BaseModel):
     response_class=Response,
     # 400: a body that is not UTF-8.
     responses={
-        **{status: _content(shapes.Problem, status) for status in (400, 401, 411, 413)},
-        422: _content(shapes.Mistakes, 422),
+        **{status: content(shapes.Problem, status) for status in (400, 401, 411, 413)},
+        422: content(shapes.Mistakes, 422),
     },
 )
 def login(request: Request, wanted: Login) -> Response:
@@ -324,7 +265,7 @@ def login(request: Request, wanted: Login) -> Response:
     return Response(status_code=204, headers={"Set-Cookie": set_cookie(keys, request.headers)})
 
 
-@open_router.delete(LOGIN, status_code=204, response_class=Response, responses={422: _content(shapes.Mistakes, 422)})
+@open_router.delete(LOGIN, status_code=204, response_class=Response, responses={422: content(shapes.Mistakes, 422)})
 def logout(request: Request) -> Response:
     """Logs a browser out: takes the cookie away."""
     return Response(status_code=204, headers={"Set-Cookie": set_cookie(None, request.headers)})
@@ -343,8 +284,8 @@ def _health(connection: Connection, settings: ApiSettings) -> dict[str, shapes.S
     "/export/{symbol}.csv",
     response_class=Response,
     responses={200: {"description": "The trades.", "content": {"text/csv": {"schema": {"type": "string"}}}}}
-    | {status: _content(shapes.Problem, status) for status in (404, 503)}
-    | {422: _content(shapes.Mistakes, 422)},
+    | {status: content(shapes.Problem, status) for status in (404, 503)}
+    | {422: content(shapes.Mistakes, 422)},
 )
 def export(
     request: Request,
@@ -357,7 +298,7 @@ def export(
     The header Missing-Ids says how many trade ids were missing in the range when the answer began.
     """
     context = context_of(request)
-    _known(context, symbol)
+    check_known(context, symbol)
     params.check_range(start, end)
     return context.exports.answer(symbol, (start, end))
 
@@ -371,8 +312,8 @@ def export(
             "content": {"text/event-stream": {"example": _EVENTS}},
         }
     }
-    | {status: _content(shapes.Problem, status) for status in (404, 503)}
-    | {422: _content(shapes.Mistakes, 422)},
+    | {status: content(shapes.Problem, status) for status in (404, 503)}
+    | {422: content(shapes.Mistakes, 422)},
 )
 async def stream(
     request: Request,
@@ -411,7 +352,7 @@ async def stream(
         params.refuse("query", "symbols", f"{len(wanted)} symbols, and {STREAM_SYMBOLS_MAX} is the most for a stream")
     # One that is to be captured may be waited for.
     for symbol in {*wanted} - {*context.settings.settings.symbols}:
-        await run_in_threadpool(_known, context, symbol)
+        await run_in_threadpool(check_known, context, symbol)
     seen: dict[str, cursor.Seen] = {}
     if last_event_id:
         try:

@@ -24,6 +24,8 @@ import config
 import db
 from model.trade import Trade
 from process.child import ROOT
+from storage import proofs
+from storage.proofs import Proof
 from tests.support.child import WAIT_S_MAX, Answer, answer, wait_until
 from tests.support.servers import PrivateServer, Server
 from tests.support.serving import Api, serving
@@ -36,6 +38,10 @@ pytestmark = pytest.mark.slow
 
 BEGIN = datetime(2025, 3, 1, 12, 0, 0, tzinfo=UTC)
 NAME = "test_api"
+PROOF = Proof(
+    *(0, "BTCUSDT", BEGIN.date(), "gapped", "ids 15 and 16 are missing", 11, 18, 6, 2, "ab" * 32, "cd" * 32),
+    *("klines", "", datetime(2025, 3, 3, 1, 2, 3, 456_789, tzinfo=UTC)),
+)
 MS = timedelta(milliseconds=1)
 
 
@@ -76,6 +82,7 @@ def filled(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     folder = tmp_path_factory.mktemp("api")
     connection = db.connect(server.settings(NAME, folder))
     db.insert_trades(connection, [*STORED, LATE, trade(5, 0, "2600", "ETHUSDT")])
+    proofs.add_proof(connection, PROOF)
     db.close(connection)
     yield server.environ | {"MYSQL_DATABASE": NAME, "DATA_DIR": str(folder)}
     with server.connect() as plain:
@@ -274,6 +281,54 @@ def test_gaps(api: Api) -> None:
     assert api.json("/api/gaps", symbol="ETHUSDT") == {"count": 0, "missing": 0, "gaps": []}
 
 
+def test_coverage(api: Api) -> None:
+    """Whole rows of the days: one that was audited, and those that were not; `missing` counts a gap once."""
+    answer = api.json("/api/coverage/BTCUSDT")
+    unknown = {"verdict": None, "reason": "", "trades": 0, "missing": 0, "proven_at": None, "compared_with": ""}
+
+    assert (answer.pop("symbol"), answer.pop("missing"), list(answer)) == ("BTCUSDT", 2, ["days"])
+    assert answer["days"][0] == {
+        "day": "2025-03-01",
+        "verdict": "gapped",
+        "reason": "ids 15 and 16 are missing",
+        "trades": 6,
+        "missing": 2,
+        "proven_at": "2025-03-03T01:02:03.456Z",
+        "compared_with": "klines",
+        "day_was_over": True,
+    }
+    assert answer["days"][1] == unknown | {"day": "2025-03-02", "day_was_over": False}
+    assert [day["trades"] for day in answer["days"]] == [6, 0, 0, 0, 0, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("query", "days"),
+    [
+        ({"from": "2025-03-02", "to": "2025-03-03"}, [2, 3]),
+        ({"from": "2025-03-06"}, [6, 7]),
+        ({"to": "2025-03-01"}, [1]),
+        ({"from": "0001-01-01", "to": "9999-12-31"}, [1, 2, 3, 4, 5, 6, 7]),
+        ({"from": "2025-03-08"}, []),
+        ({"to": "2025-02-28"}, []),
+    ],
+)
+def test_coverage_of_some_days(api: Api, query: dict[str, str], days: list[int]) -> None:
+    """Both ends are included; days on which nothing can be stored are left out."""
+    found = api.json("/api/coverage/btcusdt", **query)["days"]
+
+    assert [day["day"] for day in found] == [f"2025-03-0{day}" for day in days]
+
+
+def test_coverage_that_has_not_changed(api: Api) -> None:
+    """Is not sent again; an unknown symbol has none."""
+    first = api.get("/api/coverage/BTCUSDT")
+    again = api.get("/api/coverage/BTCUSDT", {"If-None-Match": first.headers["etag"]})
+    unknown = api.get("/api/coverage/XRPUSDT")
+
+    assert (first.status, again.status) == (200, 304)
+    assert (unknown.status, unknown.headers["content-type"]) == (404, "application/problem+json")
+
+
 def test_health_is_bad_while_no_trade_comes(api: Api, filled: dict[str, str]) -> None:
     """503 and which symbol is stale; 200 if its newest trade may be that old; a symbol that is not captured is not."""
     stale = api.get("/api/health")
@@ -328,6 +383,11 @@ def test_export_is_what_the_script_writes(api: Api, filled: dict[str, str], tmp_
         ("range/BTCUSDT", {"start": "2025-03-02", "end": "2025-03-01"}, "start"),
         ("range/BTCUSDT", {"start": "2025-03-01", "end": "2025-03-01"}, "start"),
         ("vwap/BTCUSDT", {"start": "2025-03-02", "end": "2025-03-01"}, "start"),
+        ("coverage/BTCUSDT", {"from": "2025-03-02", "to": "2025-03-01"}, "from"),
+        ("coverage/BTCUSDT", {"from": "20250301"}, "from"),
+        ("coverage/BTCUSDT", {"to": "2025-02-30"}, "to"),
+        ("coverage/BTCUSDT", {"to": "2025-03-01T00:00:00Z"}, "to"),
+        ("coverage/BTCUSDT", {"first": "2025-03-01"}, "first"),
         ("candles/BTCUSDT", {"resolution": "7m"}, "resolution"),
         ("candles/BTCUSDT", {"start": "2025-03-02", "end": "2025-03-01"}, "start"),
         ("trades/BTCUSDT", {"limit": "0"}, "limit"),
@@ -366,6 +426,7 @@ def test_a_wrong_parameter_is_named(api: Api, path: str, query: dict[str, str], 
         "at/{}?time=2025-03-01",
         "range/{}?start=2025-03-01&end=2025-03-02",
         "candles/{}",
+        "coverage/{}",
         "trades/{}",
         "trades/{}/newest",
         "gaps?symbol={}",
@@ -628,7 +689,7 @@ def test_description(api: Api) -> None:
     operations = {f"{method} {path}": one for path, ways in found["paths"].items() for method, one in ways.items()}
     parameters = [(name, one) for name, operation in operations.items() for one in operation.get("parameters", ())]
 
-    assert len(operations) == 15
+    assert len(operations) == 16
     assert operations["get /api/range/{symbol}"]["summary"] == (
         "The low and the high of the price in [start, end), with the trade of each; as quick for years as for a minute"
     )
@@ -847,13 +908,15 @@ def test_schemathesis(any_server: Server, tmp_path: Path) -> None:
     connection = db.connect(settings)
     now = datetime.now(UTC)
     db.insert_trades(connection, [one._replace(timestamp=now - timedelta(seconds=20 - one.trade_id)) for one in STORED])
+    proofs.add_proof(connection, PROOF._replace(day=now.date()))
     environ = any_server.environ | {"MYSQL_DATABASE": "test_fuzz", "DATA_DIR": str(tmp_path), "SYMBOLS": "BTCUSDT"}
     try:
         with serving(environ, "--demo", "--stale-after", "3600") as api:
             wait_until(lambda: api.get("/api/health").status == 200)
             command = [str(Path(sys.executable).with_name("schemathesis")), "run", f"{api.address}/openapi.json"]
-            # A stream has no end, and waiting for that takes most of the time.
-            command += ["--exclude-path", "/api/stream", "--max-examples", "12", "--workers", "2", "--no-color"]
+            # A stream has no end, and waiting for that takes most of the time. One worker: with two,
+            # ast.parse() fails now and then, which hypothesis uses and which is not thread-safe in Python 3.11.
+            command += ["--exclude-path", "/api/stream", "--max-examples", "12", "--workers", "1", "--no-color"]
             config_file = ["--config-file", str(ROOT / "schemathesis.toml")]
             command = [command[0], *config_file, *command[1:]]
             done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=110)

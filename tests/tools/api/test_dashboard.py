@@ -3,9 +3,9 @@
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ import pytest
 import config
 import db
 from model.trade import Trade
+from storage import proofs
+from storage.proofs import AGREES, CONTIGUOUS, EQUAL, GAPPED, Proof
 from tests.support.child import wait_until
 from tests.support.servers import PrivateServer, Server
 from tests.support.serving import Api, serving
@@ -250,6 +252,7 @@ def test_resolution_and_symbol_by_keyboard(opened: Page) -> None:
     opened.until(lambda: opened.text("#tape tbody td:nth-child(2)").startswith("26"))
 
     assert opened.text("#chart-title") == "ETHUSDT"
+    assert opened.text("#coverage-title") == "Coverage of ETHUSDT"
     opened.page.reload()
     opened.live()
     assert opened.text("#chart-title") == "ETHUSDT"
@@ -336,6 +339,179 @@ def test_the_chart_shades_where_trades_are_missing(opened: Page) -> None:
             in opened.text("#range-answer")
         )
     )
+
+
+# ---- The calendar of audits.
+
+
+def audit(settings: config.Settings, verdicts: Sequence[str | None], symbol: str = "BTCUSDT") -> list[str]:
+    """Ten trades on each of the last days up to today, a day for each verdict, and the proofs of those that have one;
+    on a gapped day one is missing. The days as the page names them."""
+    today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    days = [today - timedelta(days=len(verdicts) - 1 - number) for number in range(len(verdicts))]
+    rows = [
+        trade(symbol, 10 * number + one, day + timedelta(seconds=one), "5.25")
+        for number, (day, verdict) in enumerate(zip(days, verdicts, strict=True))
+        for one in range(1, 11)
+        if not (verdict == GAPPED and one == 5)
+    ]
+    connection = db.connect(settings)
+    db.insert_trades(connection, rows)
+    for number, (day, verdict) in enumerate(zip(days, verdicts, strict=True)):
+        if verdict:
+            found = (10 * number + 1, 10 * number + 10, 9, 1) if verdict == GAPPED else (1, 2, 10, 0)
+            compared = ("ab" * 32, "ab" * 32, "klines" if verdict == AGREES else "", "")
+            at = min(day + timedelta(days=1, hours=3), datetime.now(UTC))
+            reason = "" if verdict == EQUAL else f"why it is {verdict}"
+            proofs.add_proof(connection, Proof(0, symbol, day.date(), verdict, reason, *found, *compared, at))
+    db.close(connection)
+    return [f"{day:%Y-%m-%d}" for day in days]
+
+
+@contextmanager
+def calendar(
+    browser: Any, server: Server, folder: Path, verdicts: Sequence[str | None], **looks: Any
+) -> Iterator[tuple[Page, Api, list[str]]]:
+    """The page above audits of these verdicts, and the days."""
+    settings = server.settings("test_calendar", folder)
+    days = audit(settings, verdicts)
+    with serving(server.environ | {"MYSQL_DATABASE": "test_calendar", "DATA_DIR": str(folder)}) as api:
+        page = Page(browser, api.address, **looks)
+        try:
+            page.page.wait_for_selector("#coverage[data-state=answered]")
+            yield page, api, days
+        finally:
+            page.context.close()
+            with server.connect() as plain:
+                ask(plain, "DROP DATABASE test_calendar")
+    assert page.wrong == []
+
+
+CONTRASTS = """() => {
+  const parts = (text) => text.match(/[\\d.]+/g).map(Number);
+  const light = (text) => parts(text).slice(0, 3)
+    .map((one) => one / 255).map((one) => (one <= 0.03928 ? one / 12.92 : ((one + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, one, at) => sum + one * [0.2126, 0.7152, 0.0722][at], 0);
+  const contrast = (one, other) => {
+    const [low, high] = [light(one), light(other)].sort((a, b) => a - b);
+    return (high + 0.05) / (low + 0.05);
+  };
+  const surface = getComputedStyle(document.getElementById("coverage")).backgroundColor;
+  return [...document.querySelectorAll("#coverage .verdicts .day")].map((day) => {
+    const style = getComputedStyle(day);
+    const filled = parts(style.backgroundColor)[3] !== 0;
+    return [
+      contrast(style.color, filled ? style.backgroundColor : surface),
+      contrast(filled ? style.backgroundColor : style.borderTopColor, surface),
+    ];
+  });
+}"""
+"""Of each verdict: how much the sign stands out from its cell, and the cell from the panel."""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_coverage_of_a_few_days(browser: Any, any_server: Server, tmp_path: Path, scheme: str) -> None:
+    """Each day is a cell with its date and a sign, and says in words what is known; the newest one's details are below.
+    Sign and cell stand out in both schemes."""
+    verdicts = [*proofs.VERDICTS, None, CONTIGUOUS]
+    with calendar(browser, any_server, tmp_path, verdicts, scheme=scheme) as (page, _, days):
+        cells = page.page.locator("#coverage .calendar button")
+        labels = [cells.nth(at).get_attribute("aria-label") for at in range(cells.count())]
+        signs = page.page.locator("#coverage .calendar .sign").all_text_contents()
+        contrasts = page.page.evaluate(CONTRASTS)
+        detail, total = page.text("#coverage [data-part=detail]"), page.text("#coverage [data-part=summary]")
+        hint_shown = page.page.is_visible("#coverage [data-part=hint]")
+
+    assert labels[0] == f"{days[0]}: equal, 10 trades, 0 ids missing"
+    assert labels[3] == f"{days[3]}: gapped, 9 trades, 1 id missing. why it is gapped"
+    assert labels[6] == f"{days[6]}: not audited, 10 trades, 0 ids missing"
+    assert labels[7] == (
+        f"{days[7]}: contiguous, 10 trades, 0 ids missing, audited before the day was over. why it is contiguous"
+    )
+    assert signs == ["=", "≈", "•", "!", "≠", "?", "", "•"]
+    assert total == (
+        "8 days: 1 equal, 1 agrees, 2 contiguous, 1 gapped, 1 different, 1 unverifiable, 1 not audited (1 id missing)."
+    )
+    assert "contiguous: all ids are there, nothing compared yet" in detail
+    assert "before the day was over" in detail
+    assert not hint_shown
+    assert len(contrasts) == 7
+    assert min(text for text, _ in contrasts) >= 4.5
+    assert min(cell for _, cell in contrasts) >= 3
+
+
+def test_coverage_by_keyboard_and_mouse(browser: Any, any_server: Server, tmp_path: Path) -> None:
+    """The days are one stop of the tab key; arrows go by day and week, Home and End to the ends; a click chooses."""
+    verdicts = [GAPPED if number == 0 else EQUAL for number in range(20)]
+    with calendar(browser, any_server, tmp_path, verdicts) as (page, _, days):
+        stops = page.page.locator("#coverage .calendar button[tabindex='0']")
+        page.page.focus("#coverage .calendar button[tabindex='0']")
+        walk = [stops.get_attribute("title")]
+        for key in ("ArrowLeft", "ArrowUp", "ArrowRight", "ArrowDown", "End", "ArrowRight", "Home", "ArrowUp"):
+            page.page.keyboard.press(key)
+            focused = page.page.evaluate("document.activeElement.title")
+            assert (stops.count(), stops.get_attribute("title")) == (1, focused)
+            walk.append(focused)
+        first = page.text("#coverage [data-part=detail]")
+        page.page.click(f"#coverage .calendar button[title^='{days[3]}']")
+        third = page.text("#coverage [data-part=detail]")
+
+    at = [days.index(str(one)[:10]) for one in walk]
+    assert at == [19, 18, 11, 12, 19, 19, 19, 0, 0]
+    assert "why it is gapped" in first
+    assert "Ids missing1" in first
+    assert "Ids missing0" in third
+
+
+@pytest.mark.parametrize("size", [DESKTOP, PHONE])
+def test_coverage_of_many_days(browser: Any, any_server: Server, tmp_path: Path, size: dict[str, int]) -> None:
+    """A column for each week, the newest 400 days; what does not fit is scrolled to, and the newest is in view."""
+    with calendar(browser, any_server, tmp_path, [EQUAL] * 410, size=size) as (page, _, days):
+        cells = page.page.locator("#coverage .calendar button")
+        count, first = cells.count(), str(cells.first.get_attribute("title"))
+        box, panel = cells.last.bounding_box(), page.page.locator("#coverage").bounding_box()
+        width = page.page.evaluate("document.documentElement.scrollWidth")
+        page.page.focus("#coverage .calendar button[tabindex='0']")
+        page.page.keyboard.press("ArrowLeft")
+        week_before = page.page.evaluate("document.activeElement.title")
+        total = page.text("#coverage [data-part=summary]")
+
+    assert (count, first[:10], week_before[:10]) == (400, days[10], days[-8])
+    assert panel["x"] <= box["x"] <= box["x"] + box["width"] <= panel["x"] + panel["width"]
+    assert width <= size["width"]
+    assert total == "400 days: 400 equal."
+
+
+def test_coverage_is_asked_for_every_minute(browser: Any, any_server: Server, tmp_path: Path) -> None:
+    """Before the first audit the panel says what to run, and later what came of it; the focus stays on its day. While
+    the API does not answer, it says so above what was known."""
+    with calendar(browser, any_server, tmp_path, [None, None, None]) as (page, api, days):
+        page.page.clock.install()
+        page.page.reload()
+        page.page.wait_for_selector("#coverage[data-state=answered]")
+        assert page.text("#coverage [data-part=hint]") == "Nothing was audited yet: run python audit.py"
+        assert page.page.is_visible("#coverage [data-part=hint]")
+        page.page.focus("#coverage .calendar button[tabindex='0']")
+        page.page.keyboard.press("Home")
+        hashes = ("ab" * 32, "ab" * 32, "", "")
+        about = (date.fromisoformat(days[0]), EQUAL, "", 1, 10, 10, 0)
+        with closing(db.connect(any_server.settings("test_calendar", tmp_path))) as connection:
+            proofs.add_proof(connection, Proof(0, "BTCUSDT", *about, *hashes, datetime.now(UTC)))
+        page.page.clock.fast_forward(61_000)
+        page.until(lambda: page.text("#coverage [data-part=summary]") == "3 days: 1 equal, 2 not audited.")
+        assert page.page.is_hidden("#coverage [data-part=hint]")
+        assert page.page.evaluate("document.activeElement.title").startswith(f"{days[0]}: equal")
+
+        api.stop()
+        page.page.clock.fast_forward(61_000)
+        page.page.wait_for_selector("#coverage[data-state=refused]")
+        assert page.text("#coverage [data-part=wrong]").startswith(
+            "Not known now: the API does not answer. Shown is what was known at 20"
+        )
+        assert page.page.locator("#coverage .calendar button").count() == 3
+
+
+# ---- All of the page.
 
 
 def test_everything_has_a_name(opened: Page) -> None:

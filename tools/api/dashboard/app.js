@@ -1,7 +1,8 @@
-// The dashboard: cards of the symbols, chart, tape, forms and what is missing, fed by the API's stream.
+// The dashboard: cards of the symbols, chart, tape, forms, what is missing and how it is proven, fed by the API's stream.
 
 import { change, exact, fill } from "/static/amounts.js";
 import { CandleChart } from "/static/chart.js";
+import { Coverage } from "/static/coverage.js";
 import { clock, connect, fact } from "/static/forms.js";
 import { ask, listen, onToken } from "/static/stream.js";
 
@@ -21,6 +22,7 @@ let ahead = 0;
 
 const chart = new CandleChart($("chart"), $("legend"), $("bars").tBodies[0], $("chart-gaps"));
 const forms = connect(() => state.symbol);
+const coverage = new Coverage($("coverage"));
 
 // ---- What is chosen: kept in the address, so that it can be linked to.
 
@@ -38,10 +40,12 @@ function choose(symbol, resolution) {
   for (const [name, card] of state.cards) card.input.checked = name === symbol;
   $("chart-title").textContent = symbol;
   $("tape-title").textContent = `Last trades of ${symbol}`;
+  $("coverage-title").textContent = `Coverage of ${symbol}`;
   chart.show(symbol, resolution).catch(() => {});
   if (other) {
     drawTape();
     forms.repeat();
+    coverage.show(symbol);
   }
 }
 
@@ -342,7 +346,10 @@ async function start() {
   listen(state.symbols, {
     up: () => {
       trouble.connection = null;
-      if (lost) chart.refresh().catch(() => {});
+      if (lost) {
+        chart.refresh().catch(() => {});
+        coverage.refresh();
+      }
       lost = false;
     },
     down: (error) => {

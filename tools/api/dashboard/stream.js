@@ -4,6 +4,7 @@
 const BACK_MS_MIN = 500;
 const BACK_MS_MAX = 5_000;
 const SILENT_MS_MAX = 15_000;
+const ANSWER_MS_MAX = 60_000;
 
 /** An answer that is no success: `status` is that of HTTP (0: no answer at all), the message says why. */
 export class Refusal extends Error {
@@ -32,7 +33,7 @@ async function send(path, options) {
 async function open(path, options = {}) {
   for (;;) {
     // What has not changed is not sent again (ETag).
-    const response = await send(path, { cache: "no-cache", ...options });
+    const response = await send(path, { cache: "no-cache", signal: AbortSignal.timeout(ANSWER_MS_MAX), ...options });
     if (response.status !== 401) return response;
     // Once for all that wait for it.
     loggingIn ??= logIn().finally(() => { loggingIn = null; });
