@@ -30,7 +30,7 @@ from mysqld import program
 from process import command
 from process.child import ROOT
 from process.command import Parser
-from tools.bench import api, backfill, export, ingest, latency, live, memory, queries, symbols
+from tools.bench import api, backfill, export, history, ingest, latency, live, memory, queries, symbols
 from tools.bench.figures import Figure, machine, table
 from tools.bench.stage import Bench, BenchServer
 from tools.lab.children import RigError
@@ -43,6 +43,7 @@ PARTS: dict[str, Callable[[Bench], list[Figure]]] = {
     memory.PART: memory.run,
     symbols.PART: symbols.run,
     backfill.PART: backfill.run,
+    history.PART: history.run,
     export.PART: export.run,
     api.PART: api.run,
     queries.PART: queries.run,
