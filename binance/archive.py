@@ -182,7 +182,8 @@ class Archive:
             if answer.status == 404:
                 raise Defect(NOT_PUBLISHED, f"{path.name} is not published yet")
             with path.open("wb") as file:
-                while piece := answer.read(PIECE_BYTES):
+                # read() would wait for a whole piece, which takes as long as slow bytes like.
+                while piece := answer.read1(PIECE_BYTES):
                     size += len(piece)
                     if size > ZIP_BYTES_MAX or time.monotonic() > deadline:
                         raise _FinalError(f"{url} is longer than {ZIP_BYTES_MAX} bytes or takes over {FILE_S_MAX} s")

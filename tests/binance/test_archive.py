@@ -338,9 +338,8 @@ def test_a_file_that_is_too_long(server: ScriptedArchive, client: Client, monkey
 def test_a_file_that_takes_too_long(server: ScriptedArchive, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """However steadily it arrives."""
     monkeypatch.setattr(archive, "FILE_S_MAX", 0.1)
-    monkeypatch.setattr(archive, "PIECE_BYTES", 1)
     server.put(DAILY, GOOD)
-    server.files[DAILY] = [Reply(GOOD * 100, drip_s=0.001)]
+    server.files[DAILY] = [Reply(GOOD * 100, drip_s=0.01)]
 
     assert "takes over 0.1 s" in client.failure()
 
