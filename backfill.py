@@ -19,7 +19,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -56,11 +56,11 @@ class Interrupted(Exception):
     """Ctrl-C came while gaps were being filled."""
 
 
-def fill_all(connection: db.Connection, filler: Filler, symbol: str | None) -> int:
-    """Tries every open gap, given up or not, with a progress bar; ends when nothing more is to be had. How many ids the
-    exchange does not serve now."""
+def fill_all(connection: db.Connection, filler: Filler, symbol: str | None, until: date = date.max) -> int:
+    """Tries every open gap that ends by the day `until`, given up or not, with a progress bar; ends when nothing more
+    is to be had. How many ids the exchange does not serve now."""
     gap_filler.tidy(connection)
-    gaps = db.open_gaps(connection, symbol)
+    gaps = [gap for gap in db.open_gaps(connection, symbol) if gap.timestamp_after.date() <= until]
     with tqdm(total=missing_in(gaps), unit=" trades", disable=None, file=sys.stderr) as bar:
         names = dict.fromkeys(gap.symbol for gap in gaps)
         return sum(_fill_symbol(connection, filler, of_symbol(name, gaps), bar.update) for name in names)
@@ -88,7 +88,8 @@ def _fill_symbol(
         if done:
             tries = 0
             # What is not to be had stays open, so only what lies behind it is looked at again.
-            gaps = _beyond(db.open_gaps(connection, gap.symbol), gap.first_trade_id + done)
+            ids = gap.first_trade_id + done, gaps[-1].last_trade_id
+            gaps = _between(db.open_gaps(connection, gap.symbol), *ids)
             progress(max(0, missing - missing_in(gaps)))
         elif passes:
             time.sleep(gap_filler.HAND_S * passes)
@@ -98,9 +99,9 @@ def _fill_symbol(
     return not_served
 
 
-def _beyond(gaps: Sequence[Gap], first: int) -> list[Gap]:
-    """What of `gaps` lies at `first` or after it."""
-    ahead = [gap for gap in gaps if gap.last_trade_id >= first]
+def _between(gaps: Sequence[Gap], first: int, last: int) -> list[Gap]:
+    """What of `gaps` lies at `first` or after it, and begins by `last`."""
+    ahead = [gap for gap in gaps if gap.last_trade_id >= first and gap.first_trade_id <= last]
     return [gap._replace(first_trade_id=max(gap.first_trade_id, first)) for gap in ahead]
 
 
@@ -273,9 +274,10 @@ class _Hands(NamedTuple):
         return self.history.join(wanted)
 
     def fill_from_rest(self, wanted: Wanted) -> None:
-        """Fills what is left. A capture that has started this does it itself."""
+        """Fills what is left of the days. A capture that has started this does it itself."""
         for symbol in wanted.symbols:
-            fill_all(self.connection, self.filler, symbol)
+            # No gap reaches over the end of the last day, of which the last trade is stored (History.join).
+            fill_all(self.connection, self.filler, symbol, wanted.until)
             db.seal_history(self.connection, symbol)
 
 

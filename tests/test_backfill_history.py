@@ -130,6 +130,19 @@ def test_these_days_and_no_others(command: Callable[..., Said], connection: db.C
     assert rows_of(connection, "ETHUSDT") == []
 
 
+def test_days_of_long_ago(command: Callable[..., Said], connection: db.Connection, market: StandIn) -> None:
+    """What lies between them and what is stored is not fetched, but listed as missing: exit code 1."""
+    days = [day_before(number) for number in (5, 4)]
+    newest = true_rows(market, [day_before(1)])[-1][0]
+    leave_gap(connection, market, newest)
+    market.fault("archive_missing", path=daily(days[1]), seconds=LONG_S)
+    code, out, _ = command("--since", str(days[0]), "--until", str(days[1]), "--symbol", "BTCUSDT")
+    ids = [row[0] for row in true_rows(market, days)]
+    assert [row[0] for row in rows_of(connection)] == [*ids, newest]
+    assert runs(connection) == [(ids[-1] + 1, newest - 1)]
+    assert (code, out.splitlines()[-1].endswith(f"{newest - 1 - ids[-1]} ids are missing in 1 gaps")) == (1, True)
+
+
 def test_what_is_nowhere_to_be_had_is_not_called_whole(
     command: Callable[..., Said], connection: db.Connection, market: StandIn
 ) -> None:
