@@ -216,7 +216,7 @@ def as_environment(settings: Settings) -> dict[str, str]:
         "MYSQL_PORT": str(settings.mysql_port) if settings.mysql_host else None,
         "MYSQL_UNIX_SOCKET": settings.mysql_unix_socket and str(Path(settings.mysql_unix_socket).resolve()),
         "MYSQL_USER": None if settings.private else settings.mysql_user,
-        "MYSQL_PASSWORD": settings.mysql_password,
+        "MYSQL_PASSWORD": None if settings.private else settings.mysql_password,
         "MYSQL_DATABASE": settings.mysql_database.removesuffix(_DEMO) if settings.demo else settings.mysql_database,
         "MYSQL_SSL_CA": settings.mysql_ssl_ca and str(Path(settings.mysql_ssl_ca).resolve()),
         "SYMBOLS": ",".join(settings.symbols),

@@ -70,8 +70,11 @@ class Checker(threading.Thread):
             db.close(connection)
         self.agreed += agreed
         self.differed += len(wrong)
-        if not wrong:
+        if not compared:
+            log.info("nothing of the last hour could be compared with the exchange's klines yet")
+        elif not wrong:
             log.info("%d minutes of the last hour agree with the exchange's klines: trades, prices, volumes", compared)
+        if not wrong:
             return
         more = f" and {len(wrong) - NAMED_MAX} more" if len(wrong) > NAMED_MAX else ""
         log.warning(

@@ -34,6 +34,8 @@ WAIT_S, WAIT_S_MAX = 0.005, 0.5
 PROOFS_PER_STATEMENT = 500
 EARLIER_MAX = 16
 """Proofs of a day that are looked at again beside the newest."""
+ADDRESS_CHARS_MAX = 500
+"""Of the columns `address` and `compared_with`."""
 DAYS_MAX = 400
 """Days that are told of at once."""
 _DAY = timedelta(seconds=DAY)
@@ -83,6 +85,7 @@ _HASHED = tuple(name for name in _COLUMNS if name not in ("previous", "hash"))
 @guard
 def add_proof(connection: Connection, proof: Proof) -> Proof:
     """The proof as it was added to the end of the chain. Raises ContentionError if others are always quicker."""
+    proof = proof._replace(compared_with=proof.compared_with[:ADDRESS_CHARS_MAX])
     for attempt in range(TRIES_MAX):
         rows = select(connection, "SELECT number, hash FROM proofs ORDER BY number DESC LIMIT 1")
         number, previous = rows[0] if rows else (0, CHAIN_START)
@@ -160,6 +163,8 @@ class ArchivedFile(NamedTuple):
 @guard
 def record_file(connection: Connection, file: ArchivedFile) -> None:
     """Remembers a file of which all trades are stored; of one that was loaded before, when it was first."""
+    # A long one is cut: it must not undo what was loaded, and the hash tells the file.
+    file = file._replace(address=file.address[:ADDRESS_CHARS_MAX])
     sql = f"INSERT INTO archive_files ({', '.join(file._fields)}) VALUES ({marks(file)})"
     run(connection, f"{sql} ON DUPLICATE KEY UPDATE symbol = archive_files.symbol", naive(file))
 
