@@ -30,7 +30,8 @@ _CLOCKED = ("capture.socket_reader", "storage.gaps", "capture.rejects", "capture
 _STEP = timedelta(hours=1)
 
 
-def _set_constants(patches: dict[str, Any]) -> None:
+def set_constants(patches: dict[str, Any]) -> None:
+    """Sets constants of modules, and limits, as PATCHES says."""
     limits = patches.pop("limits", None)
     if limits is not None:
         vars(pipeline)["Limits"] = functools.partial(standby.Limits, **limits)
@@ -122,7 +123,7 @@ def _refuse_for(seconds: float) -> None:
 
 def main() -> int:
     """Patches as the environment says, then captures."""
-    _set_constants(json.loads(os.environ.get("PATCHES", "{}")))
+    set_constants(json.loads(os.environ.get("PATCHES", "{}")))
     _let_clock_step()
     if os.environ.get("DIE_AT"):
         _let_die(os.environ["DIE_AT"])
