@@ -219,7 +219,7 @@ def _folder(settings: config.Settings) -> Iterator[Path | None]:
 
 def _since(settings: config.Settings, arguments: argparse.Namespace) -> int:
     today = datetime.now(UTC).date()
-    symbols = config.parse_symbols("--symbol", arguments.symbol) if arguments.symbol else settings.symbols
+    symbols = config.parse_symbols("--symbol", arguments.symbol) if arguments.symbol is not None else settings.symbols
     wanted = Wanted(symbols, arguments.since, min(today, arguments.until or today))
     if wanted.since > today:
         raise config.ConfigError(f"--since={wanted.since} is not over yet: today is {today} (UTC)")
