@@ -44,6 +44,8 @@ from process.retry import backoff_s, jittered
 log = logging.getLogger("backfill")
 
 HISTORY_READ_S_MAX = 300
+FIRST_DAY = date(2017, 7, 13)
+"""The exchange opened on the day after: an earlier --since means all trades that there are."""
 TRIES_MAX = 8
 """By hand, the attempts in a row without progress before it ends: about two minutes."""
 
@@ -220,7 +222,7 @@ def _folder(settings: config.Settings) -> Iterator[Path | None]:
 def _since(settings: config.Settings, arguments: argparse.Namespace) -> int:
     today = datetime.now(UTC).date()
     symbols = config.parse_symbols("--symbol", arguments.symbol) if arguments.symbol is not None else settings.symbols
-    wanted = Wanted(symbols, arguments.since, min(today, arguments.until or today))
+    wanted = Wanted(symbols, max(FIRST_DAY, arguments.since), min(today, arguments.until or today))
     if wanted.since > today:
         raise config.ConfigError(f"--since={wanted.since} is not over yet: today is {today} (UTC)")
     with place.taken(settings.capture_dir) as folder:
