@@ -20,7 +20,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -390,6 +390,8 @@ def _capture(settings: config.Settings, arguments: argparse.Namespace) -> int:
 
 def _settings(arguments: argparse.Namespace) -> config.Settings:
     settings = config.load()
+    if arguments.since is not None and arguments.since > (today := datetime.now(UTC).date()):
+        raise config.ConfigError(f"--since={arguments.since} is not over yet: today is {today} (UTC)")
     if arguments.symbols is not None:
         settings = settings._replace(symbols=config.parse_symbols("--symbols", arguments.symbols))
     return config.demo_of(settings) if arguments.demo else settings
