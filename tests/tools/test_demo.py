@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from process.child import ROOT
 from tests.support.child import Answer, wait_until
 from tests.support.servers import Server
 from tests.support.serving import Api
+from tools.demo import HISTORY_DAYS
 
 pytestmark = pytest.mark.slow
 
@@ -92,6 +94,28 @@ def test_prices_move_one_command_after_the_clone(demo: Demo) -> None:
     assert not listens(demo)
     assert re.search(r"^parsed \d+ = inserted \d+", demo.log(), re.M)
     assert "Traceback" not in demo.log()
+
+
+def test_the_demo_has_some_days_of_history(demo: Demo) -> None:
+    """Without being told, as many as are said; they are joined to what is captured."""
+    wait_until(lambda: "no id is missing" in demo.log() or "ids are missing" in demo.log(), WAIT_S)
+    found = re.findall(r"history: BTCUSDT (\S+): 20,000 trades in the archive, 20,000 of them new$", demo.log(), re.M)
+
+    today = datetime.now(UTC).date()
+    assert found == [str(today - timedelta(days=day)) for day in range(1, HISTORY_DAYS + 1)]
+
+
+def test_a_day_that_was_asked_for_is_the_first(any_server: Server, tmp_path: Path) -> None:
+    """--since goes before the default."""
+    yesterday = datetime.now(UTC).date() - timedelta(days=1)
+    with Demo(any_server, tmp_path, "--symbols", "BTCUSDT", "--since", str(yesterday)) as demo:
+        wait_until(lambda: "no id is missing" in demo.log() or "ids are missing" in demo.log(), WAIT_S)
+        demo.process.send_signal(signal.SIGINT)
+        assert demo.process.wait(WAIT_S) == 0
+    with any_server.connect() as connection, connection.cursor() as cursor:
+        cursor.execute("DROP DATABASE IF EXISTS test_shown_demo")
+
+    assert re.findall(r"history: BTCUSDT (\S+): ", demo.log()) == [str(yesterday)]
 
 
 def test_the_api_ends_with_a_demo_that_is_killed(demo: Demo) -> None:
