@@ -31,6 +31,7 @@ SHOWN_MAX = 100
 PROBLEMS_MAX = 10
 """Of our own claims that are named."""
 REASON_CHARS_MAX = 500
+REPLACED = "the exchange has replaced the file that was loaded"
 TRIES_MAX = 3
 """A capture may store trades of the day while it is audited, so what is not good is looked at again."""
 CLOCK = timedelta(minutes=1)
@@ -190,7 +191,12 @@ class Auditor:
             content = archived.content
             # It has as many as the exchange counts, if that is known.
             span = (content.first_trade_id, content.last_trade_id) if trades is None else None
-            return self._beside(symbol, day, Other(archived.url, archived.sha256, archived.file.canonical, span))
+            found = self._beside(symbol, day, Other(archived.url, archived.sha256, archived.file.canonical, span))
+        loaded = db.loaded_files(self._connection, symbol, day, day)
+        if not loaded or archived.sha256 == loaded[-1].sha256:
+            return found
+        reason = "; ".join(filter(None, (found.proof.reason, REPLACED)))
+        return found._replace(proof=found.proof._replace(reason=_bounded(reason)))
 
     def _beside(self, symbol: str, day: date, other: Other) -> Finding:
         """The day beside another side, row by row. Raises Defect."""
@@ -404,7 +410,7 @@ def _proof(symbol: str, day: date, look: _Look, verdict: str, words: list[str]) 
         symbol=symbol,
         day=day,
         verdict=verdict,
-        reason=reason if len(reason) <= REASON_CHARS_MAX else reason[: REASON_CHARS_MAX - 1] + "…",
+        reason=_bounded(reason),
         first_trade_id=side.first,
         last_trade_id=side.last,
         trades=side.trades,
@@ -420,3 +426,7 @@ def _proof(symbol: str, day: date, look: _Look, verdict: str, words: list[str]) 
 
 def _midnight(day: date) -> datetime:
     return datetime(day.year, day.month, day.day, tzinfo=UTC)
+
+
+def _bounded(reason: str) -> str:
+    return reason if len(reason) <= REASON_CHARS_MAX else reason[: REASON_CHARS_MAX - 1] + "…"

@@ -340,6 +340,18 @@ def test_a_file_that_was_published_again_is_a_difference(case: Audited, exchange
     assert row["first_differences"][0]["columns"] == ["price"]
 
 
+def test_a_file_that_is_another_one_than_was_loaded_is_said(case: Audited) -> None:
+    """Also where its trades are the same, as when it was packed again: another revision of the day."""
+    day = days_ago(2)
+    case.load(day)
+    case.sql("DELETE FROM archive_files")
+    case.sql("INSERT INTO archive_files VALUES (%s, %s, %s, 'https://…', 1, 2, NOW(6))", BTC, day, "a" * 64)
+    replaced = "the exchange has replaced the file that was loaded"
+    assert case.verdicts("--day", str(day)) == (0, [("equal", replaced)])
+    case.sql("UPDATE archive_files SET sha256 = (SELECT source_sha256 FROM proofs)")
+    assert case.verdicts("--day", str(day)) == (0, [("equal", "")])
+
+
 def test_a_file_that_is_not_published_yet(case: Audited, exchange: StandIn) -> None:
     """The klines do meanwhile; with the archive alone all ids are there, and that is all."""
     case.load(days_ago(2))
