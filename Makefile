@@ -10,7 +10,7 @@ SEED ?=
 # Only charts need matplotlib, which is large.
 REPORT := $(if $(filter --plot% --html%,$(ARGS)),.venv/.tools,.venv/.run)
 
-.PHONY: help run demo api report test soak bench lint clean ahead server
+.PHONY: help run demo api report test endure soak bench lint clean ahead server
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -31,8 +31,11 @@ test: ahead .venv/.dev server ## the tests, on MariaDB and MySQL, or on the serv
 	@test -n "$$MYSQL_HOST$$MYSQL_UNIX_SOCKET" || tests/fetch_mysql.sh
 	@tools/setup.sh postgres
 	@tools/setup.sh browser
-	$(if $(ARGS),,@echo "Running all of the tests (about 13 min on two cores) ..." >&2)
-	@exec $(BIN)/python -m pytest -rs -n 2 --dist loadfile $(ARGS)
+	$(if $(ARGS),,@echo "Running all of the tests (about 12 min on two cores) ..." >&2)
+	@exec $(BIN)/python -m pytest -rs -n 2 --dist loadfile $(if $(ARGS),$(ARGS),-m "not heavy")
+
+endure: .venv/.dev server ## the tests that kill and break everything again and again, which `make test` leaves out
+	@exec $(BIN)/python -m pytest -rs -n 2 --dist loadfile -m heavy $(ARGS)
 
 soak: .venv/.demo server ## capture while everything around it fails, then compare every trade; SECONDS=600 SEED=7 FAMILY=mysql
 	@test $(FAMILY) != mysql || tests/fetch_mysql.sh
@@ -52,7 +55,7 @@ clean: ## remove the virtual environment and the caches, but never data/
 	find . -name __pycache__ -not -path './data/*' -prune -exec rm -rf {} +
 
 ahead:
-	@test -e .venv/.dev || echo "First the set-up (about 3 min, 2.5 GB), then the tests (about 13 min on two cores)." >&2
+	@test -e .venv/.dev || echo "First the set-up (about 3 min, 2.5 GB), then the tests (about 12 min on two cores)." >&2
 
 server:
 	@tools/setup.sh server

@@ -17,7 +17,7 @@ from tests.support.harness import PATCHED, QUICK, Rig
 from tests.support.servers import Server
 from tools.lab.children import wait_for
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.heavy]
 
 S_MAX = 40.0
 SCRIPTS = ("ws_client.py", "query_examples.py", "backfill.py --list", "backfill.py", "private_mysql.py status")

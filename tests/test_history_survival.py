@@ -15,7 +15,7 @@ from tests.support.servers import Server
 from tools.lab.children import Process, wait_for
 from tools.lab.verdict import DIRECT, Row, compare, row_of
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.heavy]
 
 DAYS, DAY_TRADES = 8, 6_000
 KILLS = 50

@@ -19,7 +19,7 @@ from tests.support.harness import QUICK, Rig
 from tests.support.servers import PrivateServer, Server
 from tools.lab.children import Capture, wait_for
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.heavy]
 
 WAIT_S_MAX = 20.0
 FLAGS = ("--rate", "300", "--ping-interval", "0.5")
