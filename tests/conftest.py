@@ -57,6 +57,14 @@ class _Farm:
     def __init__(self, stack: ExitStack) -> None:
         self._stack = stack
         self._templates: dict[str, tuple[program.Binary, Path]] = {}
+        self._shared: dict[str, servers.PrivateServer] = {}
+
+    def shared(self, family: str) -> servers.PrivateServer:
+        """The one server of `family` that all tests of a process share: pytest asks for it anew in each file, and too
+        many servers would need more of the kernel's asynchronous I/O than there is."""
+        if family not in self._shared:
+            self._shared[family] = self.create(family)
+        return self._shared[family]
 
     def create(self, family: str, stack: ExitStack | None = None) -> servers.PrivateServer:
         """A running server of `family`, which ends with `stack` (the session's if None); skips if there is none."""
@@ -96,7 +104,7 @@ def _farm() -> Iterator[_Farm]:
 @pytest.fixture(scope="session", params=["environment"] if _ENVIRONMENT else FAMILIES)
 def server(request: pytest.FixtureRequest, _farm: _Farm) -> servers.Server:
     """A server that all tests share: of each family in turn, or only the one that MYSQL_* names."""
-    return servers.EnvironmentServer(_GIVEN) if request.param == "environment" else _farm.create(request.param)
+    return servers.EnvironmentServer(_GIVEN) if request.param == "environment" else _farm.shared(request.param)
 
 
 @pytest.fixture(scope="session")
@@ -105,7 +113,7 @@ def any_server(_farm: _Farm) -> servers.Server:
     if _ENVIRONMENT:
         return servers.EnvironmentServer(_GIVEN)
     there = [family for family in FAMILIES if not isinstance(servers.find_server(family), str)]
-    return _farm.create((there or [FAMILIES[0]])[0])
+    return _farm.shared((there or [FAMILIES[0]])[0])
 
 
 @pytest.fixture(params=FAMILIES)
