@@ -619,6 +619,8 @@ def test_the_api_goes_and_comes_back(browser: Any, rig: tuple[config.Settings, d
     with serving(environ) as api:
         page = Page(browser, api.address)
         page.live()
+        # What it says then depends on whether it has known anything before.
+        page.until(lambda: page.page.get_attribute("#gaps-words", "data-complete") in ("true", "false"))
         api.stop()
         page.page.wait_for_selector("#banner:visible")
         assert "No connection to the API" in page.text("#banner")
