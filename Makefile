@@ -31,7 +31,7 @@ test: ahead .venv/.dev server ## the tests, on MariaDB and MySQL, or on the serv
 	@test -n "$$MYSQL_HOST$$MYSQL_UNIX_SOCKET" || tests/fetch_mysql.sh
 	@tools/setup.sh postgres
 	@tools/setup.sh browser
-	$(if $(ARGS),,@echo "Running all of the tests (about 12 min on two cores) ..." >&2)
+	$(if $(ARGS),,@echo "Running all of the tests (about 13 min on two cores) ..." >&2)
 	@exec $(BIN)/python -m pytest -rs -n 2 --dist loadfile $(if $(ARGS),$(ARGS),-m "not heavy")
 
 endure: .venv/.dev server ## the tests that kill and break everything again and again, which `make test` leaves out
@@ -55,7 +55,7 @@ clean: ## remove the virtual environment and the caches, but never data/
 	find . -name __pycache__ -not -path './data/*' -prune -exec rm -rf {} +
 
 ahead:
-	@test -e .venv/.dev || echo "First the set-up (about 3 min, 2.5 GB), then the tests (about 12 min on two cores)." >&2
+	@test -e .venv/.dev || echo "First the set-up (about 3 min, 2.5 GB), then the tests (about 13 min on two cores)." >&2
 
 server:
 	@tools/setup.sh server
