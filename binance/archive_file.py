@@ -11,14 +11,14 @@ import re
 import zipfile
 import zlib
 from collections.abc import Iterator
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from itertools import chain, pairwise
 from pathlib import Path
 from typing import IO, NamedTuple
 
 from binance.checks import TRADE_ID_MAX
 from model.proof import BLOCK_IDS, block_of
-from model.times import EPOCH, MILLISECOND
+from model.times import EPOCH, MILLISECOND, midnight
 
 CSV_BYTES_MAX = 64 * 2**30
 """Of the unpacked file. The busiest month of BTCUSDT is some 15 GB; what is longer is a bomb or a mistake."""
@@ -92,7 +92,7 @@ class ArchiveFile:
         self.path = path
         self.member = member
         self.monthly = monthly
-        start = datetime(day.year, day.month, day.day, tzinfo=UTC)
+        start = midnight(day)
         self._start = b"%d" % ((start - EPOCH) // MILLISECOND)
         self._end = b"%d" % ((start + timedelta(days=1) - EPOCH) // MILLISECOND)
 
@@ -100,13 +100,9 @@ class ArchiveFile:
         """What the file has of the day, after looking at every row of it. Raises Defect."""
         first = last = 0
         times: tuple[bytes, bytes] | None = None
-        for rows, fields in self._checked():
+        for rows, _, (low, high) in self._checked():
             first = first or rows.first_trade_id
-            if last and rows.first_trade_id != last + 1:
-                raise self._misplaced(last, rows.first_trade_id)
             last = rows.last_trade_id
-            stamps = [stamp[:13] for stamp in fields[_TIME::_FIELDS]]
-            low, high = min(stamps), max(stamps)
             times = (min(times[0], low), max(times[1], high)) if times else (low, high)
         if times is None:
             raise Defect(EMPTY, f"{self.path.name} has no trade")
@@ -123,11 +119,7 @@ class ArchiveFile:
         """The canonical lines of the day (model/proof.py), a block of ids at a time with its number. The rows are
         checked on the way. Raises Defect."""
         block, parts = -1, list[bytes]()
-        last = 0
-        for rows, fields in self._checked():
-            if last and rows.first_trade_id != last + 1:
-                raise self._misplaced(last, rows.first_trade_id)
-            last = rows.last_trade_id
+        for rows, fields, _ in self._checked():
             made = _canonical(fields)
             done = 0
             while done < rows.number:
@@ -142,8 +134,10 @@ class ArchiveFile:
         if parts:
             yield block, b"".join(parts)
 
-    def _checked(self) -> Iterator[tuple[Rows, list[bytes]]]:
-        """The lines of the day, each checked, with all their fields one after the other."""
+    def _checked(self) -> Iterator[tuple[Rows, list[bytes], tuple[bytes, bytes]]]:
+        """The lines of the day, each checked, with all their fields one after the other, and the least and the most of
+        their milliseconds."""
+        last = 0
         for text in self._texts():
             if not _are_plain_rows(text) and not _are_rows(text):
                 raise self._bad_row(text)
@@ -158,11 +152,15 @@ class ArchiveFile:
                 raise self._misplaced(*next(pair for pair in pairwise(ids) if pair[1] != pair[0] + 1))
             if ids[-1] > TRADE_ID_MAX:
                 raise Defect(BAD_ROW, f"{self.path.name}: not a trade: id {ids[-1]} is over {TRADE_ID_MAX}")
-            stamps = fields[_TIME::_FIELDS]
             # The first 13 digits are the milliseconds, whether there are 13 or 16.
-            if not self.monthly and not (self._start <= min(stamps) and max(stamps)[:13] < self._end):
+            stamps = fields[_TIME::_FIELDS]
+            low, high = min(stamps)[:13], max(stamps)[:13]
+            if not self.monthly and not (self._start <= low and high < self._end):
                 raise Defect(OTHER_DAY, f"{self.path.name}: ids {ids[0]} to {ids[-1]} have a trade of another day")
-            yield rows, fields
+            if last and ids[0] != last + 1:
+                raise self._misplaced(last, ids[0])
+            last = ids[-1]
+            yield rows, fields, (low, high)
 
     def _of_day(self, text: bytes) -> bytes:
         """Those of the lines of a month that are of the day."""

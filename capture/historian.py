@@ -27,6 +27,8 @@ AGAIN_S, AGAIN_S_MAX = 60.0, 86_400.0
 SINCE_AGAIN_S_MAX = 3_600.0
 OLD_S = 3 * 3_600.0
 """A gap is REST's business for this long; then the archive is asked too."""
+POLL_S = 0.25
+"""How often it is looked whether the child has ended."""
 END_S_MAX = 10.0
 LINE_CHARS_MAX = 300
 NICE = 10
@@ -97,7 +99,7 @@ class Historian(threading.Thread):
         with suppress(OSError, AttributeError):
             os.setpriority(os.PRIO_PROCESS, process.pid, NICE)
         while process.poll() is None:
-            if self._stop_asked.wait(0.25):
+            if self._stop_asked.wait(POLL_S):
                 child.end(process, "the back-fill of history", END_S_MAX)
         lines.join(END_S_MAX)
         # With 1 ids are missing still: they are gaps now, which REST or a later run fills.

@@ -17,6 +17,7 @@ from binance.archive_file import Defect
 from binance.rest import PAGE_TRADES_MAX, Rest, RestError
 from history.importer import Progress, import_day
 from model.gaps import HISTORY, Gap
+from model.times import midnight
 
 log = logging.getLogger("history")
 
@@ -90,7 +91,7 @@ class History:
             progress(trades)
             return Outcome(symbol, day, trades, 0, None)
         try:
-            after = db.ids_beside(self._connection, symbol, _midnight(day), _midnight(day) + DAY)[1]
+            after = db.ids_beside(self._connection, symbol, midnight(day), midnight(day) + DAY)[1]
             expected = Expected(trades, after - 1 if after is not None else None)
             with self._archive.day(symbol, day, expected) as archived:
                 new = import_day(self._connection, archived, self._folder, progress)
@@ -104,9 +105,9 @@ class History:
         is stored or a gap then."""
         done = True
         for symbol in wanted.symbols:
-            first = self._rest.fetch_first_id(symbol, _midnight(wanted.since))
+            first = self._rest.fetch_first_id(symbol, midnight(wanted.since))
             is_over = wanted.until < datetime.now(UTC).date()
-            after = self._rest.fetch_first_id(symbol, _midnight(wanted.until + DAY)) if is_over else None
+            after = self._rest.fetch_first_id(symbol, midnight(wanted.until + DAY)) if is_over else None
             last = after - 1 if after is not None else self._rest.fetch_newest_id(symbol)
             if first is None or first > last:
                 continue
@@ -143,7 +144,7 @@ class History:
     def _fetch_counts(self, symbol: str, since: date, until: date) -> dict[date, int]:
         """The number of trades of each day that has any."""
         counts: dict[date, int] = {}
-        start = _midnight(since)
+        start = midnight(since)
         while start.date() <= until and (klines := self._rest.fetch_klines(symbol, "1d", start)):
             counts |= {kline.start.date(): kline.trades for kline in klines if kline.trades}
             start = klines[-1].start + DAY
@@ -162,7 +163,7 @@ class History:
 
 def is_whole(connection: db.Connection, symbol: str, day: date, trades: int) -> bool:
     """Whether so many trades of a day are stored, and none of it is missing."""
-    start = _midnight(day)
+    start = midnight(day)
     found = db.min_max(connection, symbol, start, start + DAY)
     return found is not None and found.trades == trades and not db.missing_in(connection, symbol, start, start + DAY)
 
@@ -170,7 +171,3 @@ def is_whole(connection: db.Connection, symbol: str, day: date, trades: int) -> 
 def _days(gap: Gap) -> list[date]:
     first, last = gap.timestamp_before.date(), gap.timestamp_after.date()
     return [first + timedelta(days=number) for number in range((last - first).days + 1)]
-
-
-def _midnight(day: date) -> datetime:
-    return datetime(day.year, day.month, day.day, tzinfo=UTC)

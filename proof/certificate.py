@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Meta
 
 from model.proof import BLOCK_IDS
+from model.times import midnight
 from process.child import ROOT
 from proof.days import REASON_CHARS_MAX, Finding
 from storage import schema
@@ -98,7 +99,7 @@ def _of_archive(proof: Proof) -> Iterator[str]:
     name = shlex.quote(proof.compared_with.rpartition("/")[2])
     yield f"curl -O {shlex.quote(proof.compared_with)} && sha256sum {name}  # {proof.source_sha256}"
     if proof.verdict == EQUAL:
-        start = datetime(proof.day.year, proof.day.month, proof.day.day, tzinfo=UTC)
+        start = midnight(proof.day)
         first, end = (int(when.timestamp()) * 1000 for when in (start, start + timedelta(days=1)))
         of_day = f"$1 ~ /^[0-9]+$/ && ms + 0 >= {first} && ms + 0 < {end}"
         row = 'print $1 "," eight($2) "," eight($3) "," ms "," ($6 == "True")'
@@ -140,7 +141,7 @@ class Certificate:
         CertificateError if the day was not over when it was made, since the two would end at different trades."""
         proof = found.proof
         other = self._days[proof.symbol, proof.day]
-        if other.proven_at < datetime(proof.day.year, proof.day.month, proof.day.day, tzinfo=UTC) + timedelta(days=1):
+        if other.proven_at < midnight(proof.day) + timedelta(days=1):
             raise CertificateError(
                 f"{self._path} was made while {proof.day} was not over; only whole days are compared"
             )

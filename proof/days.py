@@ -17,6 +17,7 @@ from model import candles as bars
 from model import ids
 from model.candles import MINUTE
 from model.ids import Run
+from model.times import midnight
 from proof import klines
 from proof.compare import Difference, Kind, Side, compare, read
 from storage import canonical
@@ -28,6 +29,8 @@ log = logging.getLogger("audit")
 DAY = timedelta(days=1)
 SHOWN_MAX = 100
 """Differences that are remembered; all are counted, and written to a file."""
+ROWS_MAX = 10_000
+"""Differences in memory, before they are written to the file."""
 PROBLEMS_MAX = 10
 """Of our own claims that are named."""
 REASON_CHARS_MAX = 500
@@ -110,7 +113,7 @@ class Differences:
         if len(self.shown) < SHOWN_MAX:
             self.shown.append(one)
         self._rows.append((str(one.trade_id), one.kind, " ".join(one.columns), one.here, one.there))
-        if len(self._rows) >= 10_000:
+        if len(self._rows) >= ROWS_MAX:
             self.flush()
 
     def flush(self) -> None:
@@ -159,14 +162,14 @@ class Auditor:
 
     def _moment(self, symbol: str, day: date) -> object:
         """What changes whenever trades of the day are stored, or gaps change."""
-        found = db.min_max(self._connection, symbol, _midnight(day), _midnight(day) + DAY)
+        found = db.min_max(self._connection, symbol, midnight(day), midnight(day) + DAY)
         return db.open_gaps(self._connection, symbol), found.trades if found else 0
 
     def _audit(self, symbol: str, day: date, against: str | Other) -> Finding:
         if isinstance(against, Other):
             return self._beside(symbol, day, against)
         untried = why = ""
-        if against in (AUTO, ARCHIVE) and datetime.now(UTC) >= _midnight(day) + DAY:
+        if against in (AUTO, ARCHIVE) and datetime.now(UTC) >= midnight(day) + DAY:
             try:
                 return self._beside_archive(symbol, day)
             except Defect as defect:
@@ -185,7 +188,7 @@ class Auditor:
     def _beside_archive(self, symbol: str, day: date) -> Finding:
         """Raises Defect, ArchiveError."""
         trades = klines.day_count(self._rest, symbol, day)
-        after = canonical.ids_beside(self._connection, symbol, _midnight(day), _midnight(day) + DAY)[1]
+        after = canonical.ids_beside(self._connection, symbol, midnight(day), midnight(day) + DAY)[1]
         expected = Expected(trades, after - 1 if after is not None else None)
         with self._archive.day(symbol, day, expected) as archived:
             content = archived.content
@@ -228,7 +231,7 @@ class Auditor:
     def _beside_klines(self, symbol: str, day: date, why: str) -> Finding:
         """The day beside the exchange's klines. Raises RestError."""
         settled = bars.floor(datetime.now(UTC) - klines.SETTLE, MINUTE)
-        start, end = _midnight(day), min(self.end_of(symbol, day), settled)
+        start, end = midnight(day), min(self.end_of(symbol, day), settled)
         there = list(klines.fetch(self._rest, symbol, start, end)) if start < end else []
         if not there:
             none = "the exchange has no klines of it yet" if start < end else ""
@@ -243,7 +246,7 @@ class Auditor:
         good = CONTIGUOUS if beyond else AGREES
         verdict = DIFFERENT if agreement.wrong or look.problems else GAPPED if missing else good
         words = [f"{len(agreement.different)} of {agreement.minutes} minutes differ"] if agreement.different else []
-        words += [f"klines up to {until:%H:%M}"] if end < _midnight(day) + DAY or beyond else []
+        words += [f"klines up to {until:%H:%M}"] if end < midnight(day) + DAY or beyond else []
         proof = _proof(symbol, day, look, verdict, [*words, why])._replace(missing=missing, compared_with="klines")
         return Finding(proof, [], Counter(), None, agreement.different, look.problems, "", look.is_settled)
 
@@ -256,15 +259,15 @@ class Auditor:
 
     def end_of(self, symbol: str, day: date) -> datetime:
         """Up to when a day can be audited: its end or, of today, what is sealed."""
-        end = _midnight(day) + DAY
+        end = midnight(day) + DAY
         if datetime.now(UTC) >= end:
             return end
         sealed = db.sealable(self._connection, [symbol]).get(symbol)
         until = sealed.sealed_until if sealed else None
-        return min(end, max(_midnight(day), bars.floor(until, MINUTE))) if until else _midnight(day)
+        return min(end, max(midnight(day), bars.floor(until, MINUTE))) if until else midnight(day)
 
     def _look(self, symbol: str, day: date, reader: Callable[[Iterator[canonical.Block]], Side]) -> _Look:
-        start, end = _midnight(day), self.end_of(symbol, day)
+        start, end = midnight(day), self.end_of(symbol, day)
         began = datetime.now(UTC)
         with ThreadPoolExecutor(1) as pool:
             second = self._beside_it
@@ -422,10 +425,6 @@ def _proof(symbol: str, day: date, look: _Look, verdict: str, words: list[str]) 
         proven_at=datetime.now(UTC),
         blocks="".join(f"{number} {leaf}\n" for number, leaf in side.hash.blocks.items()),
     )
-
-
-def _midnight(day: date) -> datetime:
-    return datetime(day.year, day.month, day.day, tzinfo=UTC)
 
 
 def _bounded(reason: str) -> str:

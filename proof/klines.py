@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import NamedTuple
 
@@ -10,6 +10,7 @@ from binance.klines import Kline
 from binance.rest import Rest, RestError
 from model.amounts import EXACT
 from model.candles import MINUTE, Candle
+from model.times import midnight
 
 log = logging.getLogger("audit")
 
@@ -67,7 +68,7 @@ def fetch(rest: Rest, symbol: str, start: datetime, end: datetime) -> Iterator[K
 
 def day_count(rest: Rest, symbol: str, day: date) -> int | None:
     """How many trades the exchange says a UTC day has; None: it could not be asked, or has no such day."""
-    start = datetime(day.year, day.month, day.day, tzinfo=UTC)
+    start = midnight(day)
     try:
         found = rest.fetch_klines(symbol, "1d", start, 1)
     except RestError as error:

@@ -8,7 +8,7 @@ row was changed, removed or added afterwards, in silence.
 
 import json
 from collections.abc import Iterable, Iterator
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +18,7 @@ from binance.checks import TRADE_ID_MAX
 from model import ids
 from model.ids import Run
 from model.proof import BLOCK_IDS, CHAIN_START, leaf_hash
+from model.times import midnight
 from proof import calendar
 from proof.klines import SETTLE
 from storage import canonical
@@ -64,7 +65,7 @@ def recheck(connection: db.Connection, proof: Proof) -> Recheck:
 
 
 def _beside(connection: db.Connection, proof: Proof) -> Recheck:
-    start = datetime(proof.day.year, proof.day.month, proof.day.day, tzinfo=UTC)
+    start = midnight(proof.day)
     end = start + timedelta(days=1)
     low, high = proof.first_trade_id or 0, proof.last_trade_id or 0
     later = filled_since(connection, proof.symbol, low, high, proof.proven_at)

@@ -174,7 +174,7 @@ def _changed(connection: Connection, lines: Lines) -> DatabaseError:
 def _known(connection: Connection, lines: Lines, new: int) -> int:
     """How many of the lines were there already."""
     earliest, latest = lines.times()
-    sql = f"SELECT COUNT(*) FROM trades WHERE {WITHIN} AND trade_id BETWEEN %s AND %s"
+    sql = f"SELECT COUNT(*) FROM trades WHERE {WITHIN} AND trade_id >= %s AND trade_id <= %s"
     values = naive([lines.symbol, earliest, latest + MILLISECOND, lines.first_trade_id, lines.last_trade_id])
     return int(select(connection, sql, values)[0][0]) - new
 

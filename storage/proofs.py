@@ -16,6 +16,7 @@ from mysql.connector import errorcode
 from model.candles import DAY
 from model.gaps import missing_in_each
 from model.proof import CHAIN_START, chained
+from model.times import midnight
 from process.retry import doubled
 from storage import pages, ranges
 from storage.errors import ContentionError, guard
@@ -227,7 +228,7 @@ def whole_coverage(
     first = max(first or ends[0].date(), last - timedelta(days=DAYS_MAX - 1))
     if first > last:
         return Coverage(symbol, [], 0)
-    starts = [_start(first) + number * _DAY for number in range((last - first).days + 1)]
+    starts = [midnight(first) + number * _DAY for number in range((last - first).days + 1)]
     bars = ranges.candles(connection, symbol, DAY, starts[0], starts[-1] + _DAY)
     trades = {bar.timestamp: bar.trades for bar in bars}
     gaps = gaps_in(connection, symbol, starts[0], starts[-1] + _DAY)
@@ -269,7 +270,3 @@ def _changed(proven: int, stored: int) -> str:
     if stored < proven:
         return f"trades deleted since the audit: {proven - stored:,} of {proven:,}"
     return f"trades stored since the audit: {stored - proven:,}" if stored > proven else ""
-
-
-def _start(day: date) -> datetime:
-    return datetime(day.year, day.month, day.day, tzinfo=UTC)
