@@ -9,7 +9,8 @@ from mysqld import shared
 from mysqld.program import ServerError
 from storage import schema, session
 from storage.errors import FatalError, GoneError, NothingError, guard
-from storage.session import Connection, close, open_session, run
+from storage.nodes import open_session
+from storage.session import Connection, close, run
 
 SCHEMA_S_MAX = 3_600
 """Changing the columns of a large table may take this long; most servers do it at once."""
@@ -40,8 +41,8 @@ def connect(
             mysql_unix_socket=_private_socket(settings.data_dir), mysql_user="root", mysql_password=""
         )
     if read_only:
-        connection = open_session(settings, settings.mysql_database, read_s_max or session.READ_S_MAX)
-        run(connection, "SET SESSION TRANSACTION READ ONLY")
+        connection = open_session(settings, settings.mysql_database, read_s_max or session.READ_S_MAX, writes=False)
+        connection.opening = ("SET SESSION TRANSACTION READ ONLY",)
         _require_tables(connection, settings)
         return connection
     try:

@@ -41,8 +41,16 @@ class AccessError(FatalError):
     """The server does not let this account in."""
 
 
+class FileError(FatalError):
+    """Trades that are in a Parquet file cannot be read; the message names the file, and what helps."""
+
+
 class NothingError(FatalError):
     """Nothing was captured there yet."""
+
+
+class RetainedError(DatabaseError):
+    """The trades are of a day that is in a Parquet file, and not in it: they can be stored once the day is restored."""
 
 
 class OtherHistoryError(FatalError):
@@ -52,6 +60,8 @@ class OtherHistoryError(FatalError):
 _GONE: tuple[int, ...] = (1040, 1043, 1047, 1053, 1077, 1079, 1080, 1129, 1135, 1152, 1156, 1157, 1158, 1159, 1160)
 _GONE += (1161, 1184, 1203, 1226, 1317, 1927, 3032, 3168)
 _GONE += (1153, 1969, 2001, 2002, 2003, 2004, 2005, 2006, 2012, 2013, 2014, 2024, 2026, 2027, 2055, 3024, 3169, 4031)
+# Those of a cluster: a commit whose outcome is not known, a group that is changing, a shard of Spider that is away.
+_GONE += (1180, 1429, 3100, 3796, 3797, 3798, 12701)
 # 1062, a duplicate, is no fault of the data: repeats of trades are let pass, so it is two who make the same candle.
 _CONTENTION = (-1064, 1020, 1062, 1205, 1206, 1213, 1412, 1614, 3058, 3101, 3572, 8002, 8022, 9007)
 _NOT_WRITABLE = (3, 28, 1021, 1026, 1030, 1036, 1037, 1038, 1041, 1114, 1290, 1792, 1836, 1878, 3675)
@@ -92,7 +102,7 @@ _WAY_OUT = {
 }
 
 
-def _translated(error: mysql.connector.Error) -> DatabaseError:
+def translated(error: mysql.connector.Error) -> DatabaseError:
     errno = error.errno or 0
     # The driver reports a connection that is no longer there as "not connected", with no number of its own.
     dead = errno == -1 and isinstance(error, mysql.connector.OperationalError | mysql.connector.InterfaceError)
@@ -109,6 +119,6 @@ def guard(function: Callable[P, T]) -> Callable[P, T]:
         try:
             return function(*args, **kwargs)
         except mysql.connector.Error as error:
-            raise _translated(error) from error
+            raise translated(error) from error
 
     return guarded

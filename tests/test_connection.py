@@ -4,9 +4,11 @@ import functools
 import json
 import logging
 import math
+import socket
 import ssl
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -20,13 +22,14 @@ from binance import limits, units
 from binance.limits import ConnectBudget, Cooldown
 from capture import socket_reader
 from capture.inbox import Inbox
-from capture.pipeline import Shared
 from capture.rejects import Rejects
+from capture.shared import Downs, Shared
 from process import retry
 from tests.support.child import wait_until
 from tests.support.scripted_stream import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Peer, ScriptedStream, frame
 from tests.support.stand_in import StandIn
-from tests.support.tls import make_certificate, needs_openssl
+from tests.support.tls import needs_openssl
+from tools.lab.tls import make_certificate
 from ws_client import Connection
 
 pytestmark = pytest.mark.slow
@@ -71,10 +74,10 @@ class Desk:
     """What the connections of a capture share."""
 
     def __init__(self, folder: Path, url: str, inbox: Inbox | None = None) -> None:
-        self.inbox = Inbox(SYMBOLS) if inbox is None else inbox
+        self.inbox = Inbox() if inbox is None else inbox
         self.rejects = Rejects(folder)
         self.cooldown = Cooldown()
-        self.shared = Shared(SYMBOLS, url, self.inbox, self.rejects, self.cooldown, ConnectBudget())
+        self.shared = Shared(SYMBOLS, url, self.inbox, self.rejects, self.cooldown, ConnectBudget(), Downs())
 
     def ids(self) -> list[int]:
         """The ids that wait in the inbox."""
@@ -191,7 +194,7 @@ def test_a_symbol_that_is_not_ascii_is_captured(tmp_path: Path) -> None:
     """Name in the address, in the frames and in the inbox."""
     name = "币安人生USDT"
     with ScriptedStream(sending(frame(trade(7, name)))) as server:
-        desk = Desk(tmp_path, server.url, Inbox([name]))
+        desk = Desk(tmp_path, server.url, Inbox())
         connection = Connection("connection 1", desk.shared._replace(symbols=(name,)))
         connection.start()
         wait_until(lambda: connection.newest == {name: 7})
@@ -361,6 +364,20 @@ def _has_length(found: list[float], length: int) -> bool:
     return len(found) == length
 
 
+def test_a_read_takes_no_more_memory_than_it_brings() -> None:
+    """Taking the most that may come, and giving nearly all of it back, takes the memory to pieces."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        reading = socket_reader.Socket(ours)
+        theirs.sendall(b"some" * 50)
+        tracemalloc.start()
+        try:
+            assert reading.recv(socket_reader.READ_BYTES_MAX) == b"some" * 50
+            assert tracemalloc.get_traced_memory()[1] < 2_000
+        finally:
+            tracemalloc.stop()
+
+
 def test_what_waits_is_read_before_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many reads it takes: a connection that is behind catches up at once, and only then rests."""
     monkeypatch.setattr(socket_reader, "READ_BYTES_MAX", len(trades(1, 1)))
@@ -442,7 +459,7 @@ def test_a_ping_is_answered_with_its_payload_whatever_the_database_does(tmp_path
         answers.append(peer.receive())
         peer.stay()
 
-    with reading(tmp_path, script, Inbox(SYMBOLS, 10)) as (connection, _, _):
+    with reading(tmp_path, script, Inbox(10)) as (connection, _, _):
         wait_until(lambda: len(answers) == 2)
         assert answers == [(PONG, payload)] * 2
         assert (connection.verdicts["new"], connection.verdicts["dropped"]) == (10, 2_990)
