@@ -1,10 +1,11 @@
 """Trades as Parquet: exact decimals, UTC times, zstd. Arrow's own CSV reader parses the server's lines."""
 
+from typing import Any
+
 import pyarrow as pa  # type: ignore[import-untyped]
 from pyarrow import csv, parquet
 
 from storage.lines import Chunk
-from tools.export.files import Output
 
 ROW_GROUP_ROWS = 100_000
 """Held in memory at once, about 10 MB; large enough that readers can skip by time without many small reads."""
@@ -29,9 +30,9 @@ def schema(with_symbol: bool) -> pa.Schema:
 
 
 class ParquetWriter:
-    """Writes chunks of the layout `plain` to `output` as row groups of ROW_GROUP_ROWS."""
+    """Writes chunks of the layout `plain` to `output`, a binary file, as row groups of ROW_GROUP_ROWS."""
 
-    def __init__(self, output: Output, with_symbol: bool) -> None:
+    def __init__(self, output: Any, with_symbol: bool) -> None:
         self._schema = schema(with_symbol)
         self._with_symbol = with_symbol
         # A dictionary shrinks the symbol, which repeats, but would enlarge the other columns.
