@@ -329,10 +329,10 @@ class Auditor:
         self, symbol: str, span: tuple[datetime, datetime], reader: Callable[[Iterator[canonical.Block]], Side]
     ) -> Side:
         try:
-            return reader(canonical.blocks(self._connection, symbol, *span))
+            return reader(canonical.stored_blocks(self._connection, symbol, *span))
         except canonical.OutOfOrderError as error:
             log.info("%s: the server sorts them", error)
-            return reader(canonical.blocks(self._connection, symbol, *span, by_id=True))
+            return reader(canonical.stored_blocks(self._connection, symbol, *span, by_id=True))
 
 
 def _false_bars(connection: db.Connection, symbol: str, start: datetime, end: datetime) -> list[str]:

@@ -73,9 +73,9 @@ def _beside(connection: db.Connection, proof: Proof) -> Recheck:
         # The exchange knew the first and the last trade of the day, so nothing can come before or after them.
         low, high = 0, TRADE_ID_MAX
     try:
-        found = _hashes(canonical.blocks(connection, proof.symbol, start, end), (low, high), later)
+        found = _hashes(canonical.stored_blocks(connection, proof.symbol, start, end), (low, high), later)
     except canonical.OutOfOrderError:
-        found = _hashes(canonical.blocks(connection, proof.symbol, start, end, by_id=True), (low, high), later)
+        found = _hashes(canonical.stored_blocks(connection, proof.symbol, start, end, by_id=True), (low, high), later)
     hashes, added = found
     wanted = {int(number): leaf for number, leaf in (line.split() for line in proof.blocks.splitlines())}
     wrong = sorted(number for number in hashes.keys() | wanted.keys() if hashes.get(number) != wanted.get(number))

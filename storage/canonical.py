@@ -14,12 +14,18 @@ from model import candles as bars
 from model.candles import DAY, FINER, HOUR, MINUTE, Candle
 from model.ids import Run
 from model.proof import BLOCK_IDS, block_of
+from model.times import MILLISECOND
 from storage import bars as sql_of
+from storage import pages, past
 from storage.bars import COLUMNS, WITHIN, candle_of
 from storage.errors import guard
 from storage.gaps import DISORDER
 from storage.lines import CANONICAL, Chunk, lines, lines_by_id
+from storage.past import LATEST
+from storage.retained import Part
 from storage.session import Connection, select
+from storage.stored_lines import stored_lines, stored_lines_by_id
+from storage.trades import price_as_of
 from storage.transaction import in_snapshot
 from storage.values import naive
 
@@ -40,15 +46,26 @@ class OutOfOrderError(Exception):
 
 
 def blocks(connection: Connection, symbol: str, start: datetime, end: datetime, by_id: bool = False) -> Iterator[Block]:
-    """The stored trades of `symbol` in [start, end), a block at a time.
+    """The trades of `symbol` in [start, end) that are in the table, a block at a time.
 
     Raises OutOfOrderError if ids do not rise in the order of the table's key: ask again with `by_id`, by which an id
     that is stored twice has two lines. Raises the exceptions of storage/errors.py.
     """
     read = lines_by_id if by_id else lines
+    return _blocks(symbol, read(connection, symbol, start, end, CANONICAL), by_id)
+
+
+def stored_blocks(
+    connection: Connection, symbol: str, start: datetime, end: datetime, by_id: bool = False
+) -> Iterator[Block]:
+    """As blocks(), of a UTC day whose trades are in the table or in a file. Raises FileError too."""
+    read = stored_lines_by_id if by_id else stored_lines
+    return _blocks(symbol, read(connection, symbol, start, end, CANONICAL), by_id)
+
+
+def _blocks(symbol: str, chunks: Iterator[Chunk], by_id: bool) -> Iterator[Block]:
     last, number = 0, -1
     parts, absent = list[bytes](), list[Run]()
-    chunks = read(connection, symbol, start, end, CANONICAL)
     for chunk in chunks:
         ids = list(map(int, chunk.text.replace(b"\n", b",").split(b",")[:-1:_FIELDS]))
         if not by_id and not (last < ids[0] and (_are_consecutive(ids) or all(map(lt, ids, ids[1:])))):
@@ -107,7 +124,12 @@ def wrong_bars(connection: Connection, symbol: str, start: datetime, end: dateti
 def _wrong(connection: Connection, symbol: str, resolution: int, span: tuple[datetime, datetime]) -> list[Candle]:
     """At one moment, since a trade that comes late changes its bars too."""
     sql = sql_of.query(resolution, [(FINER[resolution], WITHIN)])
-    made = [candle_of(row) for row in select(connection, sql, naive((symbol, *span)))]
+    made: list[Candle] = []
+    for part in [Part(*span, None)] if FINER[resolution] else past.parts(connection, symbol, *span):
+        if part.retained:
+            made += bars.in_order(past.trades(connection, part), resolution)
+        else:
+            made += map(candle_of, select(connection, sql, naive((symbol, part.start, part.end))))
     stored = _stored(connection, symbol, resolution, *span)
     return sorted(set(made) ^ set(stored), key=lambda bar: bar.timestamp)
 
@@ -120,21 +142,28 @@ def _stored(connection: Connection, symbol: str, resolution: int, start: datetim
 @guard
 def ids_beside(connection: Connection, symbol: str, start: datetime, end: datetime) -> tuple[int | None, int | None]:
     """The id of the last stored trade before `start`, and of the first at or after `end`; None: there is none."""
-    sql = "SELECT trade_id FROM trades WHERE symbol = %s AND timestamp {} %s ORDER BY timestamp {way}, trade_id {way}"
-    before = select(connection, f"{sql.format('<', way='DESC')} LIMIT 1", naive((symbol, start)))
-    after = select(connection, f"{sql.format('>=', way='ASC')} LIMIT 1", naive((symbol, end)))
-    return (before[0][0] if before else None), (after[0][0] if after else None)
+    before = price_as_of(connection, symbol, start - MILLISECOND)
+    after = pages.page(connection, symbol, None, (end, LATEST), 1)
+    return (before.trade_id if before else None), (after[0].trade_id if after else None)
 
 
 @guard
 def ids_around(connection: Connection, symbol: str, start: datetime, end: datetime, ids: Run) -> list[int]:
     """Those of `ids` that are stored right before `start` or right after `end`: where time runs back at midnight, ids
     of one day lie between those of the other."""
-    sql = f"SELECT trade_id FROM trades WHERE {WITHIN} AND trade_id >= %s AND trade_id <= %s"
     found: list[int] = []
     for span in ((start - DISORDER, start), (end, end + DISORDER)):
-        found += [trade_id for (trade_id,) in select(connection, sql, naive((symbol, *span, *ids)))]
+        for part in past.parts(connection, symbol, *span):
+            found += _ids(connection, symbol, part, ids)
     return sorted(found)
+
+
+def _ids(connection: Connection, symbol: str, part: Part, ids: Run) -> Iterator[int]:
+    """Those of `ids` that are stored in a part of time."""
+    if part.retained:
+        return (one.trade_id for one in past.trades(connection, part) if ids[0] <= one.trade_id <= ids[1])
+    sql = f"SELECT trade_id FROM trades WHERE {WITHIN} AND trade_id >= %s AND trade_id <= %s"
+    return (trade_id for (trade_id,) in select(connection, sql, naive((symbol, part.start, part.end, *ids))))
 
 
 @in_snapshot
@@ -144,7 +173,11 @@ def surplus(connection: Connection, symbol: str, start: datetime, end: datetime,
     low, high = ids
     sql = f"SELECT COUNT(DISTINCT trade_id) FROM trades WHERE {WITHIN} AND trade_id >= %s AND trade_id <= %s"
     times = start - DISORDER, end + DISORDER
-    stored = int(select(connection, sql, naive((symbol, *times, low, high)))[0][0])
+    parts = past.parts(connection, symbol, *times)
+    if any(part.retained for part in parts):
+        stored = len({one for part in parts for one in _ids(connection, symbol, part, ids)})
+    else:
+        stored = int(select(connection, sql, naive((symbol, *times, low, high)))[0][0])
     gaps = "SELECT first_trade_id, last_trade_id FROM gaps WHERE symbol = %s AND filled_at IS NULL"
     gaps += " AND first_trade_id <= %s AND last_trade_id >= %s"
     listed = select(connection, gaps, (symbol, high, low))

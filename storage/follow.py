@@ -9,20 +9,24 @@ longer in an open gap. One snapshot answers all three, so that nothing is commit
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence, Set
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import Any, NamedTuple
 
 from model import gaps as trade_ids
 from model.gaps import Gap, Point, Span
+from model.times import MILLISECOND
 from model.trade import Trade
+from storage import past
 from storage.errors import guard
-from storage.gaps import DISORDER, open_gaps
+from storage.gaps import DISORDER, OpenGaps, count_open_gaps, open_gaps
+from storage.past import ID_MAX
+from storage.retained import Part
 from storage.session import Connection, select
-from storage.transaction import snapshot
+from storage.trades import latest_of_all, time_spans
+from storage.transaction import in_snapshot, snapshot
 from storage.values import naive, trade_of
 
 RUNS_PER_STATEMENT_MAX = 100
-ID_MAX = 2**64 - 1
-"""The largest BIGINT UNSIGNED."""
 _BEGIN = datetime(1000, 1, 2, tzinfo=UTC)
 _END = datetime(9999, 12, 30, tzinfo=UTC)
 """Before and after every stored time, with room for the margin inside what DATETIME can hold."""
@@ -30,6 +34,7 @@ _MARGIN = timedelta(seconds=1)
 """Where the next trades are looked for, four times a second. One whose time is further back leaves a hole in the copy,
 which is looked for within DISORDER."""
 _TRADE = ", ".join(Trade._fields)
+_NOTHING = OpenGaps(0, 0)
 
 
 class Copied(NamedTuple):
@@ -55,6 +60,27 @@ class Beyond(NamedTuple):
     trades: list[Trade]
     gaps: list[Gap]
     complete: bool
+
+
+class Look(NamedTuple):
+    """By which it shows that a symbol has trades that it did not have before: the time of the first, time and id of the
+    newest, and what is missing between them."""
+
+    first_at: datetime
+    last_at: datetime
+    last_id: int
+    gaps: OpenGaps
+
+
+@in_snapshot
+def looks(connection: Connection) -> dict[str, Look]:
+    """How each symbol looks, in order: as long as it looks the same, nothing was stored of it. A few statements,
+    however many symbols there are."""
+    times, gaps = time_spans(connection), count_open_gaps(connection)
+    return {
+        trade.symbol: Look(*times[trade.symbol], trade.trade_id, gaps.get(trade.symbol, _NOTHING))
+        for trade in latest_of_all(connection)
+    }
 
 
 @guard
@@ -151,10 +177,25 @@ def _start(run: Run) -> datetime:
 
 
 def _read(connection: Connection, symbol: str, runs: Sequence[Run], limit: int) -> list[Trade]:
-    """The oldest `limit` stored trades of `runs`."""
+    """The oldest `limit` stored trades of `runs`. Raises FileError."""
+    start, end = min(run.start for run in runs) - _MARGIN, max(run.end for run in runs) + _MARGIN
+    found: list[Trade] = []
+    for part in past.parts(connection, symbol, start, end + MILLISECOND):
+        left = limit - len(found)
+        if part.retained:
+            rows = past.trades(connection, part)
+            found += islice((one for one in rows if any(run.first <= one.trade_id <= run.last for run in runs)), left)
+        else:
+            found += _read_table(connection, symbol, runs, part, left)
+        if len(found) >= limit:
+            break
+    return found
+
+
+def _read_table(connection: Connection, symbol: str, runs: Sequence[Run], part: Part, limit: int) -> list[Trade]:
     ids = " OR ".join(["trade_id BETWEEN %s AND %s"] * len(runs))
-    sql = f"SELECT {_TRADE} FROM trades WHERE symbol = %s AND timestamp >= %s AND timestamp <= %s AND ({ids})"
-    values: list[Any] = [symbol, min(run.start for run in runs) - _MARGIN, max(run.end for run in runs) + _MARGIN]
+    sql = f"SELECT {_TRADE} FROM trades WHERE symbol = %s AND timestamp >= %s AND timestamp < %s AND ({ids})"
+    values: list[Any] = [symbol, part.start, part.end]
     values += [number for run in runs for number in (run.first, run.last)]
     rows = select(connection, f"{sql} ORDER BY timestamp, trade_id LIMIT {limit:d}", naive(values))
     return [trade_of(row) for row in rows]

@@ -63,6 +63,21 @@ class Second(NamedTuple):
     missing: int
 
 
+class Instant(NamedTuple):
+    """The price at an instant: that of `as_of`, the last trade up to and including its millisecond; None: none before.
+
+    `missing`: how many ids are in the open gaps from which a trade may lie between `as_of` and the instant.
+    `is_newest`: no later trade is stored, so that nobody knows whether another came by then. In both cases the price
+    may have been another.
+    """
+
+    symbol: str
+    time: datetime
+    as_of: Aged | None
+    missing: int
+    is_newest: bool
+
+
 class Range(NamedTuple):
     """What traded in [start, end); of several trades at the low or the high the earliest is given.
 
@@ -132,6 +147,18 @@ def latest_price(connection: Connection, symbol: str, now: datetime) -> Latest |
 
 
 @in_snapshot
+def latest_prices(
+    connection: Connection, now: datetime, after: str = "", size: int = trades.EVERY_SYMBOL
+) -> list[Latest]:
+    """The same for each symbol, in order: of the first `size` behind `after`. Statements: as latest_of_all()."""
+    missing = stored_gaps.missing_at_newest(connection)
+    return [
+        Latest(trade, (now - trade.timestamp) // MILLISECOND, missing.get(trade.symbol, 0))
+        for trade in trades.latest_of_all(connection, after, size)
+    ]
+
+
+@in_snapshot
 def price_at(connection: Connection, symbol: str, time: datetime) -> Second:
     """What traded in the second of `time`, and the price as of `time`."""
     found, then = trades.trades_in_second(connection, symbol, time), floor_ms(time)
@@ -145,6 +172,19 @@ def price_at(connection: Connection, symbol: str, time: datetime) -> Second:
     second = time.replace(microsecond=0)
     missing = stored_gaps.missing_in(connection, symbol, second, second + timedelta(seconds=1))
     return Second(symbol, time, second, found, first, low, high, last, as_of, missing)
+
+
+@in_snapshot
+def price_at_instant(connection: Connection, symbol: str, time: datetime) -> Instant:
+    """The price at the end of the millisecond of `time`."""
+    as_of = _aged(trades.price_as_of(connection, symbol, time), time)
+    if as_of is None:
+        return Instant(symbol, time, None, 0, is_newest=False)
+    begin, trade_id = as_of.trade.timestamp, as_of.trade.trade_id
+    gaps = stored_gaps.gaps_in(connection, symbol, begin, floor_ms(time) + MILLISECOND)
+    # What is missing right before that trade came before it, unless times run back.
+    missing = sum(gap.missing for gap in gaps if gap.first_trade_id > trade_id or gap.timestamp_after > begin)
+    return Instant(symbol, time, as_of, missing, trades.latest(connection, symbol) == as_of.trade)
 
 
 @in_snapshot

@@ -107,7 +107,7 @@ def test_what_is_newer_has_a_higher_id_even_if_it_is_a_little_earlier(connection
     db.insert_trades(connection, trades)
 
     def ids(place: Place, size: int = 9) -> list[int]:
-        return [one.trade_id for one in db_pages.newer(connection, "BTCUSDT", place, size)]
+        return [one.trade_id for one in db_pages.newer(connection, {"BTCUSDT": place}, size).get("BTCUSDT", [])]
 
     assert ids(db_pages.place_of(trades[0])) == [2, 3, 4]
     assert ids(db_pages.place_of(trades[0]), 2) == [2, 3]
@@ -217,7 +217,7 @@ def test_every_statement_goes_by_the_index(many: db.Connection) -> None:
     db_pages.page(many, "BTCUSDT", place, ALL, 100)
     db_pages.page(many, "BTCUSDT", None, ALL, 100)
     db_pages.newest(many, "BTCUSDT", 20)
-    db_pages.newer(many, "BTCUSDT", Place(place.timestamp, MANY_ROWS - 2), 100)
+    db_pages.newer(many, {"BTCUSDT": Place(place.timestamp, MANY_ROWS - 2)}, 100)
     db_pages.find(many, "BTCUSDT", 60_000)
     db_pages.with_ids(many, "BTCUSDT", 60_000, 60_010, 100)
     db_pages.ends(many, "BTCUSDT")
@@ -233,3 +233,42 @@ def test_every_statement_goes_by_the_index(many: db.Connection) -> None:
     assert {plan["key"] for plan in seen if plan["table"] == "trades"} == {"PRIMARY"}
     # `newer` was asked from the middle on purpose: it reads to the end, which for the last seconds is nothing.
     assert sum(value for name, value in read.items() if "rnd_next" not in name.lower()) < 40_000
+
+
+def test_ids_in_pages(connection: db.Connection) -> None:
+    """By rising id, whatever the times and wherever the gaps are, also where a gap has several rows; what is not stored
+    is passed over and counted."""
+    chance = random.Random(8)
+    gone = {*range(1, 30), *range(200, 420), *(number for number in range(30, 900) if chance.random() < 0.1)}
+    rows = [one for one in crowd(900) if one.trade_id not in gone]
+    # Times that run back, by less than those of one history do.
+    rows = [one._replace(timestamp=one.timestamp - chance.choice([0, 0, 0, 300]) * MS) for one in rows]
+    stored = {one.trade_id for one in rows}
+    db.insert_trades(connection, rows)
+    db.give_up(connection, "BTCUSDT", 250, 260, "not served by the exchange")
+    for size in (7, 40, 1_000) * 4:
+        first = chance.randrange(1, 1_000)
+        last = chance.randrange(first, 1_100)
+        found: list[Trade] = []
+        missing, start = 0, first
+        while True:
+            page = db_pages.by_id(connection, "BTCUSDT", (start, last), size)
+            found += page.trades
+            missing += page.missing
+            assert len(page.trades) <= size
+            if page.next_id is None:
+                break
+            assert page.next_id > start
+            assert page.next_id in stored
+            start = page.next_id
+        assert found == [one for one in rows if first <= one.trade_id <= last]
+        assert missing == last - first + 1 - len(found)
+
+
+def test_the_newest_up_to_a_place(connection: db.Connection) -> None:
+    """By time and by id: of the trades of one millisecond none that comes later."""
+    rows = crowd(300)
+    db.insert_trades(connection, rows)
+    for place in map(db_pages.place_of, rows[::37]):
+        expected = [one for one in reversed(rows) if one.trade_id <= place.trade_id][:5]
+        assert db_pages.newest_until(connection, "BTCUSDT", place, 5) == expected

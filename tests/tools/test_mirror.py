@@ -30,7 +30,7 @@ from tools.mirror import __main__ as mirror
 from tools.mirror import postgres as mirror_postgres
 from tools.mirror import questions
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.heavy]
 
 MIDNIGHT = datetime(2025, 3, 1, tzinfo=UTC)
 COLUMNS = "symbol, timestamp, trade_id, price, quantity, buyer_is_maker, received_at"
@@ -698,3 +698,32 @@ def test_the_sql_is_printed_to_paste(
     assert time_zone == "SET TIME ZONE 'UTC'"
     assert len(statements) == 5
     assert [ask(copy, statement) for statement in statements] == [[], [], [], [], [(0,)]]
+
+
+def test_a_round_without_news_asks_nothing_of_a_symbol(trades_of: config.Settings, copy: str) -> None:
+    """As many statements for forty symbols as for ten, and its line does not name them all; what is new is copied."""
+    names = [f"S{number:02d}USDT" for number in range(40)]
+    connection = db.connect(trades_of)
+    follower = mirror.Follower(trades_of, copy)
+
+    def asked() -> int:
+        source = follower._source
+        assert source is not None
+        source.asked = []
+        assert follower.round()
+        statements, source.asked = source.asked, None
+        return len(statements)
+
+    with closing(connection), closing(follower):
+        counts = []
+        for some in (names[:10], names[10:]):
+            db.insert_trades(connection, [one for name in some for one in trades(1, 2, 5, symbol=name)])
+            level(follower)
+            counts.append(asked())
+        line = follower.line()
+        db.insert_trades(connection, trades(3, symbol=names[7]) + trades(6, symbol=names[30]))
+        level(follower)
+        assert equal(trades_of, copy)()
+
+    assert counts[0] == counts[1]
+    assert line.startswith("40 symbols · lag")

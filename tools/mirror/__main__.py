@@ -28,7 +28,7 @@ from process import log as console
 from process.command import Parser
 from process.retry import backoff_s, jittered
 from storage import follow as db_follow
-from storage.follow import Copied
+from storage.follow import Copied, Look
 from tools.mirror import questions
 from tools.mirror.postgres import AwayError, MirrorError, MovedError, Target, parse_target
 
@@ -39,6 +39,8 @@ POLL_S = 0.25
 PAGE_TRADES_MAX = 10_000
 """Trades in one read; a step, and so a transaction, has at most three reads."""
 LINE_S = 10.0
+NAMED_MAX = 8
+"""Symbols whose newest ids are in a line; of more, only their number."""
 OUTAGE_S_MAX = 5.0
 """The longest wait before the next attempt, without the jitter: both databases are close, so trying is cheap."""
 READ_S_MAX = 30
@@ -64,13 +66,15 @@ class Follower:
         self._target: Target | None = None
         self._known: dict[str, Copied] = {}
         self._absent: dict[str, frozenset[tuple[int, int]]] = {}
+        self._copied_as: dict[str, Look] = {}
         self._look_again_at = 0.0
         self._attempt = 0
         self._level_at = time.monotonic()
         self._lag_s_max = 0.0
 
     def round(self) -> bool:
-        """Makes one step for each symbol. Returns whether the copy then had all that MySQL had when the round began.
+        """Makes one step for each symbol of which something may be new. Returns whether the copy then had all that
+        MySQL had when the round began.
 
         Raises what `_RETRY` lists, MirrorError, db.DatabaseError.
         """
@@ -79,7 +83,20 @@ class Follower:
         look_again = began_at >= self._look_again_at
         if look_again:
             self._look_again_at = began_at + LOOK_AGAIN_S
-        level = all([self._step(source, target, symbol, look_again) for symbol in db.symbols(source)])
+        # All of them first, so that a symbol of which nothing was stored since costs no statement.
+        looks = db_follow.looks(source)
+        moved = [
+            symbol
+            for symbol, look in looks.items()
+            if self._copied_as.get(symbol) != look or (look_again and self._absent.get(symbol))
+        ]
+        level = True
+        for symbol in moved:
+            if self._step(source, target, symbol, look_again):
+                self._copied_as[symbol] = looks[symbol]
+            else:
+                self._copied_as.pop(symbol, None)
+                level = False
         self._attempt = 0
         if level:
             self._lag_s_max = max(self._lag_s_max, time.monotonic() - self._level_at)
@@ -104,12 +121,15 @@ class Follower:
             self._target.close()
         self._source = self._target = None
         self._known.clear()
+        self._copied_as.clear()
 
     def line(self) -> str:
         """The log line. The lag says how old the copy is; the greatest lag is that since the previous line."""
         lag_s = time.monotonic() - self._level_at
         greatest, self._lag_s_max = max(lag_s, self._lag_s_max), 0.0
         newest = [f"{symbol} {copied.span.last[0]}" for symbol, copied in self._known.items() if copied.span]
+        if len(newest) > NAMED_MAX:
+            newest = [f"{len(newest):,} symbols"]
         missing = sum(hole.missing for copied in self._known.values() for hole in copied.holes)
         numbers = [("copied", self.copied), ("late", self.late), ("missing", missing), ("outages", self.outages)]
         state = [] if self._target else ["CUT OFF"]
