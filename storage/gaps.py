@@ -19,8 +19,9 @@ from model.gaps import Gap, Point, Span
 from model.times import floor_ms
 from model.trade import Trade
 from storage.errors import OtherHistoryError, guard
+from storage.retained import FIRST_SQL, first_in_files, has_files, last_in_files
 from storage.session import Connection, execute, run, select, sent
-from storage.transaction import State, transaction
+from storage.transaction import State, own_tokens, transaction
 from storage.values import aware, batches, marks, naive
 
 ABSORB_S = 5
@@ -39,11 +40,12 @@ class Reasons(NamedTuple):
 
 def spans(connection: Connection, locked: dict[str, State]) -> dict[str, Span | None]:
     """The spans of the locked symbols: as remembered, or from the tables where somebody else has written since."""
-    mine, remembered = connection.token, connection.spans
-    others = [symbol for symbol, state in locked.items() if state.token != mine or symbol not in remembered]
+    own, remembered = own_tokens(connection), connection.spans
+    others = [symbol for symbol, state in locked.items() if state.token not in own or symbol not in remembered]
     if others:
         sql = f"UPDATE symbols SET token = %s WHERE symbol IN ({marks(others)})"
-        run(connection, sql, [connection.token, *others])
+        # With the first question of read_span, since others wait for the rows that are locked.
+        connection.opening = (sent(connection, sql, [connection.token, *others]),)
         # What we remembered of them is outdated, which the token, now ours again, will not show next time.
         for symbol in others:
             connection.spans.pop(symbol, None)
@@ -57,18 +59,31 @@ NEAR = timedelta(seconds=1)
 
 
 def read_span(connection: Connection, symbol: str) -> Span | None:
-    """The span of the stored trades, as far as their times tell: see proven_span."""
-    # Two statements for each end, because MariaDB reads every trade of the symbol when the bound is a subquery.
-    end = "SELECT timestamp FROM trades WHERE symbol = %s ORDER BY timestamp {way}, trade_id {way} LIMIT 1"
-    near = "SELECT trade_id, timestamp FROM trades WHERE symbol = %s AND timestamp {beyond} %s"
-    near += " ORDER BY trade_id {way} LIMIT 1"
-    oldest = select(connection, end.format(way="ASC"), (symbol,))
-    newest = select(connection, end.format(way="DESC"), (symbol,))
-    if not oldest:
+    """The span of the stored trades, as far as their times tell: see proven_span. Those in files count."""
+    first, last = first_in_files(connection, symbol), last_in_files(connection, symbol)
+    rows = _span_of_rows(connection, symbol)
+    if first is None or last is None:
+        return rows
+    return Span(min(first, rows.first), max(last, rows.last)) if rows else Span(first, last)
+
+
+def _span_of_rows(connection: Connection, symbol: str) -> Span | None:
+    # Two questions, because MariaDB reads every trade of the symbol when the bound is a subquery; both ends in each,
+    # because a writer asks them while others wait.
+    ends = [f"(SELECT timestamp FROM trades WHERE symbol = %s {_by_time(way)})" for way in ("ASC", "DESC")]
+    times = sorted(when for (when,) in select(connection, " UNION ALL ".join(ends), (symbol, symbol)))
+    if not times:
         return None
-    first = select(connection, near.format(beyond="<=", way="ASC"), (symbol, oldest[0][0] + NEAR))
-    last = select(connection, near.format(beyond=">=", way="DESC"), (symbol, newest[0][0] - NEAR))
-    return Span(point_of(first[0]), point_of(last[0]))
+    near = "(SELECT {place}, trade_id, timestamp FROM trades WHERE symbol = %s AND timestamp {beyond} %s"
+    near += " ORDER BY trade_id {way} LIMIT 1)"
+    both = f"{near.format(place=0, beyond='<=', way='ASC')} UNION ALL {near.format(place=1, beyond='>=', way='DESC')}"
+    found = select(connection, both, (symbol, times[0] + NEAR, symbol, times[-1] - NEAR))
+    first, last = (point_of(row[1:]) for row in sorted(found))
+    return Span(first, last)
+
+
+def _by_time(way: str) -> str:
+    return f"ORDER BY timestamp {way}, trade_id {way} LIMIT 1"
 
 
 def leaves_hole(span: Span, trades: Sequence[Trade]) -> bool:
@@ -198,12 +213,19 @@ def replace_statements(connection: Connection, gaps: Sequence[Gap]) -> list[str]
 
 
 _GAP = "symbol, first_trade_id, last_trade_id, reason, detected_at, filled_at, timestamp_before, timestamp_after"
-_OPEN = (
-    "filled_at IS NULL AND timestamp_before >= (SELECT timestamp FROM trades WHERE trades.symbol = gaps.symbol"
-    " ORDER BY trades.symbol, trades.timestamp LIMIT 1)"
+_FIRST_ROW = (
+    "(SELECT timestamp FROM trades WHERE trades.symbol = gaps.symbol ORDER BY trades.symbol, trades.timestamp LIMIT 1)"
 )
-"""What is missing. Where the trade before a gap was deleted, as with old rows, its ids are below the first stored one:
-they are of the time before the recorder. (Both families read one row for the subquery, but not for a MIN.)"""
+_OPEN = f"filled_at IS NULL AND timestamp_before >= {_FIRST_ROW}"
+_BEHIND_ROW, _BEHIND_FILE = f"timestamp_before >= {_FIRST_ROW}", f"timestamp_before >= {FIRST_SQL}"
+_OPEN_BESIDE_FILES = f"filled_at IS NULL AND (COALESCE({_BEHIND_ROW}, {_BEHIND_FILE})"
+_OPEN_BESIDE_FILES += f" OR COALESCE({_BEHIND_FILE}, {_BEHIND_ROW}))"
+
+
+def _open(connection: Connection) -> str:
+    """What is missing. Where the trade before a gap was deleted, as with old rows, its ids are below the first stored
+    one: they are of the time before the recorder. (Both families read one row for each subquery, but not for a MIN.)"""
+    return _OPEN_BESIDE_FILES if has_files(connection) else _OPEN
 
 
 def _fill(connection: Connection, symbol: str, points: Sequence[Point], now: datetime, absorb: bool) -> None:
@@ -283,7 +305,7 @@ def _gap(row: Sequence[Any]) -> Gap:
 @guard
 def open_gaps(connection: Connection, symbol: str | None = None) -> list[Gap]:
     """The runs of missing ids, of one symbol or of all, in order of symbol and id."""
-    sql = f"SELECT {_GAP} FROM gaps WHERE {_OPEN}"
+    sql = f"SELECT {_GAP} FROM gaps WHERE {_open(connection)}"
     if symbol is not None:
         rows = select(connection, f"{sql} AND symbol = %s ORDER BY symbol, first_trade_id", (symbol,))
     else:
@@ -317,7 +339,7 @@ def missing_in(connection: Connection, symbol: str, start: datetime, end: dateti
 def forget_history(connection: Connection) -> int:
     """How many open gaps were deleted because the trades before them were: their ids are below the first stored one."""
     # Read first: neither family lets a DELETE read rows without locking them.
-    sql = f"SELECT symbol, first_trade_id FROM gaps WHERE filled_at IS NULL AND NOT ({_OPEN})"
+    sql = f"SELECT symbol, first_trade_id FROM gaps WHERE filled_at IS NULL AND NOT ({_open(connection)})"
     rows = select(connection, sql)
     for symbol, first in rows:
         run(
@@ -352,14 +374,27 @@ def count_gaps_in(
 @guard
 def count_open_gaps(connection: Connection) -> dict[str, OpenGaps]:
     """How much is missing of each symbol; those of which nothing is are left out."""
-    sql = f"SELECT symbol, COUNT(*), SUM({_MISSING}) FROM gaps WHERE {_OPEN}"
+    sql = f"SELECT symbol, COUNT(*), SUM({_MISSING}) FROM gaps WHERE {_open(connection)}"
     return {symbol: OpenGaps(gaps, int(ids)) for symbol, gaps, ids in select(connection, f"{sql} GROUP BY symbol")}
+
+
+@guard
+def missing_at_newest(connection: Connection) -> dict[str, int]:
+    """How many ids are in the open gaps that reach up to the millisecond of the newest trade, of each symbol; those of
+    which none are, are left out. As missing_in(), of all symbols at once."""
+    sql = f"SELECT symbol, SUM({_MISSING}) FROM gaps WHERE filled_at IS NULL AND timestamp_after >= {_NEWEST}"
+    sql += f" AND timestamp_before <= {_NEWEST} GROUP BY symbol"
+    return {symbol: int(ids) for symbol, ids in select(connection, sql)}
+
+
+_NEWEST = "(SELECT t.timestamp FROM trades AS t WHERE t.symbol = gaps.symbol"
+_NEWEST += " ORDER BY t.symbol DESC, t.timestamp DESC LIMIT 1)"
 
 
 @guard
 def last_open_gaps(connection: Connection, symbol: str | None, size: int) -> list[Gap]:
     """At most `size` open gaps of one symbol or of all; of a symbol those with the highest ids, these first."""
-    sql = f"SELECT {_GAP} FROM gaps WHERE {_OPEN}"
+    sql = f"SELECT {_GAP} FROM gaps WHERE {_open(connection)}"
     if symbol is None:
         rows = select(connection, f"{sql} ORDER BY symbol DESC, first_trade_id DESC LIMIT %s", (size,))
     else:

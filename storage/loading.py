@@ -24,6 +24,7 @@ from model.gaps import Span
 from model.times import EPOCH, MILLISECOND
 from storage.bars import WITHIN
 from storage.errors import ContentionError, DatabaseError, guard
+from storage.retention import refuse_in_files
 from storage.runs import account_run, check_run, take_over
 from storage.sealing import remake_statements
 from storage.session import Connection, execute, select, sent
@@ -77,12 +78,14 @@ def load(connection: Connection, lines: Lines, file: Path) -> int:
     """How many of `lines` were new; all are stored when it returns, with their gaps, and in the bars that are sealed.
 
     `file` is where they are put for the server to take. Raises ContentionError (somebody else was in the way: repeat),
-    GoneError, RefusedError, OtherHistoryError and the others of storage/errors.py.
+    GoneError, RefusedError, RetainedError (some are of a day that is in a file), OtherHistoryError and the others of
+    storage/errors.py.
     """
     symbol = lines.symbol
     check_symbol(symbol)
     times = lines.times()
     with transaction(connection, [symbol]) as work:
+        refuse_in_files(connection, symbol, times)
         sealed_until = work.states[symbol].sealed_until
         ends = [(number, lines.at(number)) for number in (lines.first_trade_id, lines.last_trade_id)]
         check_run(connection, symbol, Span(*ends))
@@ -98,6 +101,8 @@ def load(connection: Connection, lines: Lines, file: Path) -> int:
         state = work.states[symbol]
         if state.sealed_until != sealed_until:
             raise ContentionError("bars were sealed meanwhile")
+        # Its rows were not there yet for who recorded the day as being in a file meanwhile.
+        refuse_in_files(connection, symbol, times)
         take_over(connection, symbol)
         account_run(connection, symbol, (lines.first_trade_id, lines.last_trade_id), lines.at)
         pull_down_fence(connection, symbol, state, times[0])

@@ -21,6 +21,7 @@ from storage.gaps import (
     replace_gap,
     replace_statements,
 )
+from storage.retained import nearest_in_files
 from storage.session import Connection, execute, run, select
 from storage.values import naive
 
@@ -63,8 +64,15 @@ def account_run(connection: Connection, symbol: str, ids: Run, at: Callable[[int
 
 
 def _neighbour(connection: Connection, symbol: str, point: Point, below: bool) -> Point | None:
-    """The stored trade whose id is next below, or above, that of `point`; None: there is none. It is looked for by
-    time, which may contradict the ids by DISORDER."""
+    """The stored trade whose id is next below, or above, that of `point`, in the table or in a file; None: there is
+    none."""
+    found = _neighbour_row(connection, symbol, point, below), nearest_in_files(connection, symbol, point, below)
+    there = [one for one in found if one is not None]
+    return (max(there) if below else min(there)) if there else None
+
+
+def _neighbour_row(connection: Connection, symbol: str, point: Point, below: bool) -> Point | None:
+    """The same of the table alone. It is looked for by time, which may contradict the ids by DISORDER."""
     trade_id, when = point
     sql = "SELECT {what} FROM trades WHERE symbol = %s AND timestamp {until} %s AND trade_id {side} %s{more}"
     sql += " ORDER BY {by} {order} LIMIT 1"

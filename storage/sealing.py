@@ -10,7 +10,9 @@ every bar that ends by then equals its trades, at every moment and after every c
   it is going to seal up to, plus a random part of a second: from then on nobody stores an earlier trade without looking
   at the row. Who does store one takes the fence away; and at the end sealed_until is set only if the fence still is the
   very same, so bars that were made without that trade are rolled back.
-- Everything is committed at once: bars, sealed_until, and the end of the seconds of a minute that is whole now.
+- Everything is committed at once: bars, sealed_until, and the end of the seconds of a minute that is whole now. It is
+  sent at once too: what takes the row's lock fails by itself if the fence is another, so that nobody waits for a
+  question and its answer to travel, however far the database is.
 """
 
 import functools
@@ -30,6 +32,7 @@ from process.retry import backoff_s, jittered
 from storage import bars as sql_of
 from storage.bars import span_sql
 from storage.errors import ContentionError, guard
+from storage.retained import days_in_files, first_in_files
 from storage.session import Connection, execute, run, select, sent
 from storage.transaction import pull_down_fence, roll_back, transaction
 from storage.values import aware, marks, naive
@@ -56,15 +59,21 @@ class Sealable(NamedTuple):
 @guard
 def sealable(connection: Connection, symbols: Sequence[str] | None = None) -> dict[str, Sealable]:
     """What there is to seal of `symbols`, or of all that anybody has stored trades of."""
-    sql = "SELECT symbol, sealed_until FROM symbols"
-    if symbols is not None:
-        sql += f" WHERE symbol IN ({marks(symbols)})"
-    newest = "SELECT trade_id, timestamp FROM trades WHERE symbol = %s ORDER BY timestamp DESC, trade_id DESC LIMIT 1"
-    found = {}
-    for symbol, until in select(connection, sql, symbols or ()):
-        last = [(trade_id, aware(when)) for trade_id, when in select(connection, newest, (symbol,))]
-        found[symbol] = Sealable(aware(until), last[0] if last else None)
-    return found
+    which = "" if symbols is None else f" WHERE symbol IN ({marks(symbols)})"
+    rows = select(connection, _SEALABLE.format(which=which), symbols or ()) if symbols is None or symbols else []
+    return {
+        symbol: Sealable(aware(until), None if trade_id is None else (trade_id, aware(when)))
+        for symbol, until, when, trade_id in rows
+    }
+
+
+# The whole key in each order, or MariaDB would sort the trades of the symbol.
+_SEALABLE = (
+    "SELECT symbol, sealed_until, newest, (SELECT trade_id FROM trades AS t WHERE t.symbol = ends.symbol"
+    " AND t.timestamp = newest ORDER BY t.symbol DESC, t.timestamp DESC, t.trade_id DESC LIMIT 1)"
+    " FROM (SELECT symbol, sealed_until, (SELECT t.timestamp FROM trades AS t WHERE t.symbol = symbols.symbol"
+    " ORDER BY t.symbol DESC, t.timestamp DESC LIMIT 1) AS newest FROM symbols{which}) AS ends"
+)
 
 
 @guard
@@ -86,20 +95,25 @@ def seal(connection: Connection, symbols: Sequence[str], since: datetime | None,
     which = [*symbols, since]
     if run(connection, f"UPDATE symbols SET fence = %s WHERE {of_them}", naive([fence, *which])) < len(symbols):
         return False
+    # NULL, which the column refuses, fails the whole transaction; the fence comes first, since MySQL sees what was
+    # assigned before. After the bars, because this locks the rows: every writer of these symbols waits for the commit.
+    seal_them = (
+        "UPDATE symbols SET fence = IF(fence = %s AND sealed_until <=> %s, %s, NULL), sealed_until = %s"
+        f" WHERE symbol IN ({marks(symbols)})"
+    )
+    last = sent(connection, seal_them, naive([fence, since, until, until, *symbols]))
+    made = _bars_statements(connection, symbols, since, until)
     try:
-        execute(connection, "BEGIN")
-        for statement in _bars_statements(connection, symbols, since, until):
-            execute(connection, statement)
-        # Only now, because this locks the rows: from here to the commit every writer of these symbols waits.
-        seal_them = f"UPDATE symbols SET sealed_until = %s, fence = %s WHERE fence = %s AND {of_them}"
-        if run(connection, seal_them, naive([until, until, fence, *which])) < len(symbols):
-            roll_back(connection)
-            return False
-        execute(connection, *_end_of_seconds(connection, symbols, since, until), "COMMIT")
-        return True
+        execute(connection, "BEGIN", *made, last, *_end_of_seconds(connection, symbols, since, until), "COMMIT")
+    except mysql.connector.IntegrityError as error:
+        roll_back(connection)
+        if error.errno != errorcode.ER_BAD_NULL_ERROR:
+            raise
+        return False
     except BaseException:
         roll_back(connection)
         raise
+    return True
 
 
 @guard
@@ -108,11 +122,12 @@ def seal_locked(connection: Connection, symbol: str, since: datetime | None, unt
     with transaction(connection, [symbol]) as work:
         if work.states[symbol].sealed_until != since:
             return False
-        for statement in _bars_statements(connection, [symbol], since, until):
-            execute(connection, statement)
         sealed = "UPDATE symbols SET sealed_until = %s, fence = %s WHERE symbol = %s"
-        last = sent(connection, sealed, naive((until, until, symbol)))
-        work.last = [last, *_end_of_seconds(connection, [symbol], since, until)]
+        work.last = [
+            *_bars_statements(connection, [symbol], since, until),
+            sent(connection, sealed, naive((until, until, symbol))),
+            *_end_of_seconds(connection, [symbol], since, until),
+        ]
     return True
 
 
@@ -227,11 +242,13 @@ def reseal(connection: Connection, symbol: str, start: datetime | None = None, e
     """Makes every sealed bar of `symbol` again that has a part in [start, end), and seals what can be sealed.
 
     An hour of minutes, or a day of hours, is one transaction, so that a capture of the symbol never waits for long. Who
-    seals it meanwhile may be in the way; a step is then tried again, TRIES_MAX times in all. Raises ContentionError.
+    seals it meanwhile may be in the way; a step is then tried again, TRIES_MAX times in all. The bars of days that are
+    in files stay as they are. Raises ContentionError.
     """
     found = sealable(connection, [symbol]).get(symbol)
     until = found.sealed_until if found else None
-    first = first_from(connection, symbol, None)
+    firsts = first_from(connection, symbol, None), (first_in_files(connection, symbol) or (0, None))[1]
+    first = min((one for one in firsts if one is not None), default=None)
     if until is not None:
         begin = bars.floor(max(start or _BEGIN, first or until), DAY)
         if start is None:
@@ -261,17 +278,21 @@ def _reseal_day(connection: Connection, symbol: str, day: datetime) -> None:
 def _remake(connection: Connection, symbol: str, resolutions: Sequence[int], span: Times) -> None:
     """Makes the sealed bars of `span` again in a transaction of their own."""
     with transaction(connection, [symbol]) as work:
+        # Of a day in a file there may be no rows to make them from.
+        if days_in_files(connection, symbol, [span[0].date()]):
+            return
         # A sealing that is under way may have made its bars from those that are wrong.
         pull_down_fence(connection, symbol, work.states[symbol], span[0])
         until = work.states[symbol].sealed_until
+        made: list[str] = []
         for resolution in resolutions if until is not None else ():
             assert until is not None
             minute = bars.floor(until, MINUTE)
             low, high = (minute, until) if resolution == FINE else (span[0], bars.floor(minute, resolution))
             part = max(span[0], low), min(span[1], high)
             if part[0] < part[1]:
-                for statement in _make(connection, [symbol], resolution, [part]):
-                    execute(connection, statement)
+                made += _make(connection, [symbol], resolution, [part])
+        work.last = made
 
 
 # ---- For who reads.

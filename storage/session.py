@@ -7,6 +7,7 @@ import logging
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from mysql.connector.errors import get_mysql_exception
 
 import config
 from model.gaps import Span
+from model.trade import Trade
 from storage.errors import FatalError, RefusedError
 
 try:
@@ -35,6 +37,9 @@ REQUEST_BYTES_MAX = 4 * 2**20
 """Of the statements that are sent together: more than ever is; the server's max_allowed_packet may be less."""
 REQUEST_BYTES_MIN = 64 * 2**10
 """A server that takes less cannot be used: some statements cannot be made shorter."""
+
+TOKEN_BITS = 24
+"""So many of a token's bits count; the others belong to one connection."""
 
 log = logging.getLogger("database")
 
@@ -90,26 +95,42 @@ _manners: dict[tuple[str | None, int, str | None], Manners] = {}
 """By host, port and socket: of the one or two servers that a process uses."""
 
 
+Row = tuple[bytes | None, ...]
+"""As the server writes it."""
+
+
 class Connection(_Driver):
     """A driver connection that remembers which ids are accounted for and, on request, the statements that it sent.
 
     `asked`: set it to a list, and each SELECT is appended as it was sent, with its values. `opening`: statements
-    without rows that are sent together with the next SELECT. `one_moment`: whether it is in a snapshot. `takes_files`:
-    whether the server may ask for a file, and has not refused to.
+    without rows that are sent together with the next SELECT. `one_moment`: whether it is in a snapshot, begun at
+    `moment` (time.monotonic()) or later. `takes_files`: whether the server may ask for a file, and has not refused to.
+    `as_text`: rows are not made Python's values.
+    `certified`: the server is a node of a Galera cluster (storage/transaction.py).
+    `files`: the folder of the days that are in Parquet files. `retained`: up to when each symbol has such days, and
+    when that was asked (storage/retained.py).
     """
 
     manners = Manners()
     asked: list[str] | None = None
     opening: tuple[str, ...] = ()
     one_moment = False
+    moment = 0.0
     takes_files = False
+    as_text = False
+    certified = False
+    files = Path()
+    retained: tuple[float, dict[str, datetime]] | None = None
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self.token = secrets.randbits(63)
+        # Its own, and as many above it (storage/transaction.py).
+        self.token = secrets.randbits(63 - TOKEN_BITS) << TOKEN_BITS
         self.spans: dict[str, Span] = {}
         # Those of which the highest id was read by its time, and not proven yet (storage/gaps.py).
         self.unproven: set[str] = set()
+        # The newest trade of each symbol, by its row, when they were last asked for.
+        self.newest: dict[Row, Trade] = {}
 
 
 def close(connection: Connection) -> None:
@@ -127,8 +148,8 @@ def open_session(
     settings: config.Settings, database: str | None, read_s_max: int, files_from: Path | None = None
 ) -> Connection:
     """A session on the configured server: UTC, strict, utf8mb4, READ COMMITTED, autocommit; `files_from`: the folder of
-    which the server may ask for files (None: of none). Raises the driver's errors, and FatalError if MYSQL_SSL_CA asks
-    for what the server does not offer."""
+    which the server may ask for files (None: of none). Raises the driver's errors, and FatalError for a server
+    that does not offer the TLS that is required."""
     options: dict[str, Any] = {"host": settings.mysql_host or "localhost", "port": settings.mysql_port}
     if settings.mysql_unix_socket:
         options = {"unix_socket": settings.mysql_unix_socket}
@@ -147,20 +168,25 @@ def open_session(
         connection_timeout=CONNECT_S_MAX,
         read_timeout=read_s_max,
         write_timeout=WRITE_S_MAX,
+        compress=settings.mysql_compress and "host" in options,
         **options,
     )
     where = settings.mysql_host, settings.mysql_port, settings.mysql_unix_socket
+    if settings.needs_tls and not _is_encrypted(connection):
+        connection.close()
+        raise FatalError(_PLAIN_WITH_CA if settings.mysql_ssl_ca else _plain(settings))
     connection.manners = _manners.setdefault(where, Manners())
     connection.takes_files = files_from is not None
-    run(connection, "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE")
-    run(
-        connection,
+    connection.files = settings.retained_dir
+    # With the question that follows them, in one request.
+    connection.opening = (
+        "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE",
         "SET time_zone = '+00:00',"
         " sql_mode = 'STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO',"
         # The second is for a table whose columns are being changed, which by default is waited for a day or a year.
         f" innodb_lock_wait_timeout = {LOCK_WAIT_S_MAX}, lock_wait_timeout = {max(1, read_s_max // 2)}, {_NO_DEFAULTS}",
     )
-    ((packet_bytes,),) = select(connection, "SELECT @@max_allowed_packet")
+    packet_bytes, connection.certified = _introduction(connection)
     if packet_bytes < REQUEST_BYTES_MIN:
         connection.close()
         raise FatalError(
@@ -168,11 +194,40 @@ def open_session(
             " more: set it in the server's configuration"
         )
     connection.manners.take_in(packet_bytes - PACKET_BYTES)
-    # The driver checks the certificate of a server that has one, but silently goes without TLS if there is none.
-    if "ssl_ca" in options and not select(connection, "SHOW SESSION STATUS LIKE 'Ssl_cipher'")[0][1]:
-        connection.close()
-        raise FatalError("MYSQL_SSL_CA is set, but the server at MYSQL_HOST does not offer TLS")
+    if connection.certified:
+        # A node may be behind the others: what was committed before a question is waited for.
+        run(connection, "SET SESSION wsrep_sync_wait = 1")
     return connection
+
+
+def _is_encrypted(connection: Connection) -> bool:
+    """The driver checks the certificate of a server that has one, but silently goes without TLS if there is none."""
+    if is_fast():
+        return bool(connection._cmysql.get_ssl_cipher())  # type: ignore[union-attr]
+    return connection.is_secure
+
+
+_PLAIN_WITH_CA = "MYSQL_SSL_CA is set, but the server at MYSQL_HOST does not offer TLS"
+
+
+def _plain(settings: config.Settings) -> str:
+    where = config.address(settings.mysql_host or "", settings.mysql_port)
+    return (
+        f"the server at {where} does not offer TLS, and without it others on the way can read and change what is sent:"
+        " switch TLS on there, and set MYSQL_SSL_CA, which checks its certificate; or set MYSQL_TLS=off"
+    )
+
+
+def _introduction(connection: Connection) -> tuple[int, bool]:
+    """How long a request may be in bytes, and whether the server is a node of a Galera cluster."""
+    try:
+        row = select(connection, "SELECT @@max_allowed_packet /*M!100101 , @@wsrep_on */")[0]
+    except mysql.connector.Error as error:
+        # A MariaDB that was built without Galera.
+        if error.errno != errorcode.ER_UNKNOWN_SYSTEM_VARIABLE:
+            raise
+        row = select(connection, "SELECT @@max_allowed_packet")[0]
+    return row[0], row[1:] == (1,)
 
 
 _NO_DEFAULTS = (
@@ -214,7 +269,7 @@ def execute(connection: Connection, *statements: str) -> list[int]:
     one, which is known from then on: repeat.
     """
     changed: list[int] = []
-    for part in _requests(connection.manners, statements):
+    for part in _requests(connection, statements):
         changed += _send(connection, part)
     return changed
 
@@ -225,22 +280,28 @@ _TOO_LONG = (errorcode.ER_NET_PACKET_TOO_LARGE,)
 _LOST = (2006, 2013, 2055)
 
 
-def _requests(manners: Manners, statements: Sequence[str]) -> Iterator[Sequence[str]]:
+def _requests(connection: Connection, statements: Sequence[str]) -> Iterator[Sequence[str]]:
     """`statements` in parts that the server takes at once."""
-    if manners.singly or not is_fast():
+    if _singly(connection):
         yield from ((statement,) for statement in statements)
         return
     part: list[str] = []
     size = 0
     for statement in statements:
         length = _bytes_max(statement) + 2
-        if part and size + length > manners.bytes_max:
+        if part and size + length > connection.manners.bytes_max:
             yield part
             part, size = [], 0
         part.append(statement)
         size += length
     if part:
         yield part
+
+
+def _singly(connection: Connection) -> bool:
+    # A node of a Galera cluster may undo a transaction between two statements of a request, and runs what comes after
+    # them as if it had never begun.
+    return connection.certified or connection.manners.singly or not is_fast()
 
 
 def _bytes_max(statement: str) -> int:
@@ -289,6 +350,17 @@ def run(connection: Connection, sql: str, parameters: Sequence[Any] = ()) -> int
     return execute(connection, sent(connection, sql, parameters))[0]
 
 
+def select_texts(connection: Connection, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
+    """All rows of a query, as the server writes them: for who has seen most of them before."""
+    connection.as_text = True
+    try:
+        rows = select(connection, sql, parameters)
+        return rows if is_fast() else [tuple(None if one is None else bytes(one) for one in row) for row in rows]
+    finally:
+        connection.as_text = False
+        end_raw(connection)
+
+
 def select(connection: Connection, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
     """All rows of a query, as the driver gives them.
 
@@ -301,14 +373,14 @@ def select(connection: Connection, sql: str, parameters: Sequence[Any] = ()) -> 
     if not is_fast():
         for one in opening:
             execute(connection, one)
-        with connection.cursor() as cursor:
+        with connection.cursor(raw=connection.as_text) as cursor:
             cursor.execute(statement)
             return list(cursor.fetchall())
-    if opening and not connection.manners.singly:
+    if opening and not _singly(connection):
         try:
             connection.cmd_query("; ".join([*opening, statement]))
             if all([_next_result(connection) for _ in opening]):
-                return list(connection.get_rows()[0])
+                return list(connection.get_rows(raw=connection.as_text)[0])
             why: object = "not all had a result"
         except mysql.connector.Error as error:
             if error.errno != errorcode.ER_PARSE_ERROR:
@@ -318,4 +390,4 @@ def select(connection: Connection, sql: str, parameters: Sequence[Any] = ()) -> 
     for one in opening:
         execute(connection, one)
     connection.cmd_query(statement)
-    return list(connection.get_rows()[0])
+    return list(connection.get_rows(raw=connection.as_text)[0])

@@ -9,9 +9,15 @@ which time no trade may be stored without looking (`fence`; storage/sealing.py).
 The ordinary case asks for both in the statements that store, so it takes one round trip: store_few for the few trades
 of a calm market, store_at_once for many. They store nothing of a symbol whose row is not as expected; the caller then
 repeats the batch with transaction(), which looks before it stores.
+
+The nodes of a Galera cluster do not see each other's locks: of two transactions on two nodes that have changed the same
+row, the one that commits last is undone (an error of the COMMIT, ContentionError). So there, on connections that are
+`certified`, each transaction changes the rows of its symbols: it counts the token up. A connection owns as many tokens
+as that may take: those from Connection.token on.
 """
 
 import functools
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -23,7 +29,7 @@ from mysql.connector import errorcode
 
 from model.times import EPOCH
 from storage.errors import DatabaseError, guard
-from storage.session import Connection, execute, run, select
+from storage.session import TOKEN_BITS, Connection, execute, run, select
 from storage.values import aware, marks, quoted
 
 P = ParamSpec("P")
@@ -57,7 +63,9 @@ def transaction(connection: Connection, symbols: Sequence[str], begun: bool = Fa
     try:
         work = Work(_begin(connection, symbols, begun))
         yield work
-        work.changed = execute(connection, *work.last, "COMMIT")[:-1]
+        last = list(work.last)
+        count = [_count_up(symbols)] if connection.certified else []
+        work.changed = execute(connection, *last, *count, "COMMIT")[: len(last)]
     except BaseException:
         # Whether a COMMIT that failed took effect is unknown, so nothing that was remembered can be trusted.
         connection.spans.clear()
@@ -73,7 +81,8 @@ def store_at_once(
     connection did, or since a trade is before its fence."""
     names = ", ".join(map(quoted, symbols))
     # NULL, which the column refuses, fails the whole transaction before anything is stored.
-    look = f"UPDATE symbols SET token = IF({_expected(connection, earliest)}, token, NULL) WHERE symbol IN ({names})"
+    token = "token + 1" if connection.certified else "token"
+    look = f"UPDATE symbols SET token = IF({_expected(connection, earliest)}, {token}, NULL) WHERE symbol IN ({names})"
     try:
         return execute(connection, "BEGIN", look, *statements, "COMMIT")[2:-1]
     except mysql.connector.IntegrityError as error:
@@ -91,7 +100,8 @@ def store_few(
     connection: Connection, insert: str, rows: Sequence[tuple[str, str]], earliest: str, repeated: str
 ) -> int:
     """How many of `rows` (symbol, values in SQL) were stored: those that are new, of the symbols whose row is as
-    store_at_once wants it. By one statement, which costs the server a fifth less than a transaction.
+    store_at_once wants it. By one statement, which costs the server a fifth less than a transaction. Not on connections
+    that are certified: it changes no row of a symbol.
 
     `insert` and `repeated`: the statement up to the values, and what it does with a row that is there.
     """
@@ -111,7 +121,17 @@ def store_few(
 
 
 def _expected(connection: Connection, earliest: str) -> str:
-    return f"token = {connection.token:d} AND fence <= {earliest}"
+    own = own_tokens(connection)
+    return f"token BETWEEN {own.start:d} AND {own.stop - 1:d} AND fence <= {earliest}"
+
+
+def own_tokens(connection: Connection) -> range:
+    """Those by which a connection knows that it was the last to store."""
+    return range(connection.token, connection.token + (1 << TOKEN_BITS))
+
+
+def _count_up(symbols: Sequence[str]) -> str:
+    return f"UPDATE symbols SET token = token + 1 WHERE symbol IN ({', '.join(map(quoted, symbols))})"
 
 
 def roll_back(connection: Connection) -> None:
@@ -185,7 +205,7 @@ def snapshot(connection: Connection) -> Iterator[None]:
         "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ",
         "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY",
     )
-    connection.one_moment = True
+    connection.one_moment, connection.moment = True, time.monotonic()
     try:
         yield
     finally:

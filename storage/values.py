@@ -61,6 +61,17 @@ def rows_sql(trades: Sequence[Trade]) -> Iterator[str]:
         yield f"{names[symbol]},'{when}',{_digits(trade_id)},{numbers},{_digits(buyer_is_maker)},{received}"
 
 
+INSERT = "INSERT INTO trades (symbol, timestamp, trade_id, price, quantity, buyer_is_maker, received_at)"
+# INSERT IGNORE would clip what does not fit; this keeps the row that is there and changes nothing.
+REPEATED = "ON DUPLICATE KEY UPDATE trade_id = trades.trade_id"
+
+
+def insert_statements(trades: Sequence[Trade], bytes_max: int) -> Iterator[str]:
+    """What stores `trades`; those that are there already stay as they are. Raises RefusedError."""
+    for part in batches(trades, bytes_max):
+        yield f"{INSERT} VALUES ({'),('.join(rows_sql(part))}) {REPEATED}"
+
+
 def check_symbol(symbol: str) -> None:
     """Raises RefusedError for what the column would cut, or confuse with another: it ignores trailing spaces."""
     # Half a surrogate pair is not valid UTF-8; the driver raises an error for it that is not one of its own.
@@ -136,8 +147,27 @@ def aware(value: Any) -> Any:
 
 def trade_of(row: Sequence[Any]) -> Trade:
     """The trade of a row of `trades`, columns in the order of Trade."""
-    symbol, timestamp, trade_id, price, quantity, buyer_is_maker, received_at = map(aware, row)
-    return Trade(symbol, timestamp, trade_id, price, quantity, bool(buyer_is_maker), received_at)
+    symbol, timestamp, trade_id, price, quantity, buyer_is_maker, received_at = row
+    received = None if received_at is None else received_at.replace(tzinfo=UTC)
+    return Trade(symbol, timestamp.replace(tzinfo=UTC), trade_id, price, quantity, bool(buyer_is_maker), received)
+
+
+def trade_of_texts(row: Sequence[Any]) -> Trade:
+    """The same of a row as the server writes it: bytes, or None."""
+    symbol, timestamp, trade_id, price, quantity, buyer_is_maker, received_at = row
+    return Trade(
+        symbol.decode(),
+        _time_of(timestamp),
+        int(trade_id),
+        Decimal(price.decode()),
+        Decimal(quantity.decode()),
+        buyer_is_maker != b"0",
+        None if received_at is None else _time_of(received_at),
+    )
+
+
+def _time_of(text: bytes) -> datetime:
+    return datetime.fromisoformat(text.decode()).replace(tzinfo=UTC)
 
 
 def ceil_ms(when: datetime) -> datetime:

@@ -2,7 +2,7 @@
 
 import itertools
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal, localcontext
 from typing import Any
@@ -17,7 +17,7 @@ import db
 from model import candles
 from model.candles import Candle
 from model.trade import Trade
-from storage import pages, questions, ranges, sealing
+from storage import pages, questions, ranges, sealing, session
 from storage import ranges as db_ranges
 from storage.pages import LATEST
 from tests.makers import BTC, MIDNIGHT, trade
@@ -186,15 +186,18 @@ def test_sealed_is_due_whatever_happens(
 
 
 def between(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
-    """Does `act` once, after the bars were made and before the sealing is committed."""
-    make, acts = sealing._bars_statements, iter([act])
+    """Does `act` once, after the bars were made and before the sealing is committed: statements are sent singly."""
+    send, acts = session._send, iter([act])
 
-    def made(*arguments: Any) -> Iterator[str]:
-        yield from make(*arguments)
-        for one in acts:
-            one()
+    def sent(connection: db.Connection, part: Sequence[str]) -> list[int]:
+        if part[0].startswith("UPDATE symbols SET fence = IF("):
+            for one in acts:
+                one()
+        return send(connection, part)
 
-    monkeypatch.setattr(sealing, "_bars_statements", made)
+    monkeypatch.setattr(session, "_send", sent)
+    for manners in session._manners.values():
+        monkeypatch.setattr(manners, "singly", True)
 
 
 @pytest.mark.parametrize("again", [False, True])

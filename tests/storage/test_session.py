@@ -21,7 +21,8 @@ from storage import lines, schema, sealing, session
 from tests.makers import MIDNIGHT, trade
 from tests.support.servers import PrivateServer, Server
 from tests.support.tables import ask
-from tests.support.tls import make_certificate, needs_openssl
+from tests.support.tls import needs_openssl
+from tools.lab.tls import make_certificate, server_options
 
 pytestmark = pytest.mark.slow
 
@@ -48,6 +49,7 @@ def test_a_missing_database_is_created_with_all_that_is_in_it(
         "trades",
         "candles",
         "proofs",
+        "retained",
         "archive_files",
         "gaps",
         "symbols",
@@ -250,6 +252,7 @@ LEAST_RIGHTS = {
     "candles": "SELECT, INSERT, DELETE",
     "gaps": "SELECT, INSERT, DELETE",
     "symbols": "SELECT, INSERT, UPDATE",
+    "retained": "SELECT",
     "schema_version": "SELECT",
 }
 """What the capture and the back-fill need on a database that somebody else has prepared."""
@@ -350,7 +353,7 @@ def test_a_named_ca_means_tls_with_a_server_of_that_ca(killable_server: PrivateS
         db.connect(config.load(environ))
     server.stop()
     server._command.pop()
-    server._command += [f"--ssl-{part}={folder}/ours-{part}.pem" for part in ("ca", "cert", "key")]
+    server._command += server_options(folder, "ours")
     server.start()
 
     ((_, cipher),) = ask(db.connect(config.load(environ)), "SHOW SESSION STATUS LIKE 'Ssl_cipher'")
@@ -358,6 +361,26 @@ def test_a_named_ca_means_tls_with_a_server_of_that_ca(killable_server: PrivateS
     assert cipher
     with pytest.raises(db.GoneError, match="MYSQL_SSL_CA"):
         db.connect(config.load(environ | {"MYSQL_SSL_CA": str(folder / "theirs-ca.pem")}))
+
+
+def test_off_the_loopback_the_connection_is_encrypted_or_refused(
+    login: Callable[..., config.Settings], root: Any, database: str, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MariaDB as Debian has it offers no TLS, MySQL does; before anything is sent, and unless MYSQL_TLS=off."""
+    user = login("far")
+    ask(root, f"GRANT ALL ON {database}.* TO '{user.mysql_user}'@'%'")
+    db.close(db.connect(user))
+    offered = ask(root, "SHOW GLOBAL VARIABLES LIKE 'have_ssl'") != [("have_ssl", "DISABLED")]
+    monkeypatch.setattr(config, "is_loopback", lambda host: False)
+
+    if offered:
+        ((_, cipher),) = ask(db.connect(user), "SHOW SESSION STATUS LIKE 'Ssl_cipher'")
+        assert cipher
+    else:
+        with pytest.raises(db.FatalError, match=rf"server at {server.host}:{server.port} does not.*MYSQL_SSL_CA.*=off"):
+            db.connect(user)
+    assert offered == (server.family != "mariadb")
+    db.close(db.connect(user._replace(mysql_tls=False)))
 
 
 DEFAULTS: dict[str, object] = {

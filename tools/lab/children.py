@@ -91,19 +91,26 @@ class Process:
 
     def peak_rss_mb(self) -> float:
         """Its peak resident memory in MB; 0 if it has ended or the system does not tell."""
+        return self._memory_mb("VmHWM")
+
+    def rss_mb(self) -> float:
+        """Its resident memory in MB, now; 0 as above."""
+        return self._memory_mb("VmRSS")
+
+    def _memory_mb(self, name: str) -> float:
         try:
             status = Path(f"/proc/{self.pid}/status").read_text()
         except OSError:
             return 0.0
-        found = re.search(r"VmHWM:\s+(\d+) kB", status)
+        found = re.search(rf"{name}:\s+(\d+) kB", status)
         return int(found[1]) / 1024 if found else 0.0
 
 
 class Exchange(Process):
     """`python -m tools.exchange` on a free port; `ws` and `http` are its addresses. Use it in a `with` block."""
 
-    def __init__(self, folder: Path, *flags: str) -> None:
-        super().__init__(["-m", "tools.exchange", "--port", "0", *flags], {}, folder / "exchange.log")
+    def __init__(self, folder: Path, *flags: str, environ: Mapping[str, str] | None = None) -> None:
+        super().__init__(["-m", "tools.exchange", "--port", "0", *flags], environ or {}, folder / "exchange.log")
         wait_for("the stand-in exchange listens", self._first_line, START_S_MAX)
         _, self.ws, self.http = self._first_line().split()
 

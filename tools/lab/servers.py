@@ -10,7 +10,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -77,11 +77,12 @@ class Server:
 
 
 class PrivateServer(Server):
-    """A server in `folder`, which must have a short path, with its data copied from `template`."""
+    """A server in `folder`, which must have a short path, with its data copied from `template`; `options` come after
+    its own and before its port."""
 
     host = "127.0.0.1"
 
-    def __init__(self, binary: program.Binary, template: Path, folder: Path) -> None:
+    def __init__(self, binary: program.Binary, template: Path, folder: Path, options: Sequence[str] = ()) -> None:
         self.family = binary.family
         self.socket_path: Path = folder / "socket"
         self.port = free_port()
@@ -102,6 +103,7 @@ class PrivateServer(Server):
             "--innodb-flush-log-at-trx-commit=2",
             "--innodb-doublewrite=0",
             *(["--innodb-log-file-size=32M"] if self.family == "mariadb" else ["--innodb-redo-log-capacity=32M"]),
+            *options,
         ]
 
     @property
