@@ -32,12 +32,14 @@ import db
 from binance import checks, network, units
 from binance.checks import Refusal
 from binance.limits import RATE_LIMITED_S, meaning, retry_after_s
-from capture import demo
-from capture.pipeline import Capture, CaptureError, Shared
+from capture import demo, retention
+from capture.pipeline import Capture, CaptureError
+from capture.shared import Shared
+from capture.silence import first_of
 from capture.socket_reader import BufferedApp
 from model.trade import Trade
 from mysqld import shared
-from process import command, lock, retry
+from process import command, heap, lock, retry
 from process.command import Parser, duration_s, utc_day, whole
 from process.log import set_up as log_set_up
 from process.retry import backoff_s, jittered
@@ -51,11 +53,12 @@ CONNECT_S_MAX = 10.0
 KINDS_MAX = 32
 """How many kinds of frames that are not trades are counted by name; further kinds count as "other"."""
 ERRORS_LOGGED_MAX = 10
+SYMBOLS_NAMED_MAX = 10
 CONNECTIONS_MAX = 4
 STANDBY_S = 0.05
 """How often a connection that brings nothing new is read: at a third of the CPU, it takes over within this."""
 GC_OBJECTS = 20_000
-"""New objects between two runs of the garbage collector; Python's default is 700, a batch has up to 4,000 trades."""
+"""New objects between two runs of the garbage collector; Python's default is 700, a batch has 4,000 trades and more."""
 
 
 # ---- The wire format. Only this part knows Binance's field letters (web-socket-streams.md, "Trade Streams").
@@ -210,7 +213,7 @@ class Connection(threading.Thread):
                 return
             wait_s = jittered(self._wait_s(attempt))
             attempt += 1
-            log.warning("%s is down: %s; next try in %.1f s", self.name, self._explanation(), wait_s)
+            self._shared.downs.tell(self.name, self._explanation(), wait_s)
             self._stop_asked.wait(wait_s)
 
     def stop(self) -> None:
@@ -272,7 +275,7 @@ class Connection(threading.Thread):
     def _on_open(self, _app: websocket.WebSocketApp) -> None:
         self.opened_at = time.monotonic()
         self.shutdown_announced = self._unit_seen = False
-        log.info("%s is up: %s", self.name, self._shared.stream_url)
+        log.info("%s is up: %s", self.name, self._shared.words)
         if self._stop_asked.is_set():
             self.drop()
 
@@ -373,11 +376,12 @@ def _capture(settings: config.Settings, arguments: argparse.Namespace) -> int:
         log.warning("the C extension of mysql-connector-python does not load: storing is several times slower")
     websocket.setdefaulttimeout(CONNECT_S_MAX)
     # Trades make no cycles: the collector need not look at thousands of them again and again, nor at the modules ever.
+    heap.keep_small()
     gc.freeze()
     gc.set_threshold(GC_OBJECTS)
     capture = Capture(settings, Connection, arguments.connections, arguments.since)
     command.stop_on_signals(capture.stop_asked)
-    log.info("capturing %s into database %s", ", ".join(settings.symbols), settings.place)
+    log.info("capturing %s into database %s", first_of(settings.symbols, SYMBOLS_NAMED_MAX), settings.place)
     log.info("settings: the environment and %s", config.env_file() or "the defaults; there is no .env here")
     if settings.demo:
         log.info("these trades are made up; look at them in another terminal: make report")
@@ -390,10 +394,10 @@ def _capture(settings: config.Settings, arguments: argparse.Namespace) -> int:
 
 def _settings(arguments: argparse.Namespace) -> config.Settings:
     settings = config.load()
+    retention.check(settings)
     if arguments.since is not None and arguments.since > (today := datetime.now(UTC).date()):
         raise config.ConfigError(f"--since={arguments.since} is not over yet: today is {today} (UTC)")
-    if arguments.symbols is not None:
-        settings = settings._replace(symbols=config.parse_symbols("--symbols", arguments.symbols))
+    settings = config.asked_for(settings, "--symbols", arguments.symbols)
     return config.demo_of(settings) if arguments.demo else settings
 
 
@@ -416,7 +420,9 @@ def parser_of(prog: str) -> Parser:
         description=(__doc__ or "").splitlines()[0],
         epilog="Settings come from the environment or .env: see README.md, Configuration.",
     )
-    parser.add_argument("--symbols", metavar="LIST", help="what to capture, such as BTCUSDT,ETHUSDT (default: SYMBOLS)")
+    parser.add_argument(
+        "--symbols", metavar="LIST", help="what to capture: BTCUSDT,ETHUSDT or *USDT or ALL (default: SYMBOLS)"
+    )
     parser.add_argument(
         "--duration", metavar="TIME", type=duration_s, help="stop after 90 (seconds), 5m, 2h, 1d (default: never)"
     )

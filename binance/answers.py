@@ -10,6 +10,7 @@ import msgspec
 
 from binance import checks
 from model.trade import Trade
+from process.retry import backoff_s, doubled, jittered
 
 
 class RestError(Exception):
@@ -22,6 +23,20 @@ class LastingError(RestError):
 
 class UnknownSymbolError(RestError):
     """The exchange does not know the symbol."""
+
+
+LASTING_TRIES = 3
+LASTING_S_MAX = 3_600.0
+"""The wait after a refusal that waiting alone does not cure grows up to this."""
+
+
+def wait_after(error: Exception, attempt: int) -> float:
+    """The seconds before retry `attempt` (0 is the first) after `error`, jitter included."""
+    wait_s = backoff_s(attempt)
+    if isinstance(error, LastingError | UnknownSymbolError):
+        # Not for ever at the same pace: only the operator can change it, and then a start asks at once.
+        wait_s = doubled(wait_s, attempt - LASTING_TRIES, LASTING_S_MAX)
+    return jittered(wait_s)
 
 
 class Page(NamedTuple):

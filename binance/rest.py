@@ -28,13 +28,13 @@ from binance.klines import Kline, parse_klines
 from binance.limits import RATE_LIMITED_S, Cooldown, meaning, retry_after_s
 from model.times import EPOCH, MILLISECOND, floor_ms
 
-__all__ = ["Kline", "LastingError", "Page", "Rest", "RestError", "UnknownSymbolError", "parse_rows"]
+__all__ = ["Kline", "LastingError", "Page", "Rest", "RestError", "UnknownSymbolError", "parse_rows", "read_body"]
 
 log = logging.getLogger("rest")
 
 SYMBOLS_PER_CALL_MAX = 50
 INFO_CALLS_MAX = 100
-"""Of exchangeInfo, each of which weighs 20: enough for 1,024 symbols and a handful that it does not know."""
+"""Of exchangeInfo, each of which weighs 20: enough for some thousand symbols and a handful that it does not know."""
 PAGE_TRADES_MAX = 1_000
 PAGE_KLINES_MAX = 1_000
 AGGREGATES = 10
@@ -56,9 +56,13 @@ CALL_S_MAX = 30.0
 READ_BYTES_MAX = 64 * 2**10
 BODY_BYTES_MAX = 8 * 2**20
 """A page of 1,000 trades is 150 KB, exchangeInfo of one symbol 10 KB."""
+LISTING_BYTES_MAX = 64 * 2**20
+"""exchangeInfo of all symbols that are traded, some 1,500, is 3 to 5 MB."""
 
 _ELSEWHERE = "another BINANCE_REST_URL, such as https://data-api.binance.vision, may serve you"
 UNKNOWN_SYMBOL = -1121
+TRADING = "TRADING"
+"""What exchangeInfo says of a symbol that is traded."""
 KEY_WANTED = (-2008, -2014, -2015)
 """Binance's codes (errors.md): invalid API key id, bad format, rejected."""
 
@@ -122,12 +126,22 @@ class Rest:
         # As the exchange writes it: without spaces.
         self._keep_within(INFO_WEIGHT)
         names = msgspec.json.encode(list(symbols)).decode()
-        body = self._get("exchangeInfo", {"symbols": names, "showPermissionSets": "false"})
+        rows = self._symbols_in({"symbols": names, "showPermissionSets": "false"})
+        return {row.symbol: row.status for row in rows}
+
+    def _symbols_in(self, fields: dict[str, str], bytes_max: int | None = None) -> list[_Symbol]:
+        body = self._get("exchangeInfo", fields, bytes_max)
         try:
-            rows = _decode_info(body).symbols
+            return _decode_info(body).symbols
         except MALFORMED as error:
             raise LastingError(f"BINANCE_REST_URL={self._url}: exchangeInfo is not as documented: {error}") from None
-        return {row.symbol: row.status for row in rows}
+
+    def fetch_trading(self) -> list[str]:
+        """All symbols that are traded now, in order: those of which the exchange says TRADING. Raises RestError."""
+        self._keep_within(INFO_WEIGHT)
+        rows = self._symbols_in({"symbolStatus": TRADING, "showPermissionSets": "false"}, LISTING_BYTES_MAX)
+        # An old host may not know symbolStatus, and answer with all.
+        return sorted(row.symbol for row in rows if row.status == TRADING)
 
     def fetch_newest_id(self, symbol: str) -> int:
         """The id of the newest trade of `symbol` (the call `trades`, which is not behind the stream); 0: it has none.
@@ -203,7 +217,7 @@ class Rest:
             raise RestError(f"exchangeInfo is not as documented: {error!r}") from None
         return found[0] if found else WEIGHT_PER_MINUTE
 
-    def _get(self, call: str, fields: dict[str, str]) -> bytes:
+    def _get(self, call: str, fields: dict[str, str], bytes_max: int | None = None) -> bytes:
         if left_s := self._cooldown.left_s():
             self._wait(left_s)
         # The wait may have been cut short, or the exchange may have ordered another one.
@@ -215,7 +229,7 @@ class Rest:
             # Before the body is read, which may never arrive.
             self._note_limits(answer.status, answer.headers)
             try:
-                body = _body(answer)
+                body = read_body(answer, bytes_max)
             finally:
                 answer.close() if answer.status >= 400 else answer.release_conn()
         except urllib3.exceptions.ProxyError as error:
@@ -274,17 +288,18 @@ def _code(body: bytes) -> int | None:
     return None
 
 
-def _body(answer: urllib3.BaseHTTPResponse) -> bytes:
+def read_body(answer: urllib3.BaseHTTPResponse, bytes_max: int | None = None) -> bytes:
     """The whole body. Raises RestError if it is too long or too slow, urllib3's HTTPError if it ends early."""
     deadline = time.monotonic() + CALL_S_MAX
+    most = bytes_max or BODY_BYTES_MAX
     parts: list[bytes] = []
     size = 0
     while piece := answer.read1(READ_BYTES_MAX):
         parts.append(piece)
         size += len(piece)
-        if size > BODY_BYTES_MAX:
+        if size > most:
             answer.close()
-            raise RestError(f"the answer is longer than {BODY_BYTES_MAX} bytes")
+            raise RestError(f"the answer is longer than {most} bytes")
         if time.monotonic() > deadline:
             answer.close()
             raise RestError(f"the answer was not complete after {CALL_S_MAX:.0f} s")

@@ -59,10 +59,11 @@ class Checker(threading.Thread):
         agreed = compared = 0
         wrong: list[str] = []
         try:
-            for symbol in self._settings.symbols:
+            stored = db.sealable(connection)
+            for symbol in sorted(self._settings.wanted(stored)):
                 if self._stop_asked.is_set():
                     return
-                agreement = self._compare(connection, symbol)
+                agreement = self._compare(connection, symbol, stored[symbol].sealed_until)
                 compared += agreement.minutes
                 agreed += agreement.minutes - len(agreement.different)
                 wrong += [f"{symbol} {one}" for one in agreement.different]
@@ -85,16 +86,15 @@ class Checker(threading.Thread):
             more,
         )
 
-    def _compare(self, connection: db.Connection, symbol: str) -> klines.Agreement:
-        """The minutes of the last hour that were captured from their start on."""
+    def _compare(self, connection: db.Connection, symbol: str, until: datetime | None) -> klines.Agreement:
+        """The minutes of the last hour that were captured from their start on; they are sealed up to `until`."""
         end = bars.floor(datetime.now(UTC) - klines.SETTLE, MINUTE)
         start = end - SPAN
-        sealed = db.sealable(connection, [symbol]).get(symbol)
         first = db.first_from(connection, symbol, None)
-        if sealed is None or sealed.sealed_until is None or first is None:
+        if until is None or first is None:
             return klines.Agreement(0, 0, [])
         start = max(bars.floor(start, MINUTE), bars.ceil(first, MINUTE))
-        end = min(end, bars.floor(sealed.sealed_until, MINUTE))
+        end = min(end, bars.floor(until, MINUTE))
         if start >= end:
             return klines.Agreement(0, 0, [])
         there = list(klines.fetch(self._rest, symbol, start, end))

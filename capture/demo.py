@@ -14,6 +14,8 @@ DAYS, DAY_TRADES = 7, 20_000
 """The history of the demo's exchange, and how many trades a symbol has in a day of it."""
 STATE, ADDRESS = "exchange", "exchange.address"
 """In its folder: what it has traded so far, and where it is while it runs."""
+MARKET = ("BTCUSDT", "ETHUSDT", "BNBUSDT", "SOLUSDT", "XRPUSDT", "ETHBTC")
+"""What it trades of the patterns in SYMBOLS."""
 INSTALL_HINT = "`pip install -r requirements-demo.txt`, or use `make demo`"
 
 
@@ -21,10 +23,11 @@ def start(settings: config.Settings) -> tuple[subprocess.Popen[str], config.Sett
     """The running exchange, and the settings that point to it; its trades continue the stored ones. Raises
     CaptureError, db.DatabaseError."""
     connection = db.connect(settings)
-    newest = {symbol: db.latest(connection, symbol) for symbol in settings.symbols}
+    symbols = settings.chosen(MARKET)
+    newest = {symbol: db.latest(connection, symbol) for symbol in symbols}
     db.close(connection)
     starts = [f"{symbol}={trade.trade_id + 1}" for symbol, trade in newest.items() if trade is not None]
-    arguments = ["-m", "tools.exchange", "--port", "0", "--symbols", ",".join(settings.symbols)]
+    arguments = ["-m", "tools.exchange", "--port", "0", "--symbols", ",".join(symbols)]
     arguments += ["--days", str(DAYS), "--day-trades", str(DAY_TRADES), "--state", str(settings.capture_dir / STATE)]
     arguments += ["--start-id", ",".join(starts)] if starts else []
     exchange = child.start([*arguments, "--until-stdin-closes"])

@@ -15,9 +15,13 @@ from pathlib import Path
 
 import config
 import db
+from binance.answers import wait_after
 from binance.limits import Cooldown
-from binance.rest import PAGE_TRADES_MAX, LastingError, Page, Rest, RestError, UnknownSymbolError
+from binance.rest import PAGE_TRADES_MAX, Page, Rest, RestError
+from capture import pages
+from capture.pages import Pages, Wanted, collect, is_whole
 from capture.rejects import Rejects
+from capture.turns import Turns
 from history import place
 from model import gaps as trade_ids
 from model import ids
@@ -30,6 +34,8 @@ log = logging.getLogger("backfill")
 
 LOOK_S = 1.0
 """How often the thread looks for gaps."""
+COUNT_S = 5.0
+"""And how often it counts them while it must wait for the exchange."""
 GRACE_S = 1.5
 """A gap is left to the streams for this long: most are trades that arrive out of order, and REST lags behind anyway."""
 CONFIRM_TIMES = 3
@@ -43,67 +49,6 @@ HAND_S = 1.0
 """By hand, the wait before the exchange is asked again for what it has skipped."""
 TIDY_S = 3_600.0
 """How often it is looked whether old rows were deleted."""
-LASTING_TRIES = 3
-LASTING_S_MAX = 3_600.0
-"""The wait after a refusal that waiting alone does not cure grows up to this."""
-PAGES_MAX = 32
-COLLECT_S = 2.0
-"""Pages of a long gap are collected up to so many, or for so long, since each transaction makes the bars again that it
-adds to. Twice as many are in memory: about 30 MB, and a third of that from the exchange, which serves four a second."""
-
-
-class _Pages(threading.Thread):
-    """Fetches the pages of a symbol from one id on, as many as `_collect` does at once, in a thread of its own."""
-
-    def __init__(self, rest: Rest, symbol: str, first: int, last: int) -> None:
-        super().__init__(name="pages", daemon=True)
-        self.wanted = symbol, first
-        self._rest = rest
-        self._last = last
-        self._page: Page | None = None
-        self._error: Exception | None = None
-
-    def run(self) -> None:
-        try:
-            self._page = _collect(self._rest, *self.wanted, self._last)
-        except Exception as error:
-            self._error = error
-
-    def result(self) -> Page:
-        """What was fetched, once it is. Raises what fetching it raised."""
-        self.join()
-        if self._error is not None:
-            raise self._error
-        assert self._page is not None
-        return self._page
-
-
-def _collect(rest: Rest, symbol: str, first: int, last: int) -> Page:
-    """A page from id `first` on, and those behind it as long as they have every id up to `last`. Raises RestError."""
-    end_s = time.monotonic() + COLLECT_S
-    page = rest.fetch_trades(symbol, first, min(last - first + 1, PAGE_TRADES_MAX))
-    number = 1
-    while _is_whole(page, first, number * PAGE_TRADES_MAX) and number < PAGES_MAX and time.monotonic() < end_s:
-        after = first + len(page.trades)
-        if after > last:
-            break
-        try:
-            more = rest.fetch_trades(symbol, after, min(last - after + 1, PAGE_TRADES_MAX))
-        except RestError as error:
-            # What is here already should be stored first; the exchange is asked again with the next pages.
-            log.debug("the pages end early: %s", error)
-            break
-        if more.refused or not more.trades or more.trades[0].trade_id != after:
-            break
-        page.trades.extend(more.trades)
-        number += 1
-    return page
-
-
-def _is_whole(page: Page, first: int, trades: int) -> bool:
-    """Whether it has so many trades, of consecutive ids from `first` on, and nothing else."""
-    ends = (page.trades[0].trade_id, page.trades[-1].trade_id) if page.trades else None
-    return not page.refused and len(page.trades) == trades and ends == (first, first + trades - 1)
 
 
 class _Asked:
@@ -128,18 +73,19 @@ class Filler:
     (or, while it stores, the REST connection by one that fetches the next pages).
 
     Counters: `filled` ids that were missing and are now stored, `given_up` ids that cannot be filled; `passed_over`:
-    how many ids from the start of the gap the exchange passed over when it was last asked.
+    how many ids from the start of the gap the exchange passed over when it was last asked; `pages`: how many it then
+    served.
     """
 
     def __init__(self, rest: Rest, rejects: Rejects, clock: Callable[[], float] = time.monotonic) -> None:
         self.filled = 0
         self.given_up = 0
-        self.passed_over = 0
+        self.passed_over = self.pages = 0
         self._rest = rest
         self._rejects = rejects
         self._clock = clock
         self._asked: dict[tuple[str, int], _Asked] = {}
-        self._ahead: _Pages | None = None
+        self._ahead: Pages | None = None
 
     def is_due(self, gap: Gap) -> bool:
         """Whether it is time to ask for `gap`."""
@@ -152,8 +98,10 @@ class Filler:
             keys = set(map(_key, gaps))
             self._asked = {key: asked for key, asked in self._asked.items() if key in keys}
 
-    def fill_pages(self, connection: db.Connection, gap: Gap, later: Sequence[Gap] = ()) -> int:
-        """How many ids from the start of `gap` on are settled (stored or given up) after asking the exchange.
+    def fill_pages(
+        self, connection: db.Connection, gap: Gap, later: Sequence[Gap] = (), most: int = pages.AT_ONCE_MAX
+    ) -> int:
+        """How many ids from the start of `gap` on are settled (stored or given up) after asking for `most` pages.
 
         A page costs the same however long it is, so what it holds of the symbol's `later` gaps is stored too. 0: the
         exchange has not got that far yet, or passes over the ids; `gap` is then not due for a while. Raises RestError,
@@ -161,11 +109,17 @@ class Filler:
         """
         first = gap.first_trade_id
         self.passed_over = 0
-        page = self._fetch(gap, later)
+        page = self._fetch(gap, later, most)
         for reason, text in page.refused:
             self._rejects.put(reason, text)
         trades = _inside([gap, *later], page.trades)
-        refused = self._insert(connection, [gap, *later], trades) if trades else set()
+        try:
+            refused = self._insert(connection, [gap, *later], trades) if trades else set()
+        except db.RetainedError as error:
+            self._put_off(_key(gap), AGAIN_S_MAX)
+            self.passed_over = gap.missing
+            log.log(logging.WARNING if self._asked[_key(gap)].times == 1 else logging.DEBUG, "%s", error)
+            return 0
         got = [one.trade_id for one in trades if one.trade_id <= gap.last_trade_id]
         if gap.reason == trade_ids.REFUSED:
             got = [trade_id for trade_id in got if trade_id not in refused]
@@ -179,25 +133,28 @@ class Filler:
         served = min((trade.trade_id for trade in page.trades), default=first + 1)
         return self._pass_over(connection, gap, served, trade_ids.NOT_SERVED if page.trades else trade_ids.INVALID)
 
-    def _fetch(self, gap: Gap, later: Sequence[Gap]) -> Page:
+    def _fetch(self, gap: Gap, later: Sequence[Gap], most: int) -> Page:
         """The pages from the start of `gap` on; the next ones are fetched while the caller stores these."""
         symbol, first = gap.symbol, gap.first_trade_id
         ahead, self._ahead = self._ahead, None
         if ahead is not None:
             # Even if they are not those that are wanted now: a thread more on the same connection would disturb it.
             ahead.join()
-        if ahead is not None and ahead.wanted == (symbol, first):
+        if ahead is not None and ahead.wanted[:2] == (symbol, first):
             page = ahead.result()
         else:
-            page = _collect(self._rest, symbol, first, later[-1].last_trade_id if later else gap.last_trade_id)
+            last = later[-1].last_trade_id if later else gap.last_trade_id
+            page = collect(self._rest, Wanted(symbol, first, last), most)
+        self.pages = max(1, -(-len(page.trades) // PAGE_TRADES_MAX))
         after = first + len(page.trades)
         # Of a long gap only: between short ones there is much that is stored already.
         if (
             after <= gap.last_trade_id
+            and self.pages < most
             and len(page.trades) >= PAGE_TRADES_MAX
-            and _is_whole(page, first, len(page.trades))
+            and is_whole(page, first, len(page.trades))
         ):
-            self._ahead = _Pages(self._rest, symbol, after, gap.last_trade_id)
+            self._ahead = Pages(self._rest, Wanted(symbol, after, gap.last_trade_id), most - self.pages)
             self._ahead.start()
         return page
 
@@ -258,12 +215,13 @@ class Backfill(threading.Thread):
         self.missing = 0
         self._settings = settings
         self._stop_asked = threading.Event()
-        self._rest = Rest(settings.rest_url, cooldown, self._stop_asked.wait)
+        self._rest = Rest(settings.rest_url, cooldown, self._pause)
         self.filler = Filler(self._rest, rejects)
         self._connection: db.Connection | None = None
         self._attempt = 0
         self._tidy_at = 0.0
-        self._asked = self._failed = ""
+        self._turns = Turns()
+        self._asked = ""
 
     def stop(self) -> None:
         """Asks the thread to end after the current page."""
@@ -283,31 +241,45 @@ class Backfill(threading.Thread):
         self._close()
 
     def _look(self) -> float:
-        """Fills a page of the oldest gap that is due; the seconds until the next look."""
+        """Fills pages of the gap whose turn it is; the seconds until the next look."""
         if self._connection is None:
             self._connection = db.connect(self._settings)
             self._tidy_at = 0.0
         if time.monotonic() >= self._tidy_at:
             self._tidy_at = time.monotonic() + TIDY_S
             tidy(self._connection)
-        gaps = db.open_gaps(self._connection)
-        self.open, self.missing = len(gaps), missing_in(gaps)
+        gaps = self._count()
         self.filler.forget_all_but(gaps)
-        now, symbols = datetime.now(UTC), frozenset(self._settings.symbols)
+        now, symbols = datetime.now(UTC), self._settings.wanted({gap.symbol for gap in gaps})
         due = [gap for gap in gaps if gap.symbol in symbols and is_due(gap, now) and self.filler.is_due(gap)]
         due = without_history(due, self._settings.capture_dir, now)
-        # After a failure another symbol gets its turn: one that the exchange refuses to serve must not stop the others.
-        due.sort(key=lambda gap: gap.symbol <= self._failed)
-        for number, gap in enumerate(due):
+        for gap in self._turns.order(due):
             if self._stop_asked.is_set():
                 break
             self._asked = gap.symbol
-            settled = self.filler.fill_pages(self._connection, gap, of_symbol(gap.symbol, due[number + 1 :]))
+            later = [one for one in of_symbol(gap.symbol, due) if one.first_trade_id > gap.first_trade_id]
+            settled = self.filler.fill_pages(self._connection, gap, later, self._turns.part(gap.symbol))
+            self._turns.took(gap.symbol, self.filler.pages)
             # It answers, whatever it said.
             self._attempt = 0
             if settled:
                 return 0.0
         return LOOK_S
+
+    def _count(self) -> list[Gap]:
+        """The open gaps, now."""
+        assert self._connection is not None
+        gaps = db.open_gaps(self._connection)
+        self.open, self.missing = len(gaps), missing_in(gaps)
+        return gaps
+
+    def _pause(self, seconds: float) -> None:
+        """Waits for the exchange's next minute, say, without losing sight of the gaps that are found meanwhile."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0 and not self._stop_asked.wait(min(left, COUNT_S)):
+            # The thread that fetches the next pages has no connection to the database.
+            if threading.current_thread() is self:
+                self._count()
 
     def _step_back(self, error: Exception) -> float:
         if isinstance(error, db.DatabaseError):
@@ -315,12 +287,8 @@ class Backfill(threading.Thread):
             self._attempt = self._attempt if self._connection is None else 0
             self._close()
         else:
-            self._failed = self._asked
-        wait_s = backoff_s(self._attempt)
-        if isinstance(error, LastingError | UnknownSymbolError):
-            # Not for ever at the same pace: only the operator can change it, and then a start asks at once.
-            wait_s = doubled(wait_s, self._attempt - LASTING_TRIES, LASTING_S_MAX)
-        wait_s = jittered(wait_s)
+            self._turns.end(self._asked)
+        wait_s = wait_after(error, self._attempt)
         self._attempt += 1
         log.warning("the back-fill waits %.1f s: %s", wait_s, error)
         return wait_s

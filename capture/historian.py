@@ -5,17 +5,14 @@ asked for them: the file of a day is published some time during the next one.
 """
 
 import logging
-import os
-import subprocess
 import threading
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Container, Sequence
 from datetime import UTC, date, datetime
 
 import config
 import db
+from capture import aside
 from model.gaps import Gap
-from process import child
 from process.retry import doubled, jittered
 
 log = logging.getLogger("history")
@@ -27,11 +24,6 @@ AGAIN_S, AGAIN_S_MAX = 60.0, 86_400.0
 SINCE_AGAIN_S_MAX = 3_600.0
 OLD_S = 3 * 3_600.0
 """A gap is REST's business for this long; then the archive is asked too."""
-POLL_S = 0.25
-"""How often it is looked whether the child has ended."""
-END_S_MAX = 10.0
-LINE_CHARS_MAX = 300
-NICE = 10
 
 
 class Historian(threading.Thread):
@@ -61,7 +53,7 @@ class Historian(threading.Thread):
     def _step(self) -> float:
         """Starts the child if there is something to bring in; the seconds until the next look."""
         if self._since is not None:
-            if self._run(["--since", str(self._since), "--symbol", ",".join(self._settings.symbols)]):
+            if self._run(["--since", str(self._since)]):
                 self._since, self._attempt = None, 0
                 return LOOK_S
             return self._later(SINCE_AGAIN_S_MAX)
@@ -82,7 +74,9 @@ class Historian(threading.Thread):
             log.debug("the gaps cannot be read now: %s", error)
             return False
         try:
-            return bool(old_gaps(db.open_gaps(connection), self._settings.symbols, datetime.now(UTC)))
+            gaps = db.open_gaps(connection)
+            wanted = self._settings.wanted({gap.symbol for gap in gaps})
+            return bool(old_gaps(gaps, wanted, datetime.now(UTC)))
         except db.DatabaseError as error:
             log.debug("the gaps cannot be read now: %s", error)
             return False
@@ -91,22 +85,12 @@ class Historian(threading.Thread):
 
     def _run(self, flags: Sequence[str]) -> bool:
         """Whether the child could do its work."""
-        words = ["backfill.py", *flags, "--until-stdin-closes"]
-        words += ["--demo"] if self._settings.demo else []
-        process = child.start(words, config.as_environment(self._settings))
-        lines = threading.Thread(target=_pass_on, args=(process,), name="history lines", daemon=True)
-        lines.start()
-        with suppress(OSError, AttributeError):
-            os.setpriority(os.PRIO_PROCESS, process.pid, NICE)
-        while process.poll() is None:
-            if self._stop_asked.wait(POLL_S):
-                child.end(process, "the back-fill of history", END_S_MAX)
-        lines.join(END_S_MAX)
+        code = aside.run(["backfill.py", *flags], self._settings, log, "history", self._stop_asked)
         # With 1 ids are missing still: they are gaps now, which REST or a later run fills.
-        return process.returncode in (0, 1)
+        return code in (0, 1)
 
 
-def old_gaps(gaps: Sequence[Gap], symbols: Sequence[str], now: datetime) -> list[Gap]:
+def old_gaps(gaps: Sequence[Gap], symbols: Container[str], now: datetime) -> list[Gap]:
     """Those of `gaps` that the archive may fill: of our symbols, of a day that is over, and not found just now."""
     today = now.date()
     return [
@@ -116,10 +100,3 @@ def old_gaps(gaps: Sequence[Gap], symbols: Sequence[str], now: datetime) -> list
         and gap.timestamp_before.date() < today
         and (now - gap.detected_at).total_seconds() >= OLD_S
     ]
-
-
-def _pass_on(process: subprocess.Popen[str]) -> None:
-    """Says in the log what the child prints."""
-    assert process.stdout is not None
-    for line in process.stdout:
-        log.info("history: %s", line.strip()[:LINE_CHARS_MAX])

@@ -7,6 +7,7 @@ so a batch is one trade when it is calm and thousands in a burst.
 import logging
 import queue
 import threading
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -18,8 +19,11 @@ log = logging.getLogger("inbox")
 
 QUEUE_TRADES_MAX = 100_000
 """About 50 MB, 20 s of the busiest market. At the bound a trade is dropped and counted; its gap is filled later."""
-BATCH_TRADES_MAX = 4_000
-"""A batch that has reached this takes no more; the last read of it may bring a few hundred above."""
+BATCH_TRADES_MIN, BATCH_TRADES_MAX = 4_000, 16_000
+"""A batch that has reached its size, which is between these, takes no more; the last read of it may bring a few hundred
+above. The SQL of the largest has 1.8 MB, which most servers take in one request."""
+COMMIT_S_GOAL = 0.5
+"""What a full batch may take, so that nobody waits long for its first trade, nor for its locks."""
 HOLES_MAX = 64
 """Runs of ids that are remembered as still to come, of each symbol; what is below the lowest is forgotten then."""
 
@@ -64,15 +68,35 @@ class _Seen:
             self.low = self.holes.pop(0)[1] + 1
 
 
+class BatchSize:
+    """How many trades a batch has at most. What a transaction costs besides its trades, above all the way to a database
+    on another machine, is paid once for all of them: so they become more, as long as they are stored quickly."""
+
+    def __init__(self) -> None:
+        self.trades_max = BATCH_TRADES_MIN
+
+    def took(self, trades: int, seconds: float) -> None:
+        """So many were stored in so long a time."""
+        if seconds > COMMIT_S_GOAL:
+            self.trades_max = max(BATCH_TRADES_MIN, self.trades_max // 2)
+        elif trades >= self.trades_max and seconds < COMMIT_S_GOAL / 2:
+            self.trades_max = min(BATCH_TRADES_MAX, self.trades_max * 2)
+
+    def failed(self) -> None:
+        """None were: perhaps they were too many."""
+        self.trades_max = BATCH_TRADES_MIN
+
+
 class Inbox:
     """The bounded queue between the callbacks, several threads that call `put`, and the writer."""
 
-    def __init__(self, symbols: Sequence[str], size_max: int | None = None) -> None:
+    def __init__(self, size_max: int | None = None) -> None:
         self._queue: queue.SimpleQueue[list[Trade] | None] = queue.SimpleQueue()
         self._size_max = QUEUE_TRADES_MAX if size_max is None else size_max
         self._overflowing = False
         self._lock = threading.Lock()
-        self._seen = {symbol: _Seen() for symbol in symbols}
+        # Of the symbols that were subscribed, since a connection refuses all others.
+        self._seen = defaultdict[str, _Seen](_Seen)
         self._waiting = 0
         self.stop_asked = False
         self.stopped = False
@@ -109,8 +133,8 @@ class Inbox:
         self.stop_asked = True
         self._queue.put(None)
 
-    def take(self, wait_s: float) -> list[Trade]:
-        """For the writer: what is there, about BATCH_TRADES_MAX at most; waits up to `wait_s` seconds for the first."""
+    def take(self, wait_s: float, trades_max: int = BATCH_TRADES_MIN) -> list[Trade]:
+        """For the writer: what is there, about `trades_max` at most; waits up to `wait_s` seconds for the first."""
         trades: list[Trade] = []
         try:
             item = self._queue.get(timeout=wait_s) if wait_s > 0 else self._queue.get_nowait()
@@ -118,7 +142,7 @@ class Inbox:
                 # The last message need not be the last item: a connection that did not end in time may be behind it.
                 self.stopped = self.stopped or item is None
                 trades += item or ()
-                if len(trades) >= BATCH_TRADES_MAX:
+                if len(trades) >= trades_max:
                     break
                 item = self._queue.get_nowait()
         except queue.Empty:

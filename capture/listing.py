@@ -9,17 +9,15 @@ import threading
 from collections.abc import Mapping, Sequence
 
 import config
+from binance.answers import wait_after
 from binance.limits import Cooldown
-from binance.rest import LastingError, Rest, RestError
+from binance.rest import TRADING, Rest, RestError
 from capture.silence import first_of
-from process.retry import backoff_s, doubled, jittered
 
 log = logging.getLogger("listing")
 
-TRADING = "TRADING"
 NEWEST_CALLS_MAX = 10
 """Silent symbols of which the newest trade is asked for at once; each weighs 25."""
-LASTING_S_MAX = 3_600.0
 NAMES_MAX = 10
 
 
@@ -36,7 +34,7 @@ class Listing(threading.Thread):
         self._rest = Rest(settings.rest_url, cooldown, self._stop_asked.wait)
         self._lock = threading.Lock()
         # Of the silent ones the highest id that the streams brought; of the others None.
-        self._wanted: dict[str, int | None] = dict.fromkeys(settings.symbols)
+        self._wanted: dict[str, int | None] = dict.fromkeys(settings.names)
         self._news = threading.Event()
         self._news.set()
         self._told: dict[str, str | None] = {}
@@ -79,10 +77,7 @@ class Listing(threading.Thread):
         if words != self._said:
             self._said = words
             log.warning("%s", words)
-        wait_s = backoff_s(attempt)
-        if isinstance(error, LastingError):
-            wait_s = doubled(wait_s, attempt, LASTING_S_MAX)
-        self._stop_asked.wait(jittered(wait_s))
+        self._stop_asked.wait(wait_after(error, attempt))
 
     def _look(self, wanted: Mapping[str, int | None]) -> None:
         found = self._rest.fetch_statuses(list(wanted))

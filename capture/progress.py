@@ -1,8 +1,12 @@
 """What the log line shows of the stream: per symbol the last price, trades per second and the lag."""
 
+import heapq
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from decimal import Decimal
+from itertools import accumulate, chain
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -12,8 +16,50 @@ from model.trade import Trade
 LAGS_MAX = 10_000
 """Lags kept per symbol and interval; a batch contributes at most LAGS_PER_BATCH_MAX, spread evenly over it."""
 LAGS_PER_BATCH_MAX = 64
+SYMBOLS_SHOWN_MAX = 5
+"""Of more symbols than that the line shows the busiest, and what all have in common."""
 
 _symbol = itemgetter(0)
+
+
+BOUNDS_MS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 60_000)
+"""Of the histogram of lags: how many are at most so long."""
+
+
+class Lags:
+    """How many lags there were since the start, by their length; those that are negative count as 0."""
+
+    def __init__(self) -> None:
+        self._counts = [0] * (len(BOUNDS_MS) + 1)
+        self.sum_ms = 0
+
+    def add(self, lag: int) -> None:
+        """Counts a lag in milliseconds."""
+        self._counts[bisect_left(BOUNDS_MS, lag)] += 1
+        self.sum_ms += max(0, lag)
+
+    @property
+    def count(self) -> int:
+        """How many there were."""
+        return sum(self._counts)
+
+    def cumulative(self) -> list[tuple[int, int]]:
+        """Each bound in milliseconds, and how many lags were at most so long."""
+        return list(zip(BOUNDS_MS, accumulate(self._counts), strict=False))
+
+
+class Snapshot(NamedTuple):
+    """The state of a capture: `counters` as Capture.counters(); `last_at`: the time of the newest trade of each symbol
+    that had one since the start."""
+
+    counters: Mapping[str, int]
+    last_at: Mapping[str, datetime]
+    lags: Lags
+    on_disk: int
+    online: bool
+    connections: int
+    groups: int
+    closed_groups: int
 
 
 class Line(NamedTuple):
@@ -31,6 +77,7 @@ class Stats:
     """What was received in an interval. The writer adds to it; another thread may take the lines."""
 
     def __init__(self) -> None:
+        self.lags = Lags()
         self._trades: Counter[str] = Counter()
         self._lags: dict[str, list[int]] = {}
         self._last: dict[str, Trade] = {}
@@ -44,30 +91,50 @@ class Stats:
         for trade in trades[:: -(-len(trades) // LAGS_PER_BATCH_MAX)]:
             lags = self._lags.setdefault(trade.symbol, [])
             lag = lag_ms(trade)
-            if lag is not None and len(lags) < LAGS_MAX:
+            if lag is None:
+                continue
+            self.lags.add(lag)
+            if len(lags) < LAGS_MAX:
                 lags.append(lag)
 
-    def take(self, symbols: Sequence[str]) -> list[Line]:
-        """One line per symbol for what was added since the last call; a new interval starts."""
+    def last_at(self) -> dict[str, datetime]:
+        """The exchange's time of the newest trade of each symbol that had one."""
+        return {symbol: trade.timestamp for symbol, trade in self._last.copy().items()}
+
+    def take(self, symbols: Sequence[str], most: int) -> list[Line]:
+        """One line per symbol for what was added since the last call; a new interval starts.
+
+        Of more than `most` symbols the busiest, in the order of `symbols`, and one line more for all of them together,
+        without a price and with their number as its symbol.
+        """
         trades, self._trades = self._trades, Counter()
         lags, self._lags = self._lags, {}
-        return [
+        shown: Sequence[str] = symbols
+        if len(symbols) > most:
+            busiest = frozenset(heapq.nlargest(most, symbols, key=trades.__getitem__))
+            shown = [symbol for symbol in symbols if symbol in busiest]
+        lines = [
             Line(
                 symbol,
                 self._last[symbol].price if symbol in self._last else None,
                 trades[symbol],
                 *percentiles(lags.get(symbol, [])),
             )
-            for symbol in symbols
+            for symbol in shown
         ]
+        if len(symbols) > most:
+            every = list(chain.from_iterable(lags.values()))
+            lines.append(Line(f"all {len(symbols):,}", None, trades.total(), *percentiles(every)))
+        return lines
 
 
 def symbol_text(line: Line, seconds: float) -> str:
     """One symbol's part of the line: last price, trades per second, lag (median/p99, exchange's clock to ours)."""
-    if line.price is None:
+    if line.price is None and not line.trades:
         return f"{line.symbol} no trade yet"
+    price = "" if line.price is None else f" {price_text(line.price)}"
     lag = "" if line.lag_ms_median is None else f" lag {line.lag_ms_median}/{line.lag_ms_p99} ms"
-    return f"{line.symbol} {price_text(line.price)} {line.trades / seconds:.1f}/s{lag}"
+    return f"{line.symbol}{price} {line.trades / seconds:.1f}/s{lag}"
 
 
 def price_text(price: Decimal) -> str:

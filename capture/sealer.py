@@ -136,8 +136,13 @@ class Sealer(threading.Thread):
         done = True
         for symbol, until in due.items():
             since = self._symbols[symbol].sealed_until
+            first = since
             if since is None or until - since > STEP_MIN * 2:
-                done = self._seal_history(symbol, since, until) and done
+                # Of a symbol that is new, or was quiet, there is little in however long a time.
+                assert self._connection is not None
+                first = db.first_from(self._connection, symbol, since)
+            if first is not None and until - first > STEP_MIN * 2:
+                done = self._seal_history(symbol, first, until) and done
             else:
                 together[since, until].append(symbol)
             if self._stop_asked.is_set():
@@ -147,11 +152,11 @@ class Sealer(threading.Thread):
                 self._seal_together(symbols[start : start + SYMBOLS_PER_STATEMENT_MAX], since, until)
         return done
 
-    def _seal_history(self, symbol: str, since: datetime | None, until: datetime) -> bool:
-        """Seals the next piece of a longer time, as much as the server makes in about a second; whether it is all."""
-        assert self._connection is not None
-        first = db.first_from(self._connection, symbol, since)
-        goal = until if first is None else min(until, bars.floor(first, MINUTE) + self._step)
+    def _seal_history(self, symbol: str, first: datetime, until: datetime) -> bool:
+        """Seals the next piece of a longer time, from the first trade in it on, as much as the server makes in about a
+        second; whether it is all."""
+        since = self._symbols[symbol].sealed_until
+        goal = min(until, bars.floor(first, MINUTE) + self._step)
         begun_s = time.monotonic()
         self._seal_together([symbol], since, max(goal, since or goal))
         seconds = time.monotonic() - begun_s

@@ -10,6 +10,8 @@ from typing import NamedTuple
 SILENT_S = 60.0
 """A symbol without a trade for so long is said to be silent, once."""
 SILENT_S_MAX = 86_400.0
+MANY, SILENT_OF_MANY_S = 20, 900.0
+"""Of more symbols than that most are quiet at times: they are said to be silent after this only."""
 
 
 class Change(NamedTuple):
@@ -20,10 +22,10 @@ class Change(NamedTuple):
 
 
 class _Symbol:
-    def __init__(self, now: float) -> None:
+    def __init__(self, now: float, limit_s: float) -> None:
         self.newest = 0
         self.since = now
-        self.limit_s = SILENT_S
+        self.limit_s = limit_s
         self.silent = False
 
 
@@ -31,9 +33,17 @@ class Silence:
     """What is known of each symbol. `silent`: how many are."""
 
     def __init__(self, symbols: Sequence[str], now: float) -> None:
-        self._symbols = {symbol: _Symbol(now) for symbol in symbols}
+        self._symbols: dict[str, _Symbol] = {}
         self._open_since = now
         self.silent = 0
+        self.follow(symbols, now)
+
+    def follow(self, symbols: Sequence[str], now: float) -> None:
+        """From now on it is about these symbols; what is known of one of them stays known."""
+        limit_s = SILENT_S if len(symbols) <= MANY else SILENT_OF_MANY_S
+        known = self._symbols
+        self._symbols = {symbol: known.get(symbol) or _Symbol(now, limit_s) for symbol in symbols}
+        self.silent = sum(one.silent for one in self._symbols.values())
 
     def look(self, newest: Mapping[str, int], now: float, is_open: bool) -> tuple[list[Change], list[Change]]:
         """Those that are silent from now on, and those that are back; `newest`: the highest id that came of each.

@@ -6,18 +6,21 @@ stream of trades consists, are cut out of it here. Everything else is still the 
 those that are fragmented, longer than 65,535 bytes, or no text.
 """
 
+import functools
 import selectors
+import socket
 import ssl
 from collections.abc import Callable
 from datetime import UTC, datetime
 from time import sleep
-from typing import Any
+from typing import Any, cast
 
 import websocket
+from websocket import _socket
 from websocket._dispatcher import DispatcherBase
 
 READ_BYTES_MAX = 64 * 2**10
-"""The most that one read takes: about 300 frames. From 128 KiB on, malloc would map and unmap memory for each read."""
+"""The most that one read takes: about 300 frames."""
 FRAME_BYTES_MAX = 64 * 2**20
 """A frame that announces more than this ends the connection instead of filling the memory; a trade is 200 bytes."""
 
@@ -26,6 +29,21 @@ _TEXT = 0x81
 """The first byte of a text frame that is whole: FIN, no extension, opcode 1 (RFC 6455, section 5.2)."""
 _SHORT_MAX, _LENGTH_16 = 125, 126
 """The second byte of a server's frame: its length, or that the length is in the next two bytes (or eight)."""
+
+
+class Socket:
+    """A socket whose `recv` always reads into the same memory, and gives out no more than came. Python's own takes the
+    most that may come from malloc and gives most of it back, for each read: with many connections the memory goes to
+    pieces, and the process grows for hours."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._memory = bytearray(READ_BYTES_MAX)
+        self.fileno, self.gettimeout = sock.fileno, sock.gettimeout
+
+    def recv(self, size: int) -> bytes:
+        """As socket.recv; `size` is at most READ_BYTES_MAX."""
+        return bytes(memoryview(self._memory)[: self._sock.recv_into(self._memory, size)])
 
 
 class Reader:
@@ -123,7 +141,8 @@ class _Dispatcher(DispatcherBase):
         if connection is None or connection.sock is None:
             return
         buffer, fragments = connection.frame_buffer, connection.cont_frame
-        reader = Reader(buffer.recv)
+        # What the library's recv makes of time-outs and of TLS stays.
+        reader = Reader(functools.partial(_socket.recv, cast(socket.socket, Socket(connection.sock))))
         buffer.recv_strict = reader.take  # type: ignore[method-assign, assignment]
         self.app.on_message = lambda _app, frame: self._on_texts([frame], reader.received_at)
         while self.app.keep_running:
@@ -148,11 +167,15 @@ class _Dispatcher(DispatcherBase):
             sleep(seconds)
 
 
+# Not epoll, which would be made and closed for each look.
+_Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)
+
+
 def _has_more(sock: Any) -> bool:
     """Whether a read would return at once."""
     if isinstance(sock, ssl.SSLSocket) and sock.pending():
         return True
-    with selectors.DefaultSelector() as selector:
+    with _Selector() as selector:
         selector.register(sock, selectors.EVENT_READ)
         return bool(selector.select(0))
 

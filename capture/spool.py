@@ -16,6 +16,7 @@ from typing import IO, NamedTuple
 import msgspec
 
 from model.trade import Trade
+from process.disk import sync_folder
 
 log = logging.getLogger("spool")
 
@@ -121,23 +122,12 @@ class Spool:
         self._tail_bytes = 0
         self._number += 1
         self._segments.append((path, False))
-        _sync_folder(self._folder)
+        sync_folder(self._folder)
 
     def _close_tail(self) -> None:
         if self._tail is not None:
             self._tail.close()
             self._tail = None
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes a new file's name as durable as its content; Windows neither needs this nor offers it."""
-    if os.name != "posix":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _line(trade: Trade) -> bytes:

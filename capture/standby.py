@@ -6,7 +6,8 @@ own threads write; the connections never wait for it.
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 log = logging.getLogger("watch")
@@ -31,7 +32,39 @@ class Watched(Protocol):
     def start(self) -> None: ...
     def stop(self) -> None: ...
     def drop(self) -> None: ...
+    def is_alive(self) -> bool: ...
     def join(self, timeout: float | None = None) -> None: ...
+
+
+@dataclass
+class Totals:
+    """The counters of several connections, in frames and trades; `others`: frames of other kinds, by name."""
+
+    frames: int = 0
+    parsed: int = 0
+    reconnects: int = 0
+    verdicts: Counter[str] = field(default_factory=Counter)
+    others: Counter[str] = field(default_factory=Counter)
+
+    def __add__(self, more: "Totals") -> "Totals":
+        return Totals(
+            self.frames + more.frames,
+            self.parsed + more.parsed,
+            self.reconnects + more.reconnects,
+            self.verdicts + more.verdicts,
+            self.others + more.others,
+        )
+
+
+def totals_of(connections: Iterable[Watched]) -> Totals:
+    """Their counters together."""
+    return sum(
+        (
+            Totals(one.frames, one.parsed, max(0, one.connects - 1), Counter(one.verdicts), Counter(one.others))
+            for one in connections
+        ),
+        Totals(),
+    )
 
 
 class Limits(NamedTuple):
@@ -89,19 +122,23 @@ class Standby:
         self._make = make
         self._limits = limits
         self._made = 0
-        self._gone: list[Watched] = []
+        self._past = Totals()
         self._leaving: list[Watched] = []
         self._current = [self._watched(now) for _ in range(size)]
         self._next: dict[int, _Slot] = {}
 
     def tick(self, now: float) -> None:
         """Looks at each connection once."""
+        newest = self.newest()
         for slot in range(len(self._current)):
-            self._look_after(slot, now)
+            self._look_after(slot, newest, now)
             if slot in self._next:
                 self._take_over(slot, now)
         for connection in self._leaving:
             connection.join(0)
+        # Only once nothing can be counted any more; its trades and names are forgotten, one is gone each day.
+        self._past += totals_of(one for one in self._leaving if not one.is_alive())
+        self._leaving = [one for one in self._leaving if one.is_alive()]
 
     def stop(self) -> None:
         """Stops all connections and waits for their threads."""
@@ -118,8 +155,17 @@ class Standby:
                 self._next[slot] = self._watched(now)
 
     def connections(self) -> list[Watched]:
-        """All connections so far, for their counters."""
-        return self._gone + [watched.connection for watched in self._all()]
+        """The connections that there are, with those that are leaving."""
+        return self._leaving + [watched.connection for watched in self._all()]
+
+    def totals(self) -> Totals:
+        """The counters of all connections so far."""
+        return self._past + totals_of(self.connections())
+
+    @property
+    def renewing(self) -> bool:
+        """Whether a successor is about to take over."""
+        return bool(self._next)
 
     @property
     def open(self) -> int:
@@ -144,13 +190,13 @@ class Standby:
                 newest[symbol] = max(newest.get(symbol, 0), trade_id)
         return newest
 
-    def _look_after(self, slot: int, now: float) -> None:
+    def _look_after(self, slot: int, newest: dict[str, int], now: float) -> None:
         watched = self._current[slot]
         connection, limits = watched.connection, self._limits
         silent_s = watched.silent_s(now)
         if silent_s >= limits.silent_s_max:
             self._replace(slot, f"nothing arrived for {silent_s:.0f} s", now)
-        elif watched.behind_s(self.newest(), now, limits.behind_s_max) >= limits.behind_s_max:
+        elif watched.behind_s(newest, now, limits.behind_s_max) >= limits.behind_s_max:
             self._replace(slot, f"it is {limits.behind_s_max:.0f} s behind its sibling", now)
         elif connection.opened_at is None or slot in self._next:
             return
@@ -177,6 +223,5 @@ class Standby:
         if not new.connection.parsed and now - new.started_at < self._limits.take_over_s_max:
             return
         self._current[slot] = self._next.pop(slot)
-        self._gone.append(old)
         self._leaving.append(old)
         old.stop()

@@ -7,10 +7,12 @@ import logging
 import math
 import threading
 import time
+from collections.abc import Container
+from operator import itemgetter
 
 import config
 import db
-from capture.inbox import Inbox
+from capture.inbox import BatchSize, Inbox
 from capture.progress import Stats
 from capture.rejects import Rejects
 from capture.spool import Spool
@@ -34,6 +36,19 @@ DRAIN_S_MAX = 30.0
 """At the end the spool is replayed for at most this long; the rest waits on the disk for the next start."""
 
 
+_symbol = itemgetter(0)
+
+
+class _AllBut(Container[str]):
+    """The symbols of which no trade of this run was stored yet: all but `symbols`."""
+
+    def __init__(self) -> None:
+        self.symbols: set[str] = set()
+
+    def __contains__(self, symbol: object) -> bool:
+        return symbol not in self.symbols
+
+
 class Writer(threading.Thread):
     """Stores what comes through `inbox` until it is stopped.
 
@@ -55,12 +70,12 @@ class Writer(threading.Thread):
         self._spool = Spool(settings.capture_dir / "spool")
         self._connection: db.Connection | None = None
         self._held: list[Trade] = []
+        self._size = BatchSize()
         self._attempt = 0
         self._retry_at = 0.0
         self._complain_at = 0.0
         self._disk_refuses = False
-        # Of which no trade of this run was stored yet.
-        self._resumed = set(settings.symbols)
+        self._resumed = _AllBut()
         self._foreign = False
         self._refusal = ""
         self._refusals = 0
@@ -109,7 +124,7 @@ class Writer(threading.Thread):
 
     def _step(self) -> None:
         if not self._held:
-            trades = self._inbox.take(self._wait_s())
+            trades = self._inbox.take(self._wait_s(), self._size.trades_max)
             self.taken += len(trades)
             self._held = trades
             if trades:
@@ -133,7 +148,9 @@ class Writer(threading.Thread):
     def _place(self) -> None:
         """Stores what is held in the database or, if trades already wait in the spool, behind those."""
         self._disk_refuses = False
+        begun_s = time.monotonic()
         if self._connection is not None and self._spool.empty and self._commit(self._held, earlier=False):
+            self._size.took(len(self._held), time.monotonic() - begun_s)
             self._held = []
             return
         try:
@@ -195,7 +212,7 @@ class Writer(threading.Thread):
         refused_before = self.refused
         try:
             # What an earlier run has received continues what that run had stored.
-            resumed = () if earlier else self._resumed
+            resumed: Container[str] = () if earlier else self._resumed
             inserted = db.insert_acceptable(self._connection, trades, self._refuse, opened, resumed)
         except db.DatabaseError as error:
             self.refused = refused_before
@@ -205,8 +222,8 @@ class Writer(threading.Thread):
         if self._attempt:
             log.warning("the database is back: it stores trades again")
         self._attempt = self._refusals = 0
-        if self._resumed and not earlier:
-            self._resumed -= {trade.symbol for trade in trades}
+        if not earlier:
+            self._resumed.symbols.update(map(_symbol, trades))
         self.gaps_opened += len(opened)
         self._count(trades, inserted, self.refused - refused_before, earlier)
         return True
@@ -226,6 +243,7 @@ class Writer(threading.Thread):
 
     def _step_back(self, error: db.DatabaseError) -> None:
         """Decides from the class of the error when to try the database again; the only place of that policy."""
+        self._size.failed()
         if not isinstance(error, db.ContentionError):
             self._close_connection()
         if isinstance(error, db.FatalError):

@@ -77,6 +77,18 @@ def find_holders(path: Path) -> list[int]:
     return [int(pid) for pid in re.findall(rf"FLOCK +ADVISORY +READ +(\d+) +\S+:{inode} ", locks) if int(pid)]
 
 
+def find_owner(path: Path) -> int | None:
+    """The pid of the process that holds the lock file `path` exclusively; 0: one that cannot be seen from here; None:
+    none is known, as on systems that do not tell. It never takes the lock, not even for a moment."""
+    try:
+        inode = path.stat().st_ino
+        locks = Path("/proc/locks").read_text()
+    except OSError:
+        return None
+    found = re.search(rf"FLOCK +ADVISORY +WRITE +(\d+) +\S+:{inode} ", locks)
+    return int(found[1]) if found else None
+
+
 def _try(descriptor: int, operation: int) -> bool:
     try:
         fcntl.flock(descriptor, operation | fcntl.LOCK_NB)

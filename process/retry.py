@@ -1,6 +1,11 @@
 """When to retry: the back-off and its jitter."""
 
 import random
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
 
 BACKOFF_S_MIN = 0.5
 BACKOFF_S_MAX = 30.0
@@ -23,3 +28,14 @@ def doubled(wait_s: float, times: int, most_s: float) -> float:
 def jittered(wait_s: float) -> float:
     """`wait_s`, lengthened by a random part of up to JITTER."""
     return wait_s * (1 + JITTER * random.random())
+
+
+def insisted(step: Callable[[], T], kind: type[Exception], tries: int) -> T:
+    """What `step` returns; while it raises an error of `kind`, it is tried again after growing waits, `tries` times in
+    all. Raises what it raises at last."""
+    for attempt in range(1, tries):
+        try:
+            return step()
+        except kind:
+            time.sleep(jittered(backoff_s(attempt)))
+    return step()

@@ -11,11 +11,12 @@ import pytest
 
 import config
 import db
-from binance import rest
+from binance import answers, rest
 from binance.limits import Cooldown
 from binance.rest import LastingError, Rest, RestError
 from capture import gap_filler
-from capture.gap_filler import Backfill, Filler, is_due
+from capture import pages as gap_pages
+from capture.gap_filler import Backfill, Filler, is_due, missing_in
 from capture.rejects import Rejects
 from model.gaps import INVALID, MISSED, NOT_SERVED, REFUSED, Gap
 from tests.support.child import wait_until
@@ -100,7 +101,7 @@ def test_pages_of_a_long_gap_are_stored_together(
     connection: db.Connection, exchange: StandIn, rejects: Rejects, monkeypatch: pytest.MonkeyPatch, pages: int
 ) -> None:
     """In one transaction, while the next ones are fetched: as many calls as one by one, and all are in sealed bars."""
-    monkeypatch.setattr(gap_filler, "PAGES_MAX", pages)
+    monkeypatch.setattr(gap_pages, "PAGES_MAX", pages)
     leave_gap(connection, exchange, OLDEST, NEWEST)
     (last,) = [found.newest for found in db.sealable(connection).values()]
     assert last is not None
@@ -120,7 +121,7 @@ def test_pages_that_end_early_are_stored_and_asked_for_again(
 ) -> None:
     """A refusal, a jump and a malformed row in the middle of a long gap: what came is stored, and nothing is given up
     too soon."""
-    monkeypatch.setattr(gap_filler, "PAGES_MAX", 16)
+    monkeypatch.setattr(gap_pages, "PAGES_MAX", 16)
     script = iter(["good", "refuse", "good", "jump", "bad row", "good", "good", "good", "good", "good"])
 
     def answer(_symbol: str, query: dict[str, str]) -> Reply:
@@ -533,4 +534,23 @@ def test_months_of_refusals_keep_their_pace(rejects: Rejects) -> None:
     """The wait between two tries stays within its bound, jitter included."""
     thread = Backfill(config.Settings(), Cooldown(), rejects)
     waits = [thread._step_back(LastingError("an API key is wanted")) for _ in range(2_000)]
-    assert gap_filler.LASTING_S_MAX <= waits[-1] <= gap_filler.LASTING_S_MAX * 1.25
+    assert answers.LASTING_S_MAX <= waits[-1] <= answers.LASTING_S_MAX * 1.25
+
+
+def test_gaps_that_are_found_while_it_waits_for_the_exchange_are_counted(
+    one_family: config.Settings,
+    connection: db.Connection,
+    exchange: StandIn,
+    rejects: Rejects,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The wait for the next minute of the exchange's weight may be long, and the log's line must not be outdated."""
+    monkeypatch.setattr(gap_filler, "COUNT_S", 0.05)
+    cooldown = Cooldown()
+    cooldown.order(RUN_S_MAX)
+    leave_gap(connection, exchange, OLDEST, OLDEST + 500)
+    with Running(one_family, exchange.http, rejects, cooldown) as thread:
+        wait_until(lambda: thread.open == 1, RUN_S_MAX)
+        leave_gap(connection, exchange, OLDEST + 600, OLDEST + 700)
+        wait_until(lambda: thread.open == 3, RUN_S_MAX)
+        assert thread.missing == missing_in(db.open_gaps(connection))

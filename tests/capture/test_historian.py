@@ -15,6 +15,8 @@ from tests.support.harness import PATCHED, QUICK, Rig
 from tests.support.servers import Server
 from tools.lab.children import wait_for
 
+pytestmark = [pytest.mark.slow, pytest.mark.heavy]
+
 WAIT_S_MAX = 40.0
 FLAGS = ("--rate", "60", "--days", "2", "--day-trades", "3000", "--weight-limit", "1000000")
 OFTEN: dict[str, Any] = QUICK | {
@@ -116,11 +118,11 @@ def test_old_gaps_are_healed_from_the_archive(rig: Rig) -> None:
             connection.commit()
         capture.start()
         wait_for("the gap is filled", lambda: not rig.open_gaps(), WAIT_S_MAX)
+        wait_for("that is said", lambda: "100 of them new" in capture.process.log.read_text(), WAIT_S_MAX)
     stored = rig.rows(
         "SELECT COUNT(*) FROM {}.trades WHERE symbol = 'BTCUSDT' AND trade_id BETWEEN %s AND %s", first, first + 99
     )
     assert stored == [(100,)]
-    assert "100 of them new" in capture.process.log.read_text()
 
 
 def test_which_gaps_are_the_archive_s() -> None:

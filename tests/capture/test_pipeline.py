@@ -8,10 +8,11 @@ import pytest
 
 import config
 from capture import pipeline, rejects
-from capture.standby import Watched
+from capture.shared import Shared
+from capture.standby import Totals, Watched
 
 
-def unconnected(name: str, shared: pipeline.Shared) -> Watched:
+def unconnected(name: str, shared: Shared) -> Watched:
     """No connection is asked for by these tests."""
     raise NotImplementedError(name, shared)
 
@@ -25,7 +26,7 @@ def test_rejected_frames_that_are_not_in_the_file_are_shown(tmp_path: Path, monk
     """In the line and in the summary, beside the rejected ones; without any, neither has a word of it."""
     monkeypatch.setattr(rejects, "QUEUED_BYTES_MAX", rejects.ITEM_BYTES)
     capture = pipeline.Capture(config.load({"DATA_DIR": str(tmp_path)}), unconnected, 1)
-    monkeypatch.setattr(capture, "_standby", SimpleNamespace(open=1, connections=list))
+    monkeypatch.setattr(capture, "_shards", SimpleNamespace(closed=0, groups=1, totals=Totals))
 
     capture._rejects.put("empty", b"")
     assert all("rejected 1, reconnects" in text for text in said(capture))

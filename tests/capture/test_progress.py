@@ -24,19 +24,19 @@ def test_a_line_has_the_last_price_the_count_and_the_lag() -> None:
     """A line for each symbol that was asked for, in that order; the next interval starts empty but for the price."""
     collected = Stats()
     collected.add([trade(1), trade(2, lag_ms=7), trade(9, "ETHUSDT", lag_ms=-3)])
-    assert collected.take(["ETHUSDT", "BTCUSDT", "BNBUSDT"]) == [
+    assert collected.take(["ETHUSDT", "BTCUSDT", "BNBUSDT"], 5) == [
         Line("ETHUSDT", Decimal(9), 1, -3, -3),
         Line("BTCUSDT", Decimal(2), 2, 5, 7),
         Line("BNBUSDT", None, 0, None, None),
     ]
-    assert collected.take(["BTCUSDT"]) == [Line("BTCUSDT", Decimal(2), 0, None, None)]
+    assert collected.take(["BTCUSDT"], 5) == [Line("BTCUSDT", Decimal(2), 0, None, None)]
 
 
 def test_nothing_added_is_nothing_said() -> None:
     """An empty batch changes nothing."""
     collected = Stats()
     collected.add([])
-    assert collected.take(["BTCUSDT"]) == [Line("BTCUSDT", None, 0, None, None)]
+    assert collected.take(["BTCUSDT"], 5) == [Line("BTCUSDT", None, 0, None, None)]
 
 
 @pytest.mark.parametrize("place", [0, 1, 40, 63, 64, 3_998])
@@ -46,7 +46,7 @@ def test_a_rare_symbol_in_a_large_batch_has_its_price(place: int) -> None:
     batch[place] = trade(7, "ETHUSDT")
     collected = Stats()
     collected.add(batch)
-    line, other = collected.take(["ETHUSDT", "BTCUSDT"])
+    line, other = collected.take(["ETHUSDT", "BTCUSDT"], 5)
     assert (line.price, line.trades) == (Decimal(7), 1)
     assert (other.price, other.trades) == (Decimal(4_000), 3_999)
 
@@ -56,7 +56,7 @@ def test_the_last_price_is_the_last_of_the_batch() -> None:
     batch = [trade(n) for n in range(1, 2_000)] + [trade(n, "ETHUSDT") for n in range(1, 2_000)]
     collected = Stats()
     collected.add(batch)
-    assert [line.price for line in collected.take(["BTCUSDT", "ETHUSDT"])] == [Decimal(1_999), Decimal(1_999)]
+    assert [line.price for line in collected.take(["BTCUSDT", "ETHUSDT"], 5)] == [Decimal(1_999), Decimal(1_999)]
 
 
 @pytest.mark.parametrize("size", [1, 64, 65, 127, 128, 4_000])
@@ -74,14 +74,14 @@ def test_the_lags_of_an_interval_are_bounded() -> None:
     for n in range(1, stats.LAGS_MAX + 100):
         collected.add([trade(n)])
     assert len(collected._lags["BTCUSDT"]) == stats.LAGS_MAX
-    assert collected.take(["BTCUSDT"])[0].trades == stats.LAGS_MAX + 99
+    assert collected.take(["BTCUSDT"], 5)[0].trades == stats.LAGS_MAX + 99
 
 
 def test_a_back_filled_trade_has_no_lag() -> None:
     """Without a time of receipt there is nothing to measure."""
     collected = Stats()
     collected.add([trade(1, lag_ms=None)])
-    assert collected.take(["BTCUSDT"]) == [Line("BTCUSDT", Decimal(1), 1, None, None)]
+    assert collected.take(["BTCUSDT"], 5) == [Line("BTCUSDT", Decimal(1), 1, None, None)]
 
 
 @pytest.mark.parametrize(
@@ -108,3 +108,18 @@ def test_a_symbols_part_of_the_line() -> None:
     assert progress.symbol_text(Line("BTCUSDT", Decimal("1.5"), 0, None, None), 10.0) == "BTCUSDT 1.50 0.0/s"
     assert progress.symbol_text(Line("BTCUSDT", None, 0, None, None), 10.0) == "BTCUSDT no trade yet"
     assert console.counters_text([("queue", 0), ("committed", 12)]) == "queue 0, committed 12"
+
+
+def test_of_many_symbols_the_busiest_and_all_together_are_shown() -> None:
+    """In the order of the symbols, with the lag of all trades; a line for each of 1,500 would be read by nobody."""
+    names = [f"S{number:04}" for number in range(1_500)]
+    collected = Stats()
+    for number, name in enumerate(names):
+        collected.add([trade(1 + extra, name, lag_ms=number) for extra in range(3 if number in (7, 900) else 1)])
+    lines = collected.take(names, 2)
+    assert [line.symbol for line in lines] == ["S0007", "S0900", "all 1,500"]
+    assert [line.trades for line in lines] == [3, 3, 1_504]
+    assert lines[-1].lag_ms_p99 == 1_484
+    assert progress.symbol_text(lines[-1], 10.0) == "all 1,500 150.4/s lag 749/1484 ms"
+    assert progress.symbol_text(collected.take(names, 2)[-1], 10.0) == "all 1,500 no trade yet"
+    assert len(collected.take(names[:2], 2)) == 2

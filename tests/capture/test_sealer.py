@@ -250,3 +250,32 @@ def test_what_waiting_cannot_mend_is_said_once(
     assert not thread.is_alive()
     assert [record.levelname for record in caplog.records if record.name == "sealer"] == ["ERROR"]
     assert threading.active_count() >= 1
+
+
+@pytest.mark.usefixtures("quick")
+def test_hundreds_of_new_symbols_are_sealed_together(
+    connection: db.Connection, settings: config.Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether nothing of them is sealed yet or they were quiet for hours: one by one would take longer than the minute
+    in which the next is due."""
+    names = [f"S{number:03}USDT" for number in range(200)]
+    monkeypatch.setattr(sealer, "QUIET", DAY)
+    batches: list[int] = []
+    seal = db.seal
+
+    def noted(opened: Any, symbols: Any, since: datetime | None, until: datetime) -> bool:
+        batches.append(len(symbols))
+        return seal(opened, symbols, since, until)
+
+    monkeypatch.setattr(db, "seal", noted)
+    for number, minutes in enumerate((0, 200), 1):
+        when = MIDNIGHT + minutes * MINUTE + 30 * SECOND
+        db.insert_trades(connection, [trade(number, when, symbol=name) for name in names])
+        # The next trade is about to be stored, so that the minute of this one is over.
+        newest = {name: (number + 1, when + MINUTE) for name in names}
+        until = MIDNIGHT + (minutes + 1) * MINUTE
+        with sealing(settings, newest):
+            wait_until(lambda goal=until: all(until_of(connection, name) == goal for name in names[::20]))  # type: ignore[misc]
+    assert sum(batches) == 2 * len(names)
+    assert len(batches) == 2 * len(names) // sealer.SYMBOLS_PER_STATEMENT_MAX
+    assert sealed(connection, names[7]) == due(connection, names[7])

@@ -2,7 +2,7 @@
 
 from itertools import pairwise
 
-from capture.silence import NAMES_MAX, SILENT_S, SILENT_S_MAX, Change, Silence, named
+from capture.silence import NAMES_MAX, SILENT_OF_MANY_S, SILENT_S, SILENT_S_MAX, Change, Silence, named
 
 SYMBOLS = ("BTCUSDT", "ETHUSDT")
 
@@ -62,3 +62,22 @@ def test_of_very_many_the_first_are_named() -> None:
 
     assert named(many[:2]) == "S0USDT (61 s), S1USDT (61 s)"
     assert named(many).endswith(f" and {1_500 - NAMES_MAX:,} more")
+
+
+def test_symbols_that_come_and_go_are_followed() -> None:
+    """A new one has its time from then on, what is known of another stays, and one that left is not missed."""
+    silence = Silence(SYMBOLS, 0.0)
+    silence.look({}, SILENT_S, is_open=True)
+    assert silence.silent == 2
+    silence.follow(("ETHUSDT", "SOLUSDT"), SILENT_S)
+    assert silence.silent == 1
+    assert silence.look({"SOLUSDT": 5}, SILENT_S + 1, is_open=True) == ([], [])
+    silent, back = silence.look({"SOLUSDT": 5, "ETHUSDT": 1}, 2 * SILENT_S + 1, is_open=True)
+    assert ([one.symbol for one in silent], [one.symbol for one in back]) == (["SOLUSDT"], ["ETHUSDT"])
+
+
+def test_among_many_symbols_a_minute_is_no_silence() -> None:
+    """Most of 1,500 have no trade for a minute at times: it is said after a quarter of an hour."""
+    many = Silence([f"S{number}" for number in range(1_500)], 0.0)
+    assert many.look({}, SILENT_S, is_open=True) == ([], [])
+    assert len(many.look({}, SILENT_OF_MANY_S, is_open=True)[0]) == 1_500

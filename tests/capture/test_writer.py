@@ -15,7 +15,7 @@ import pytest
 import config
 import db
 from capture import spool, writer
-from capture.inbox import BATCH_TRADES_MAX, QUEUE_TRADES_MAX, Inbox
+from capture.inbox import BATCH_TRADES_MIN, QUEUE_TRADES_MAX, Inbox
 from capture.rejects import Rejects
 from capture.writer import Writer
 from model.trade import Trade
@@ -42,7 +42,7 @@ class Run:
         self.settings = settings
         self.verdicts: Counter[str] = Counter()
         self.rejects = Rejects(settings.capture_dir)
-        self.inbox = Inbox(SYMBOLS, size_max)
+        self.inbox = Inbox(size_max)
         self.writer = Writer(settings, self.inbox, self.rejects)
 
     def __enter__(self) -> "Run":
@@ -188,7 +188,7 @@ def test_what_comes_is_stored_field_by_field(settings: config.Settings) -> None:
         batch = stream(1, 500) + stream(1, 300, "ETHUSDT")
         run.put([*batch[::-1], *batch[:100]])
         run.settle()
-        assert run.writer.stats.take(["BTCUSDT"])[0].trades == 500
+        assert run.writer.stats.take(["BTCUSDT"], 1)[0].trades == 500
     assert stored(settings) == batch
     assert open_gaps(settings) == []
     assert (run.writer.inserted, run.writer.duplicate, run.verdicts["repeated"]) == (800, 0, 100)
@@ -236,8 +236,8 @@ def test_nothing_to_store_is_no_error(settings: config.Settings) -> None:
 def test_all_that_was_put_before_the_stop_is_stored(settings: config.Settings) -> None:
     """Several batches wait when the stop comes."""
     with Run(settings) as run:
-        run.put(stream(1, 3 * BATCH_TRADES_MAX))
-    assert len(stored(settings)) == 3 * BATCH_TRADES_MAX
+        run.put(stream(1, 3 * BATCH_TRADES_MIN))
+    assert len(stored(settings)) == 3 * BATCH_TRADES_MIN
     assert run.writer.left_over == 0
 
 
@@ -521,10 +521,10 @@ def test_a_stop_drains_memory_when_the_database_returns_in_time(
         monkeypatch.setattr(writer, "backoff_s", lambda _attempt: 1_000.0)
         run.put(stream(1, 10))
         wait_until(lambda: len(run.inbox) == 0 and run.writer._retry_at > time.monotonic() + 100)
-        run.put(stream(11, 2 * BATCH_TRADES_MAX))
+        run.put(stream(11, 2 * BATCH_TRADES_MIN))
         way.open()
     assert run.writer.left_over == 0
-    assert len(stored(settings)) == 10 + 2 * BATCH_TRADES_MAX
+    assert len(stored(settings)) == 10 + 2 * BATCH_TRADES_MIN
 
 
 # Defects.
@@ -600,7 +600,7 @@ def test_the_steps_back_by_the_class_of_the_error(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
 
     def waits(errors: Sequence[db.DatabaseError]) -> list[float]:
-        subject = Writer(config.Settings(data_dir=tmp_path), Inbox(SYMBOLS), Rejects(tmp_path))
+        subject = Writer(config.Settings(data_dir=tmp_path), Inbox(), Rejects(tmp_path))
         found = []
         for error in errors:
             subject._step_back(error)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from process.retry import backoff_s, doubled, jittered
+from process.retry import backoff_s, doubled, insisted, jittered
 
 
 @pytest.mark.parametrize("attempt", range(51))
@@ -30,3 +30,26 @@ def test_jitter_lengthens_by_a_quarter_at_most(wait_s: float) -> None:
     waits = {jittered(wait_s) for _ in range(200)}
     assert wait_s <= min(waits) <= max(waits) <= wait_s * 1.25
     assert len(waits) > 100 or wait_s == 0.0
+
+
+@pytest.mark.parametrize("failures", range(6))
+def test_a_step_is_insisted_on_so_many_times(failures: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the error is of the kind that passes; the last one is raised, and another kind at once."""
+    waits, left = list[float](), iter(range(failures))
+
+    def step() -> str:
+        if next(left, None) is not None:
+            raise TimeoutError
+        return "done"
+
+    monkeypatch.setattr("time.sleep", waits.append)
+    if failures < 5:
+        assert insisted(step, TimeoutError, 5) == "done"
+    else:
+        with pytest.raises(TimeoutError):
+            insisted(step, TimeoutError, 5)
+    assert len(waits) == min(failures, 4)
+    assert waits == sorted(waits)
+    left = iter(range(1))
+    with pytest.raises(TimeoutError):
+        insisted(step, ValueError, 5)
