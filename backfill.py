@@ -1,9 +1,9 @@
 """Brings in what is missing, by hand: gaps, and with --since all trades from a day on, joined to what is stored.
 
 Gaps are filled from the exchange's REST interface, and what that does not serve from its archive, as the capture does
-by itself. History comes from the archive, a day at a time, newest day first, and today's part from REST. It can be
-stopped at any time; the next run continues there. Exit code: 0 when no id is missing, 1 when some are, 2 when it could
-not be tried.
+by itself. History comes from the archive, a day at a time, newest day first, and today's part from REST. With
+--from-recorder the API of another recorder is asked instead. It can be stopped at any time; the next run continues
+there. Exit code: 0 when no id is missing, 1 when some are, 2 when it could not be tried.
 """
 
 if __name__ == "__main__":
@@ -30,10 +30,11 @@ import db
 from binance.archive import Archive
 from binance.limits import Cooldown
 from binance.rest import LastingError, Rest, RestError
-from capture import demo, gap_filler
+from capture import demo, gap_filler, roster
 from capture.gap_filler import Filler, missing_in, of_symbol
 from capture.rejects import Rejects
-from history import place
+from history import from_recorder, place
+from history.recorder import Recorder, RecorderError
 from history.since import History, Outcome, Wanted
 from model.gaps import Gap
 from process import child, command
@@ -140,7 +141,7 @@ def main(argv: list[str] | None = None) -> int:
     return command.run(parser, lambda: _main(arguments), _MISTAKES)
 
 
-_MISTAKES = (config.ConfigError, db.DatabaseError, RestError, place.BusyError, Interrupted)
+_MISTAKES = (config.ConfigError, db.DatabaseError, RestError, RecorderError, place.BusyError, Interrupted)
 
 
 def _parser() -> Parser:
@@ -151,6 +152,11 @@ def _parser() -> Parser:
     add("--since", type=utc_day, metavar="DAY", help="all trades from this UTC day on, such as 2026-11-25")
     add("--until", type=utc_day, metavar="DAY", help="with --since: the last day (default: today)")
     add("--from-archive", action="store_true", help="fill gaps of days that are over from the archive, and no others")
+    add(
+        "--from-recorder",
+        metavar="URL",
+        help="fill gaps from another recorder's API, such as http://other:8000; its API_TOKEN in RECORDER_TOKEN",
+    )
     add("--demo", action="store_true", help="the database of `make demo`")
     add("--until-stdin-closes", action="store_true", help="end when the parent process ends")
     return parser
@@ -159,6 +165,7 @@ def _parser() -> Parser:
 def _check(arguments: argparse.Namespace) -> None:
     """Raises ConfigError for flags that contradict each other."""
     ways = {"--list": arguments.list, "--since": arguments.since, "--from-archive": arguments.from_archive}
+    ways["--from-recorder"] = arguments.from_recorder is not None
     given = [flag for flag, value in ways.items() if value]
     if len(given) > 1:
         raise config.ConfigError(f"{' and '.join(given)} are two things to do: give one of them")
@@ -188,7 +195,11 @@ def _gaps(settings: config.Settings, arguments: argparse.Namespace) -> int:
         raise db.NothingError(f"no trade is stored in database {settings.place} yet, so no id is known to be missing")
     if symbol is not None and symbol not in stored:
         raise config.ConfigError(f"--symbol={symbol}: no trade of it is stored; stored: {', '.join(stored)}")
-    if not arguments.list:
+    if arguments.from_recorder is not None:
+        db.close(connection)
+        connection = db.connect(settings, create=False)
+        _fill_from_recorder(connection, _recorder(arguments.from_recorder), symbol)
+    elif not arguments.list:
         db.close(connection)
         with _folder(settings) as folder:
             connection = db.connect(settings, create=False, files_from=folder)
@@ -197,6 +208,28 @@ def _gaps(settings: config.Settings, arguments: argparse.Namespace) -> int:
     gaps = db.open_gaps(connection, symbol)
     db.close(connection)
     return _told(gaps, settings, arguments)
+
+
+def _recorder(text: str) -> Recorder:
+    """The recorder at an address. Raises ConfigError."""
+    if "@" in text:
+        raise config.ConfigError(
+            f"--from-recorder has an account in it, which others can read; put the other's API_TOKEN into"
+            f" {config.RECORDER_TOKEN} (environment or .env)"
+        )
+    return Recorder(config.parse_url("--from-recorder", text, ("https", "http")), config.recorder_token())
+
+
+def _fill_from_recorder(connection: db.Connection, recorder: Recorder, symbol: str | None) -> None:
+    """Fills gaps with what the other recorder has, newest first. Raises RecorderError."""
+    gaps = db.open_gaps(connection, symbol)
+    try:
+        with _bar(missing_in(gaps)) as bar:
+            for outcome in from_recorder.fill(connection, recorder, gaps, bar.update):
+                with bar.external_write_mode(sys.stdout):
+                    print(outcome, flush=True)
+    finally:
+        recorder.close()
 
 
 def _told(gaps: Sequence[Gap], settings: config.Settings, arguments: argparse.Namespace) -> int:
@@ -221,7 +254,8 @@ def _folder(settings: config.Settings) -> Iterator[Path | None]:
 
 def _since(settings: config.Settings, arguments: argparse.Namespace) -> int:
     today = datetime.now(UTC).date()
-    symbols = config.parse_symbols("--symbol", arguments.symbol) if arguments.symbol is not None else settings.symbols
+    settings = config.asked_for(settings, "--symbol", arguments.symbol)
+    symbols = roster.listed(settings, Rest(settings.rest_url, Cooldown()))
     wanted = Wanted(symbols, max(FIRST_DAY, arguments.since), min(today, arguments.until or today))
     if wanted.since > today:
         raise config.ConfigError(f"--since={wanted.since} is not over yet: today is {today} (UTC)")

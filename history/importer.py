@@ -4,7 +4,6 @@ Each piece is a transaction with its gaps and bars (db.load_history), so this ca
 not loaded again. Nothing is loaded before the whole file was checked.
 """
 
-import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 import db
 from binance.archive import Archived
 from binance.archive_file import Rows
-from process.retry import backoff_s, jittered
+from process.retry import insisted
 
 PIECE_ROWS_MAX = 100_000
 """About 8 MB of text. A longer transaction is hardly quicker, and takes longer to be undone."""
@@ -73,12 +72,4 @@ def _joined(symbol: str, parts: list[Rows]) -> db.Lines:
 
 def _load(connection: db.Connection, lines: db.Lines, file: Path) -> int:
     """How many were new; tried again while others are in the way."""
-    attempt = 0
-    while True:
-        try:
-            return db.load_history(connection, lines, file)
-        except db.ContentionError:
-            attempt += 1
-            if attempt == TRIES_MAX:
-                raise
-        time.sleep(jittered(backoff_s(attempt)))
+    return insisted(lambda: db.load_history(connection, lines, file), db.ContentionError, TRIES_MAX)

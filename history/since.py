@@ -23,6 +23,10 @@ log = logging.getLogger("history")
 
 DAY = timedelta(days=1)
 GRACE_S = 1.5
+RETAINED = (
+    "the day is in a Parquet file; if it is to be completed, bring it back before, by"
+    " `python -m tools.restore --symbol {symbol} --day {day}`"
+)
 
 
 class Wanted(NamedTuple):
@@ -87,6 +91,10 @@ class History:
     def day(self, symbol: str, day: date, progress: Progress) -> Outcome:
         """Loads a day, if it is not stored as a whole already."""
         trades = self._count(symbol, day)
+        for one in db.days_in_files(self._connection, symbol, [day]):
+            progress(one.trades)
+            why = None if one.trades == trades else RETAINED.format(symbol=symbol, day=day)
+            return Outcome(symbol, day, one.trades, 0, why)
         if trades is not None and is_whole(self._connection, symbol, day, trades):
             progress(trades)
             return Outcome(symbol, day, trades, 0, None)
