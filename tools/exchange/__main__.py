@@ -17,175 +17,35 @@ import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import NamedTuple, TextIO
 
+import config
+import db
 from process import child, command
-from process.command import PORT_MAX, Parser, duration_s, number, whole
 from tools.exchange import tape
+from tools.exchange.flags import START_ID, SYMBOLS, parser_of
 from tools.exchange.history import Cache, Market, Past
 from tools.exchange.memory import Memory, StateError, Wanted
-from tools.exchange.pace import Item, Pace
+from tools.exchange.pace import Emission, Item, Pace
 from tools.exchange.rest import RestRules
 from tools.exchange.server import Exchange, Setup
+from tools.exchange.stored import Stored, StoredError, find
 from tools.exchange.streams import Rules
 from tools.exchange.wishes import FaultError, parse_flag
 
 VIRTUAL_START_US = 1_735_689_600_000_000
 """Where the virtual clock starts: 2025-01-01 00:00 UTC."""
 
-START_ID = 4_000_000_001
 
-SYMBOLS_MAX = 1024
-DAYS_MAX = 4000
-DAY_TRADES_MAX = 10_000_000
-_RATE_MAX = 1_000_000.0
-_SECONDS = number(0, 1_000_000.0, above=True)
+SYMBOLS_MAX = 10_000
 
 
 class UsageError(Exception):
     """An operator's mistake; the message names the flag and the way out."""
 
 
-def _parser() -> Parser:
-    parser = Parser(prog="python -m tools.exchange", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default %(default)s)")
-    parser.add_argument("--port", type=whole(0, PORT_MAX), default=8765, help="0: any free port (default %(default)s)")
-    parser.add_argument(
-        "--truth", type=Path, metavar="FILE", help="write each emitted trade to FILE, one JSON object per line"
-    )
-    parser.add_argument("--until-stdin-closes", action="store_true", help="exit when the parent process exits")
-    parser.add_argument("--after-end", choices=("stay", "exit"), default="stay", help="what to do when the tape ends")
-    _add_tape_flags(parser.add_argument_group("the tape"))
-    _add_history_flags(parser.add_argument_group("the deep history, the archive"))
-    _add_rule_flags(parser.add_argument_group("the exchange's limits"))
-    return parser
-
-
-def _add_tape_flags(group: argparse._ArgumentGroup) -> None:
-    add = group.add_argument
-    add("--symbols", default="BTCUSDT,ETHUSDT", help="comma-separated (default %(default)s)")
-    add("--seed", type=whole(0), default=1, help="the same seed gives the same trades (default %(default)s)")
-    add(
-        "--rate",
-        type=number(0, _RATE_MAX, above=True),
-        default=50.0,
-        help="trades per second over all symbols (default %(default)s)",
-    )
-    add(
-        "--start-id",
-        default=str(START_ID),
-        metavar="ID|SYMBOL=ID,…",
-        help="first streamed id of all symbols, or of those named (default %(default)s)",
-    )
-    add("--history", type=whole(0), default=5000, help="older trades per symbol, for REST (default %(default)s)")
-    add("--trades", type=whole(0), default=0, help="end the tape after this many trades (default: never)")
-    add(
-        "--duration",
-        type=duration_s,
-        default=0.0,
-        metavar="TIME",
-        help="end the tape after 90 (s) or 5m (default: never)",
-    )
-    add("--clock", choices=("wall", "virtual"), default="wall", help="virtual: times depend only on seed and rate")
-    add("--replay", type=Path, metavar="FILE", help="recorded frames (.ndjson or .ndjson.gz) instead of synthetic ones")
-    add(
-        "--speed",
-        default="recorded",
-        metavar="recorded|full|N",
-        help="full: as fast as clients read; N: N times faster",
-    )
-    add("--wait-clients", type=whole(0), metavar="N", help="start when N clients listen (default 0; 1 with --replay)")
-
-
-def _add_history_flags(group: argparse._ArgumentGroup) -> None:
-    add = group.add_argument
-    add(
-        "--days",
-        type=whole(0, DAYS_MAX),
-        default=0,
-        metavar="N",
-        help="whole UTC days of history before today, instead of --history (default 0: none)",
-    )
-    add(
-        "--day-trades",
-        type=whole(0, DAY_TRADES_MAX),
-        default=20_000,
-        metavar="N",
-        help="trades of a symbol in a day of that history (default %(default)s)",
-    )
-    add(
-        "--listed",
-        default="",
-        metavar="SYMBOL=TIME,…",
-        help="the history of SYMBOL begins then, such as 2026-11-26T13:00 (UTC)",
-    )
-    add("--state", type=Path, metavar="DIR", help="remember emitted trades in DIR, and continue the earlier run")
-    add(
-        "--archive-lag",
-        type=number(0),
-        default=0.0,
-        metavar="S",
-        help="how long after the end of its day a file of the archive appears (default %(default)s)",
-    )
-
-
-def _add_rule_flags(group: argparse._ArgumentGroup) -> None:
-    add, rules, rest = group.add_argument, Rules(), RestRules()
-    add(
-        "--ping-interval",
-        type=_SECONDS,
-        default=rules.ping_interval_s,
-        metavar="S",
-        help="between pings (default %(default)s)",
-    )
-    add(
-        "--pong-timeout",
-        type=_SECONDS,
-        default=rules.pong_timeout_s,
-        metavar="S",
-        help="close a connection that answers no ping for S seconds (default %(default)s)",
-    )
-    add(
-        "--max-age",
-        type=_SECONDS,
-        default=rules.max_age_s,
-        metavar="S",
-        help="lifetime of a connection (default %(default)s)",
-    )
-    add(
-        "--connect-limit",
-        type=whole(0),
-        default=rules.connects_max,
-        help="connection attempts in 5 minutes, 0: no limit (default %(default)s)",
-    )
-    add(
-        "--client-buffer",
-        type=whole(1),
-        default=rules.client_buffer_bytes,
-        metavar="BYTES",
-        help="disconnect a client that leaves more unread (default %(default)s)",
-    )
-    add("--nested-errors", action="store_true", help="errors of commands as observed, not as documented")
-    add("--fault", action="append", default=[], metavar="NAME[=ARG]", help="switch on a fault; GET /_faults lists them")
-    add(
-        "--rest-lag",
-        type=number(0),
-        default=rest.lag_s,
-        metavar="S",
-        help="how far REST is behind the stream (default %(default)s)",
-    )
-    add(
-        "--rest-oldest-id",
-        type=whole(0),
-        default=0,
-        metavar="ID",
-        help="REST silently omits older ids (default: has all)",
-    )
-    add("--weight-limit", type=whole(0), default=rest.weight_limit, help="REST weight per minute (default %(default)s)")
-
-
-def _symbols(text: str) -> list[str]:
+def _symbols(text: str | None) -> list[str]:
+    text = SYMBOLS if text is None else text
     names = list(dict.fromkeys(part.strip().upper() for part in text.split(",") if part.strip()))
     if not 1 <= len(names) <= SYMBOLS_MAX or not all(name.isalnum() for name in names):
         raise UsageError(f"--symbols={text!r}: give 1 to {SYMBOLS_MAX} symbols, such as BTCUSDT,ETHUSDT")
@@ -218,12 +78,12 @@ def _listed_us(text: str, symbols: list[str]) -> dict[str, int]:
 
 def _factor(text: str) -> float | None:
     """How much faster than recorded; None: as fast as possible. Raises UsageError."""
-    if text in ("recorded", "full"):
+    if text in ("recorded", "full", "max"):
         return 1.0 if text == "recorded" else None
     with contextlib.suppress(ValueError):
         if 0 < float(text) < float("inf"):
             return float(text)
-    raise UsageError(f"--speed={text!r}: give recorded, full or a number above 0")
+    raise UsageError(f"--speed={text!r}: give recorded, full, max or a number above 0")
 
 
 class Source(NamedTuple):
@@ -234,6 +94,35 @@ class Source(NamedTuple):
     virtual_us: int | None
     pasts: dict[str, Past]
     memory: Memory | None = None
+    stored: Stored | None = None
+
+
+_OF_OTHER_TAPES = (
+    "replay",
+    "seed",
+    "rate",
+    "start_id",
+    "history",
+    "clock",
+    "days",
+    "listed",
+    "state",
+    "archive_lag",
+    "rest_lag",
+)
+
+
+def _stored(args: argparse.Namespace) -> Source:
+    """The trades of the database. Raises UsageError, StoredError, ConfigError and db.DatabaseError."""
+    parser = parser_of()
+    if given := [name for name in _OF_OTHER_TAPES if getattr(args, name) != parser.get_default(name)]:
+        raise UsageError(
+            f"--{given[0].replace('_', '-')} is not for --replay-table, whose tape is stored; leave it out"
+        )
+    symbols = None if args.symbols is None else config.parse_symbols("--symbols", args.symbols)
+    settings = config.load()
+    stored = find(config.demo_of(settings) if args.demo else settings, symbols, args.start, args.end)
+    return Source(iter(()), [], None, {}, stored=stored)
 
 
 def _source(args: argparse.Namespace, symbols: list[str]) -> Source:
@@ -271,16 +160,20 @@ def _deep(args: argparse.Namespace, specs: list[tape.Spec], ids: list[int], virt
 
 def setup_of(args: argparse.Namespace) -> Setup:
     """The exchange that the command line describes. Raises UsageError, StateError and tape.ReplayError."""
-    symbols = _symbols(args.symbols)
-    source = _source(args, symbols)
-    wait = args.wait_clients if args.wait_clients is not None else int(args.replay is not None)
+    factor = _factor(args.speed)
+    if not args.replay_table and (args.start or args.end or args.demo):
+        raise UsageError("--start, --end and --demo are of --replay-table; give that too")
+    source = _stored(args) if args.replay_table else _source(args, _symbols(args.symbols))
+    symbols = list(source.stored.symbols) if source.stored else _symbols(args.symbols)
+    is_replay = args.replay_table or args.replay is not None
+    wait = args.wait_clients if args.wait_clients is not None else int(is_replay)
     return Setup(
         host=args.host,
         port=args.port,
         items=source.items,
         history=source.history,
         symbols=symbols,
-        pace=Pace(_factor(args.speed), source.virtual_us, wait, args.trades, args.duration),
+        pace=Pace(factor, source.virtual_us, wait, args.trades, args.duration),
         rules=Rules(
             ping_interval_s=args.ping_interval,
             pong_timeout_s=args.pong_timeout,
@@ -291,12 +184,13 @@ def setup_of(args: argparse.Namespace) -> Setup:
         ),
         rest=RestRules(args.rest_lag, args.weight_limit, args.rest_oldest_id),
         seed=args.seed,
-        exit_at_end=args.after_end == "exit",
+        exit_at_end=args.after_end == "exit" or (args.replay_table and args.after_end is None),
         until_stdin_closes=args.until_stdin_closes,
         faults=[parse_flag(text) for text in args.fault],
         pasts=source.pasts,
         memory=source.memory,
         archive_lag_s=args.archive_lag,
+        stored=source.stored,
     )
 
 
@@ -321,14 +215,22 @@ async def _run(setup: Setup, truth_file: TextIO | None) -> list[dict[str, object
         await asyncio.wait({stop, end}, return_when=asyncio.FIRST_COMPLETED)
         if end.done():
             end.result()
-            print(f"the tape has ended: {exchange.emission.emitted} trades", flush=True)
-            if not setup.exit_at_end:
+            print(_ended(exchange.emission), flush=True)
+            if setup.exit_at_end:
+                goodbye = asyncio.create_task(exchange.say_goodbye())
+                await asyncio.wait({stop, goodbye}, return_when=asyncio.FIRST_COMPLETED)
+            else:
                 await stopped.wait()
     finally:
         stop.cancel()
         end.cancel()
         await exchange.stop()
     return exchange.truth.summaries()
+
+
+def _ended(emission: Emission) -> str:
+    late = f", {emission.behind_s:.1f} s behind the speed that was asked for" if emission.behind_s else ""
+    return f"the tape has ended: {emission.emitted} trades{late}"
 
 
 def _print_summary(summaries: list[dict[str, object]]) -> None:
@@ -338,9 +240,15 @@ def _print_summary(summaries: list[dict[str, object]]) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Serves until it is stopped. Returns the exit code."""
-    parser = _parser()
+    parser = parser_of()
     args = parser.parse_args(argv)
-    return command.run(parser, lambda: _main(args), (UsageError, FaultError, StateError, tape.ReplayError, OSError))
+    return command.run(parser, lambda: _main(args), _MISTAKES)
+
+
+_MISTAKES = (
+    *(UsageError, FaultError, StateError, StoredError, tape.ReplayError),
+    *(config.ConfigError, db.DatabaseError, OSError),
+)
 
 
 def _main(args: argparse.Namespace) -> int:

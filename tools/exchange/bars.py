@@ -5,7 +5,7 @@ Whole minutes are computed once: those of a deep stretch are cached, those of th
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import chain, compress, groupby
 from operator import mul
 from typing import NamedTuple
@@ -113,6 +113,29 @@ def kline_row(open_us: int, unit_us: int, bar: Bar, micro: bool) -> list[object]
     ]
 
 
+def periods(ask: Ask, first_us: int, last_us: int) -> range:
+    """The periods that are wanted, counted since 1970, of those from the first trade to now."""
+    unit = ask.unit_us
+    low, high = first_us // unit, last_us // unit
+    if ask.start_us is not None:
+        low = max(low, -(-ask.start_us // unit))
+    if ask.end_us is not None:
+        high = min(high, ask.end_us // unit)
+    if ask.start_us is None:
+        low = max(low, high - ask.limit + 1)
+    return range(low, min(high, low + ask.limit - 1) + 1)
+
+
+def in_a_row(numbers: range, unit_us: int, found: Mapping[int, Bar], close: int) -> list[tuple[int, Bar]]:
+    """The bars of all periods, with their open times; one without trades repeats the close before it."""
+    bars = []
+    for number in numbers:
+        bar = found.get(number) or Bar(close, close, close, close, 0, 0, 0, 0, 0)
+        close = bar.close
+        bars.append((number * unit_us, bar))
+    return bars
+
+
 class Bars:
     """The bars of one symbol. `shown` in its calls: how many trades of the ledger REST shows."""
 
@@ -130,13 +153,7 @@ class Bars:
         if not numbers:
             return []
         found = self._found(numbers, unit, shown)
-        close = self._close_before(numbers.start * unit, shown)
-        bars = []
-        for number in numbers:
-            bar = found.get(number) or Bar(close, close, close, close, 0, 0, 0, 0, 0)
-            close = bar.close
-            bars.append((number * unit, bar))
-        return bars
+        return in_a_row(numbers, unit, found, self._close_before(numbers.start * unit, shown))
 
     def warm(self, ask: Ask, shown: int, now_us: int) -> None:
         """Makes the days that klines() will need; runs in a thread, as many days take seconds."""
@@ -147,18 +164,8 @@ class Bars:
 
     def _numbers(self, ask: Ask, shown: int, now_us: int) -> range:
         """The periods that are wanted, counted since 1970."""
-        unit = ask.unit_us
         first_us = self._ledger.first_us() if shown or self._ledger.past else None
-        if first_us is None:
-            return range(0)
-        low, high = first_us // unit, max(now_us, self._last_us(shown)) // unit
-        if ask.start_us is not None:
-            low = max(low, -(-ask.start_us // unit))
-        if ask.end_us is not None:
-            high = min(high, ask.end_us // unit)
-        if ask.start_us is None:
-            low = max(low, high - ask.limit + 1)
-        return range(low, min(high, low + ask.limit - 1) + 1)
+        return range(0) if first_us is None else periods(ask, first_us, max(now_us, self._last_us(shown)))
 
     def span(self, begin_us: int, shown: int) -> Bar | None:
         """The bar of all trades since that time; None if there are none."""

@@ -94,7 +94,8 @@ def _is_id(given: object) -> bool:
     if given is None:
         return True
     if isinstance(given, str):
-        return given.isalnum() and len(given) <= _ID_CHARACTERS_MAX
+        # "Alphanumeric", the documents say, and mean hyphens too: the exchange's own library sends a UUID.
+        return given.replace("-", "").isalnum() and len(given) <= _ID_CHARACTERS_MAX
     return isinstance(given, int) and not isinstance(given, bool) and -(2**63) <= given < 2**63
 
 

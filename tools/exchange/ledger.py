@@ -174,6 +174,10 @@ class Ledger:
             self._shown_to = max(self._shown_to, self._marks.popleft()[1])
         return bisect_right(self.ids, self._shown_to)
 
+    def hides(self, trade_id: int) -> bool:
+        """Whether an id is in one of REST's holes."""
+        return self._hole(trade_id) is not None
+
     def _hole(self, trade_id: int) -> tuple[int, int] | None:
         return next((hole for hole in self.holes if hole[0] <= trade_id <= hole[1]), None)
 

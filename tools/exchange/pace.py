@@ -64,6 +64,7 @@ class Emission:
         self.hub = hub
         self.state = "waiting"
         self.emitted = 0
+        self.behind_s = 0.0
         self._began_s = 0.0
         self._base_us = 0
         self._flushed_s = 0.0
@@ -151,6 +152,7 @@ class Emission:
             return True
         wait_s = self._due_s(item) - time.monotonic()
         if wait_s < -BEHIND_S_MAX:
+            self.behind_s -= wait_s
             self._began_s -= wait_s
             self._base_us -= int(wait_s * 1e6)
         await asyncio.sleep(min(SLEEP_S_MAX, max(0.0, wait_s)))

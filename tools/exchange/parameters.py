@@ -10,6 +10,7 @@ from tools.exchange.clock import DAY_US
 LIMIT_DEFAULT = 500
 LIMIT_MAX = 1000
 
+STATUSES = ("TRADING", "HALT", "BREAK", "CANCEL_ONLY", "END_OF_DAY")
 _MICRO_FROM = 10**14
 _PARAMETERS = {
     "/api/v3/ping": (),
@@ -46,6 +47,17 @@ def check_names(request: web.Request) -> None:
     if len(known) != len(names):
         text = f"Not all sent parameters were read; read '{len(known)}' parameter(s) but was sent '{len(names)}'."
         raise ApiError(-1104, text)
+
+
+def status(request: web.Request) -> None:
+    """Refuses a `symbolStatus` that there is not, or beside names."""
+    wanted = request.query.get("symbolStatus")
+    if wanted is None:
+        return
+    if "symbol" in request.query or "symbols" in request.query:
+        raise ApiError(-1128, "Combination of optional parameters invalid.")
+    if wanted not in STATUSES:
+        raise ApiError(-1122, "Invalid symbolStatus.")
 
 
 def symbol(request: web.Request) -> str:

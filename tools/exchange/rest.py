@@ -11,7 +11,7 @@ from typing import NamedTuple
 from aiohttp import web
 
 from tools.exchange import parameters as given
-from tools.exchange.bars import Bar, Bars, kline_row
+from tools.exchange.bars import Ask, Bar, Bars, kline_row
 from tools.exchange.clock import DAY_US, Clock
 from tools.exchange.ledger import Aggregate, Ledger, Truth
 from tools.exchange.tape import E8, Trade, from_e8, rest_row, spec_of
@@ -93,7 +93,7 @@ class Rest:
         self.calls: dict[str, int] = {}
         self._do: dict[str, Callable[[web.Request, bool], object]] = {
             "/api/v3/ping": lambda request, micro: {},
-            "/api/v3/time": lambda request, micro: {"serverTime": _now(micro)},
+            "/api/v3/time": lambda request, micro: {"serverTime": self._now(micro)},
             "/api/v3/exchangeInfo": self._exchange_info,
             "/api/v3/historicalTrades": self._historical_trades,
             "/api/v3/trades": self._trades,
@@ -121,9 +121,13 @@ class Rest:
         micro = request.headers.get("X-MBX-TIME-UNIT", "").upper() == "MICROSECOND"
         try:
             given.check_names(request)
-            return compact(self._do[path](request, micro))
+            return compact(self.answer(request, micro))
         except given.ApiError as error:
             return compact({"code": error.code, "msg": str(error)}, status=error.status)
+
+    def answer(self, request: web.Request, micro: bool) -> object:
+        """What a call that is known is answered with. Raises ApiError."""
+        return self._do[request.path](request, micro)
 
     def _ledger(self, request: web.Request) -> Ledger:
         symbol = given.symbol(request)
@@ -134,17 +138,27 @@ class Rest:
     def _historical_trades(self, request: web.Request, micro: bool) -> object:
         ledger, limit = self._ledger(request), given.limit(request)
         from_id = given.integer(request, "fromId")
-        shown = ledger.shown(time.monotonic(), self.lag_s)
         if from_id is None:
-            found = ledger.newest(limit, shown)
+            found = self.newest(ledger, limit, self._shown(ledger))
         else:
-            found = ledger.from_id(max(from_id + self.late_ids, self.rules.oldest_id), limit, shown)
+            found = self.from_id(ledger, max(from_id + self.late_ids, self.rules.oldest_id), limit)
         return [rest_row(trade, micro) for trade in found if trade.trade_id >= self.rules.oldest_id]
 
     def _trades(self, request: web.Request, micro: bool) -> object:
         # Served from memory, which does not lag behind the stream as the database does.
         ledger, limit = self._ledger(request), given.limit(request)
-        return [rest_row(trade, micro) for trade in ledger.newest(limit, len(ledger.ids))]
+        return [rest_row(trade, micro) for trade in self.newest(ledger, limit, len(ledger.ids))]
+
+    def _shown(self, ledger: Ledger) -> int:
+        return ledger.shown(time.monotonic(), self.lag_s)
+
+    def newest(self, ledger: Ledger, limit: int, shown: int) -> list[Trade]:
+        """The last `limit` trades of the first `shown`, oldest first."""
+        return ledger.newest(limit, shown)
+
+    def from_id(self, ledger: Ledger, from_id: int, limit: int) -> list[Trade]:
+        """The first `limit` trades from an id on."""
+        return ledger.from_id(from_id, limit, self._shown(ledger))
 
     def _agg_trades(self, request: web.Request, micro: bool) -> object:
         ledger, limit = self._ledger(request), given.limit(request)
@@ -154,31 +168,36 @@ class Rest:
             raise given.ApiError(-1128, "Combination of optional parameters invalid.")
         if start_us is not None and end_us is not None and start_us > end_us:
             raise given.ApiError(-1128, "Combination of optional parameters invalid.")
-        shown = ledger.shown(time.monotonic(), self.lag_s)
-        last_shown = ledger.newest_id(shown)
-        found = ledger.aggregates(limit, from_id, (start_us, end_us))
-        return [_agg_row(row, micro) for row in found if row.last.trade_id <= last_shown]
+        return [_agg_row(row, micro) for row in self.aggregates(ledger, limit, from_id, (start_us, end_us))]
+
+    def aggregates(
+        self, ledger: Ledger, limit: int, from_id: int | None, times_us: tuple[int | None, int | None]
+    ) -> list[Aggregate]:
+        """As Ledger.aggregates(), without what is not shown yet."""
+        last_shown = ledger.newest_id(self._shown(ledger))
+        found = ledger.aggregates(limit, from_id, times_us)
+        return [row for row in found if row.last.trade_id <= last_shown]
 
     async def warm(self, request: web.Request) -> None:
         """Makes what the answer needs of the deep history, if that takes long, while the tape goes on."""
         if request.path == "/api/v3/klines":
             with contextlib.suppress(given.ApiError):
                 ledger, ask = self._ledger(request), given.bars(request)
-                shown, now_us = ledger.shown(time.monotonic(), self.lag_s), self.clock.shown_us(self.lag_s)
+                shown, now_us = self._shown(ledger), self.clock.shown_us(self.lag_s)
                 await asyncio.to_thread(self._bars_of(ledger).warm, ask, shown, now_us)
 
     def _klines(self, request: web.Request, micro: bool) -> object:
         ledger, ask = self._ledger(request), given.bars(request)
-        shown = ledger.shown(time.monotonic(), self.lag_s)
-        found = self._bars_of(ledger).klines(ask, shown, self.clock.shown_us(self.lag_s))
-        return [kline_row(open_us, ask.unit_us, bar, micro) for open_us, bar in found]
+        return [kline_row(open_us, ask.unit_us, bar, micro) for open_us, bar in self.klines(ledger, ask)]
+
+    def klines(self, ledger: Ledger, ask: Ask) -> list[tuple[int, Bar]]:
+        """The bars that are wanted, with their open times."""
+        return self._bars_of(ledger).klines(ask, self._shown(ledger), self.clock.shown_us(self.lag_s))
 
     def _ticker(self, request: web.Request, micro: bool) -> object:
-        ledger = self._ledger(request)
-        shown, now_us = ledger.shown(time.monotonic(), self.lag_s), self.clock.now_us()
+        ledger, now_us = self._ledger(request), self.clock.now_us()
         begin_us, unit = now_us - DAY_US, 1 if micro else 1000
-        bar, last = self._bars_of(ledger).span(begin_us, shown), ledger.newest_id(shown)
-        first = ledger.first_id_since(begin_us) if bar else -1
+        bar, first, last = self.span(ledger, begin_us)
         bar = bar or Bar(0, 0, 0, 0, 0, 0, 0, 0, 0)
         return {
             "symbol": ledger.symbol,
@@ -195,6 +214,12 @@ class Rest:
             "count": bar.trades,
         }
 
+    def span(self, ledger: Ledger, begin_us: int) -> tuple[Bar | None, int, int]:
+        """The bar of all trades since that time (None: there are none), and its first and last id."""
+        shown = self._shown(ledger)
+        bar = self._bars_of(ledger).span(begin_us, shown)
+        return bar, ledger.first_id_since(begin_us) if bar else -1, ledger.newest_id(shown)
+
     def _bars_of(self, ledger: Ledger) -> Bars:
         if ledger.symbol not in self._bars:
             self._bars[ledger.symbol] = Bars(ledger)
@@ -202,9 +227,11 @@ class Rest:
 
     def _exchange_info(self, request: web.Request, micro: bool) -> object:
         names = self._asked(request)
+        if (wanted := request.query.get("symbolStatus")) is not None:
+            names = [name for name in names if self.statuses.get(name, "TRADING") == wanted]
         return {
             "timezone": "UTC",
-            "serverTime": _now(micro),
+            "serverTime": self._now(micro),
             "rateLimits": [
                 _rate_limit("REQUEST_WEIGHT", "MINUTE", 1, self.weight.limit),
                 _rate_limit("RAW_REQUESTS", "MINUTE", 5, 300_000),
@@ -213,7 +240,11 @@ class Rest:
             "symbols": [_symbol_info(name) | {"status": self.statuses.get(name, "TRADING")} for name in names],
         }
 
+    def _now(self, micro: bool) -> int:
+        return time.time_ns() // (1000 if micro else 1_000_000)
+
     def _asked(self, request: web.Request) -> list[str]:
+        given.status(request)
         if "symbol" in request.query:
             asked = [given.symbol(request)]
         elif "symbols" in request.query:
@@ -244,10 +275,6 @@ def compact(body: object, status: int = 200, headers: dict[str, str] | None = No
     """A JSON answer, written without spaces as the exchange writes it."""
     text = json.dumps(body, separators=(",", ":"), ensure_ascii=False)
     return web.Response(text=text, status=status, headers=headers, content_type="application/json")
-
-
-def _now(micro: bool) -> int:
-    return time.time_ns() // (1000 if micro else 1_000_000)
 
 
 def _agg_row(row: Aggregate, micro: bool) -> dict[str, object]:

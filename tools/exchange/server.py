@@ -9,7 +9,7 @@ from typing import NamedTuple, TextIO
 
 from aiohttp import web
 
-from tools.exchange import tape
+from tools.exchange import replay, tape
 from tools.exchange.archive import Archive
 from tools.exchange.clock import DAY_US, Clock, day_named
 from tools.exchange.faults import Faults, Gate, Parts
@@ -18,6 +18,8 @@ from tools.exchange.ledger import Truth
 from tools.exchange.memory import Memory
 from tools.exchange.pace import Emission, Item, Pace
 from tools.exchange.rest import Rest, RestRules
+from tools.exchange.stored import Stored
+from tools.exchange.stored_rest import StoredRest
 from tools.exchange.streams import Hub, Rules
 from tools.exchange.wishes import FaultError
 
@@ -49,6 +51,7 @@ class Setup(NamedTuple):
     pasts: dict[str, Past]
     memory: Memory | None = None
     archive_lag_s: float = 0.0
+    stored: Stored | None = None
 
 
 class Listener:
@@ -104,11 +107,9 @@ class Exchange:
         self.truth.add_history(setup.history)
         for symbol, past in setup.pasts.items():
             self.truth.ledgers[symbol].add_past(past)
-        clock = Clock(setup.pace.virtual_us, self.truth.newest_us)
         self.hub = Hub(setup.rules)
-        self.rest = Rest(self.truth, setup.rest, clock)
+        self.emission, clock, self.rest = self._replay(setup.stored) if setup.stored else self._tape()
         self.archive = Archive(self.truth, clock, setup.archive_lag_s)
-        self.emission = Emission(setup.items, setup.pace, self.truth, self.hub)
         self.listener = Listener(setup.host, setup.port)
         parts, gate = Parts(self.hub, self.rest, self.archive), Gate(self.listener.refuse, self.listener.listen)
         self.faults = Faults(parts, gate, setup.seed)
@@ -117,6 +118,17 @@ class Exchange:
         self._tasks: list[asyncio.Task[None]] = []
         self.too_early: Counter[str] = Counter()
         self._retry_at_s: dict[str, float] = {}
+
+    def _tape(self) -> tuple[Emission, Clock, Rest]:
+        clock = Clock(self.setup.pace.virtual_us, self.truth.newest_us)
+        emission = Emission(self.setup.items, self.setup.pace, self.truth, self.hub)
+        return emission, clock, Rest(self.truth, self.setup.rest, clock)
+
+    def _replay(self, stored: Stored) -> tuple[Emission, Clock, Rest]:
+        self.truth.ledgers = replay.ledgers(stored)
+        emission = replay.Replay(stored, self.setup.pace, self.truth, self.hub)
+        clock = replay.ReplayClock(emission)
+        return emission, clock, StoredRest(self.truth, self.setup.rest, clock, stored.rest)
 
     @property
     def addresses(self) -> str:
@@ -132,10 +144,12 @@ class Exchange:
         app.router.add_get("/ws", self.hub.serve)
         app.router.add_get("/ws/{streams:.*}", self.hub.serve)
         app.router.add_get("/api/{call:.*}", self._rest)
-        app.router.add_get("/data/{name:.*}", self._archive)
         app.router.add_get("/_truth", self._show_truth)
-        app.router.add_get("/_truth/trades", self._show_trades)
-        app.router.add_get("/_truth/day", self._show_day)
+        # During a replay the table is the truth, and has no archive.
+        if self.setup.stored is None:
+            app.router.add_get("/data/{name:.*}", self._archive)
+            app.router.add_get("/_truth/trades", self._show_trades)
+            app.router.add_get("/_truth/day", self._show_day)
         app.router.add_get("/_state", self._show_state)
         app.router.add_get("/_faults", self._show_faults)
         app.router.add_post("/_faults", self._add_fault)
@@ -156,8 +170,15 @@ class Exchange:
         await asyncio.shield(self._tasks[0])
         await self.hub.drained()
 
+    async def say_goodbye(self) -> None:
+        """Closes the connections of clients, once they have read what was sent to them."""
+        await self.hub.say_goodbye("The tape has ended")
+
     async def stop(self) -> None:
         """Says goodbye to the clients, and closes everything within a few seconds."""
+        if self.setup.stored is not None:
+            self.setup.stored.tape.stop()
+            self.setup.stored.rest.stop()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -172,6 +193,8 @@ class Exchange:
         self.truth.flush()
         if self.setup.memory is not None:
             self.setup.memory.close()
+        if self.setup.stored is not None:
+            await asyncio.to_thread(self.setup.stored.close)
 
     @web.middleware
     async def _spoiled(self, request: web.Request, handler: _Handler) -> web.StreamResponse:

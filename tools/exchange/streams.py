@@ -101,13 +101,13 @@ class Client:
         """Sends an object as JSON in a text frame."""
         self.write(wrap(json.dumps(message, separators=(",", ":"), ensure_ascii=False).encode()))
 
-    def close(self, code: int, reason: str = "") -> None:
-        """Sends a close frame and gives the client CLOSE_S_MAX to answer."""
+    def close(self, code: int, reason: str = "", answer_s_max: float = CLOSE_S_MAX) -> None:
+        """Sends a close frame and gives the client so many seconds to answer."""
         if self.closing:
             return
         self.write(wrap(struct.pack("!H", code) + reason.encode(), CLOSE))
         self.closing = True
-        asyncio.get_running_loop().call_later(CLOSE_S_MAX, self._transport.abort)
+        asyncio.get_running_loop().call_later(answer_s_max, self._transport.abort)
 
     def abort(self) -> None:
         """Ends the connection without a close frame (the client sees 1006)."""
@@ -225,6 +225,14 @@ class Hub:
             if not waiting:
                 return
             await asyncio.sleep(0.001)
+
+    async def say_goodbye(self, reason: str) -> None:
+        """Closes every connection once its client has read all of it, or has taken STALL_S_MAX for that."""
+        for client in list(self.clients.values()):
+            client.close(1001, reason, STALL_S_MAX)
+        until_s = time.monotonic() + STALL_S_MAX
+        while any(not client.frozen for client in self.clients.values()) and time.monotonic() < until_s:
+            await asyncio.sleep(0.005)
 
     def too_many_connects(self, now_s: float) -> bool:
         """Counts a connection attempt. Returns whether there were too many."""

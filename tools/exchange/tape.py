@@ -165,10 +165,10 @@ class Order(NamedTuple):
 
 
 class Recorded(NamedTuple):
-    """One line of a replay file. `offset_us`: its arrival, since the first line."""
+    """One line of a replay file, or a stored trade. `offset_us`: when it comes, since the start of the tape."""
 
     offset_us: int
-    frame: RecordedFrame
+    frame: Frame
 
     def frames(self, time_us: int, event_us: int) -> list[Frame]:
         """Its one message, which keeps its own times: the two arguments are ignored."""
