@@ -17,7 +17,7 @@ from model.times import floor_ms
 from report.text import iso
 from storage import proofs, questions
 
-RESOLUTIONS = {"1s": 1, "1m": 60, "5m": 300, "15m": 900, "1h": 3_600, "4h": 14_400, "1d": 86_400}
+RESOLUTIONS = dict(zip(("1s", "1m", "5m", "15m", "1h", "4h", "1d"), model_candles.OFFERED, strict=True))
 """In seconds; a day has a whole number of each."""
 RESOLUTION_NAMES = {seconds: name for name, seconds in RESOLUTIONS.items()}
 
@@ -105,6 +105,20 @@ class Second(msgspec.Struct, frozen=True):
     last: Trade | None
     as_of: AgedTrade | None
     missing: Missing
+
+
+class Instant(msgspec.Struct, frozen=True):
+    """The price at `time`: that of `as_of`, the last trade up to and including its millisecond; null: none is stored.
+
+    The price may have been another as long as ids are `missing` between that trade and `time`, or if it `is_newest`,
+    so that nothing is known of the time behind it.
+    """
+
+    symbol: str
+    time: Time
+    as_of: AgedTrade | None
+    missing: Missing
+    is_newest: bool
 
 
 class Range(msgspec.Struct, frozen=True):
@@ -218,7 +232,7 @@ class Coverage(msgspec.Struct, frozen=True):
 
 
 ANSWERS = (Latest, Second, Range, Candles, Volume, Coverage)
-"""One for each question; the API's description has them all."""
+"""One for each question that the API answers; its description has them all."""
 
 
 def as_dict(shape: msgspec.Struct) -> dict[str, Any]:
@@ -288,6 +302,11 @@ def second(found: questions.Second) -> Second:
         maybe_aged(found.as_of),
         found.missing,
     )
+
+
+def instant(found: questions.Instant) -> Instant:
+    """The answer about an instant."""
+    return Instant(found.symbol, iso(found.time), maybe_aged(found.as_of), found.missing, found.is_newest)
 
 
 def low_and_high(found: questions.Range) -> Range:

@@ -1,16 +1,14 @@
-"""Charts of time ranges: the price with its low and high trade, trades per second, lag, and shaded gaps.
+"""Charts of time ranges as a picture, drawn by matplotlib: those of --plot. What is drawn: report/charted.py.
 
-The data come from storage/series.py, in few enough points to draw any range in about a second. Only here do prices
-become floats: a pixel has no eighth decimal. The texts in a chart have all digits.
+Prices become floats here: a pixel has no eighth decimal. The texts in a chart have all digits.
 """
 
 import io
 import math
 import warnings
-from bisect import bisect_left
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
@@ -18,25 +16,16 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
 from matplotlib.figure import Figure
 
-import db
-from model.gaps import Gap
-from report.text import amount, count, said, split_symbol, utc
+from report.charted import DOTS_STEPS_MAX, Chart, breaks_of, rates_per_s, shaded
+from report.table import amount
+from report.text import count, said, split_symbol, utc
 from storage import series as db_charts
-from storage.ranges import MinMax
 from storage.series import Series
 
 CHARTS_MAX = 8
 """Charts in one picture, one below the other."""
-GAPS_MAX = 1_000
-"""Open gaps that are shaded; if there are more, the picture only gives their number."""
-GAP_SHARE_MIN = 1 / 400
-"""The least part of the width that a gap takes, so that a gap of a millisecond is visible in a chart of a day."""
-DOTS_STEPS_MAX = 120
-"""Up to this many steps, each has a dot, so that a few isolated trades are visible."""
-RATE_BARS_MIN = 20
 WIDTH_INCHES, HEIGHT_INCHES, DPI = 11.0, 6.4, 130
 
-_SECOND = timedelta(seconds=1)
 _PRICE, _BAND, _LOW, _HIGH = "#1f4e9c", "#9db8e3", "#b3261e", "#1b7a3d"
 _RATE, _LAG, _GAP = "#6b7a90", "#7a4fa3", "#d9480f"
 _STYLE: Any = {
@@ -48,38 +37,6 @@ _STYLE: Any = {
     # A dollar sign in a name does not start a formula.
     "text.parse_math": False,
 }
-
-
-class Chart(NamedTuple):
-    """The data of a symbol's chart of [start, end): its low and high, the series, and the open gaps in it."""
-
-    found: MinMax
-    series: Series
-    gaps: list[Gap]
-
-
-def fetch(connection: db.Connection, symbol: str, start: datetime, end: datetime) -> Chart | None:
-    """The chart of a range; None if nothing traded. The time before the first stored trade is left out."""
-    found = db.min_max(connection, symbol, start, end)
-    if found is None:
-        return None
-    if db.price_as_of(connection, symbol, start - timedelta(milliseconds=1)) is None:
-        start = found.first.timestamp
-    reaching = (gap for gap in db.open_gaps(connection, symbol) if gap.timestamp_before < end)
-    gaps = [gap for gap in reaching if gap.timestamp_after >= start]
-    return Chart(found, db_charts.series(connection, symbol, start, end, found.trades), gaps)
-
-
-def fetch_all(connection: db.Connection, spans: Mapping[int, tuple[str, datetime, datetime]]) -> dict[int, Chart]:
-    """The charts of the ranges in which something traded, under the same numbers.
-
-    If several would be the same picture, as the last minute, hour and day of a new database are, only the first.
-    """
-    found: dict[tuple[str, datetime, datetime], tuple[int, Chart]] = {}
-    for number, span in spans.items():
-        if chart := fetch(connection, *span):
-            found.setdefault((span[0], chart.series.start, chart.series.end), (number, chart))
-    return dict(found.values())
 
 
 def png(charts: Sequence[Chart]) -> bytes:
@@ -94,16 +51,6 @@ def png(charts: Sequence[Chart]) -> bytes:
         picture = io.BytesIO()
         figure.savefig(picture, format="png", metadata={"Software": None})
     return picture.getvalue()
-
-
-def describe(chart: Chart) -> str:
-    """What the picture shows, in a sentence, for readers who cannot see it."""
-    found, missing = chart.found, sum(gap.missing for gap in chart.gaps)
-    gaps = f"{len(chart.gaps):,} open gaps, {missing:,} ids missing" if chart.gaps else "no open gap"
-    return (
-        f"{found.symbol} from {said(chart.series.start)} to {said(chart.series.end)} UTC: {count(found.trades)},"
-        f" low {amount(found.low.price)}, high {amount(found.high.price)}; {gaps}"
-    )
 
 
 def _draw(figure: Any, chart: Chart) -> None:
@@ -132,7 +79,7 @@ def _draw_price(axes: Axes, chart: Chart) -> None:
     steps, width = series.steps, series.width
     middles, ends = ([_x(min(step.start + width / part, series.end)) for step in steps] for part in (2, 1))
     lows, highs, closes = ([float(price) for price in prices] for prices in _columns(series))
-    breaks = _breaks([step.start for step in steps], chart)
+    breaks = breaks_of([step.start for step in steps], chart)
     middles, ends, lows, highs, closes = (_broken(one, breaks) for one in (middles, ends, lows, highs, closes))
     axes.fill_between(middles, lows, highs, color=_BAND, linewidth=0, alpha=0.7, label="low to high")
     dots = "." if len(series.steps) <= DOTS_STEPS_MAX else ""
@@ -147,18 +94,6 @@ def _draw_price(axes: Axes, chart: Chart) -> None:
     axes.margins(y=0.08)
     # Above the plot, where it hides nothing.
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, fontsize=8, borderaxespad=0.2)
-
-
-def _breaks(starts: Sequence[datetime], chart: Chart) -> list[int]:
-    """Before which of the points that start at `starts` a line must break, since trades are missing right before it."""
-    befores = sorted(gap.timestamp_before for gap in chart.gaps)
-    afters = sorted(gap.timestamp_after for gap in chart.gaps)
-    # A gap begins before the point and ends in it or behind it: as many have begun as have not ended.
-    return [
-        number
-        for number, start in enumerate(starts)
-        if number and bisect_left(befores, start) > bisect_left(afters, start)
-    ]
 
 
 def _broken(values: Sequence[float], breaks: Sequence[int]) -> list[float]:
@@ -181,30 +116,13 @@ def _draw_rate(axes: Axes, series: Series) -> None:
     axes.set_ylim(bottom=0)
 
 
-def rates_per_s(series: Series) -> tuple[list[datetime], list[float]]:
-    """The edges of bars, and the trades per second in each, including bars without trades.
-
-    A bar is at least a second long if that leaves enough bars: the rate in 10 ms would mostly be 0 or 100.
-    """
-    length = series.end - series.start
-    width = series.width
-    if length >= RATE_BARS_MIN * _SECOND:
-        width *= -(-_SECOND // width)
-    edges = [series.start + number * width for number in range(-(-length // width))]
-    counts = dict.fromkeys(range(len(edges)), 0)
-    for step in series.steps:
-        counts[(step.start - series.start) // width] += step.trades
-    edges.append(series.end)
-    return edges, [counts[i] / (edges[i + 1] - edges[i]).total_seconds() for i in counts]
-
-
 def _draw_lag(axes: Axes, chart: Chart) -> None:
     series = chart.series
     axes.set_ylabel("lag ms")
     if not series.lags:
         axes.text(0.5, 0.5, "no trade arrived live: all were back-filled", ha="center", transform=axes.transAxes)
         return
-    breaks = _breaks([lag.start for lag in series.lags], chart)
+    breaks = breaks_of([lag.start for lag in series.lags], chart)
     rows = ((_x(lag.start), lag.least, lag.mean, lag.most) for lag in series.lags)
     x, least, mean, most = (_broken(column, breaks) for column in zip(*rows, strict=True))
     axes.fill_between(x, least, most, color=_LAG, alpha=0.25, linewidth=0)
@@ -215,14 +133,7 @@ def _draw_lag(axes: Axes, chart: Chart) -> None:
 
 
 def _shade(axes: Axes, chart: Chart) -> None:
-    """Shades the open gaps, each from neighbour to neighbour and wide enough to be visible."""
-    start, end = _x(chart.series.start), _x(chart.series.end)
-    least = (end - start) * GAP_SHARE_MIN
-    spans = []
-    for gap in chart.gaps[:GAPS_MAX]:
-        left, right = max(start, _x(gap.timestamp_before)), min(end, _x(gap.timestamp_after))
-        width = max(right - left, least)
-        spans.append((max(start, (left + right - width) / 2), width))
+    spans = [(_x(start), _x(end) - _x(start)) for start, end in shaded(chart)]
     if not spans:
         return
     missing = sum(gap.missing for gap in chart.gaps)

@@ -8,30 +8,40 @@ from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
-from report.html import Picture, as_html
-from report.source import Mistake, Source
-from report.text import Answer
+from db import Connection
+from report import charted, svg
+from report.charted import Chart
+from report.html import as_html
+from report.source import Mistake
+from report.text import Answer, Read
 
 
-def draw(source: Source, options: argparse.Namespace, answers: Sequence[Answer], now: datetime) -> None:
+def draw(
+    connection: Connection, options: argparse.Namespace, read: Read, answers: Sequence[Answer], now: datetime
+) -> None:
     """Writes the files of --plot and --html. Raises Mistake."""
+    spans = {number: (one.symbol, *one.span) for number, one in enumerate(answers) if one.span}
+    drawn = charted.fetch_all(connection, spans)
+    if options.plot:
+        _write(options.plot, _picture(list(drawn.values())))
+    if options.html:
+        figures = {number: svg.figure(chart) for number, chart in drawn.items()}
+        _write(options.html, as_html(read, answers, figures, now, options.sql).encode())
+
+
+def _picture(drawn: Sequence[Chart]) -> bytes:
+    """The charts as PNG, one for each symbol. Raises Mistake."""
     try:
         # Slow to import, and not needed for anything else.
         from report import charts
     except ImportError as error:
-        raise Mistake(f"charts need another package: pip install -r requirements-tools.txt ({error})") from error
-    spans = {number: (one.symbol, *one.span) for number, one in enumerate(answers) if one.span}
-    drawn = charts.fetch_all(source.connection, spans)
-    if options.plot:
-        # Of the report's ranges the longest, which comes last.
-        longest = list({chart.found.symbol: chart for chart in drawn.values()}.values())
-        if not longest or len(longest) > charts.CHARTS_MAX:
-            shown = f"a picture can show 1 to {charts.CHARTS_MAX} symbols with trades, not {len(longest)}"
-            raise Mistake(f"{shown}; choose with --symbol, or another range")
-        _write(options.plot, charts.png(longest))
-    if options.html:
-        pictures = {number: Picture(charts.png([chart]), charts.describe(chart)) for number, chart in drawn.items()}
-        _write(options.html, as_html((source.settings, source.fallback), answers, pictures, now).encode())
+        raise Mistake(f"--plot needs another package: pip install -r requirements-tools.txt ({error})") from error
+    # Of the report's ranges the longest, which comes last.
+    longest = list({chart.found.symbol: chart for chart in drawn}.values())
+    if not longest or len(longest) > charts.CHARTS_MAX:
+        shown = f"a picture can show 1 to {charts.CHARTS_MAX} symbols with trades, not {len(longest)}"
+        raise Mistake(f"{shown}; choose with --symbol, or another range")
+    return charts.png(longest)
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -4,6 +4,7 @@ import argparse
 import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import NamedTuple
 
 from process.command import Parser, whole
 from report.answers import RESOLUTIONS
@@ -17,19 +18,23 @@ TIME_MIN = datetime(1970, 1, 1, tzinfo=UTC)
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
+class Moment(NamedTuple):
+    """A time that was asked about; `exact` if it was given with a fraction of its second, and is not all of that."""
+
+    time: datetime
+    exact: bool
+
+
 def parse_options(argv: list[str] | None, description: str | None) -> tuple[Parser, argparse.Namespace]:
-    """The parser, and the command line's `command`, `symbol`, `json`, `demo`, `plot`, `html`, and either `time` or
-    `start`, `end` and `last`.
+    """The parser, and the command line's `command`, `symbol`, `json`, `sql`, `demo`, `plot`, `html`, and either
+    `moment` or `start`, `end` and `last`.
 
     Exits with 2 after one line if something is wrong.
     """
-    common = Parser(add_help=False, argument_default=argparse.SUPPRESS, allow_abbrev=False)
-    common.add_argument("--symbol", action="append", help="only this symbol; repeat it, or use commas")
-    common.add_argument("--json", action="store_true", help="one JSON document instead of text; prices are strings")
-    common.add_argument("--demo", action="store_true", help="read the demo's database, even if there is a real one")
+    common = _common()
     drawn = Parser(add_help=False, argument_default=argparse.SUPPRESS, allow_abbrev=False)
-    drawn.add_argument("--plot", metavar="FILE.png", type=parse_png, help="also draw the ranges as charts")
-    drawn.add_argument("--html", metavar="FILE", type=Path, help="write everything, with charts, to one HTML file")
+    drawn.add_argument("--plot", metavar="FILE.png", type=parse_png, help="also draw the ranges as a picture")
+    drawn.add_argument("--html", metavar="FILE", type=Path, help="also write everything, with charts, to one HTML file")
     parser = Parser(
         prog="query_examples.py",
         description=description,
@@ -40,8 +45,9 @@ def parse_options(argv: list[str] | None, description: str | None) -> tuple[Pars
     commands = parser.add_subparsers(dest="command", metavar="{report,latest,at,range,vwap,candles}", title="commands")
     commands.add_parser("report", parents=[common, drawn], allow_abbrev=False, help="all answers (the default)")
     commands.add_parser("latest", parents=[common], allow_abbrev=False, help="the latest price")
-    at = commands.add_parser("at", parents=[common], allow_abbrev=False, help="the price at a second")
-    at.add_argument("time", metavar="TIME", type=parse_time, help="UTC, such as 2025-11-20T10:15:09")
+    at = commands.add_parser("at", parents=[common], allow_abbrev=False, help="the price at a second or an instant")
+    words = "UTC, such as 2025-11-20T10:15:09 for the whole second, or 2025-11-20T10:15:09.500 for that instant"
+    at.add_argument("moment", metavar="TIME", type=parse_moment, help=words)
     helps = {
         "range": "the low and the high price in a time range",
         "vwap": "the volume and the average price of a range",
@@ -61,12 +67,25 @@ def parse_options(argv: list[str] | None, description: str | None) -> tuple[Pars
     bars = commands.add_parser("candles", parents=[common], allow_abbrev=False, help="the last candles, with volume")
     bars.add_argument("resolution", metavar="RESOLUTION", choices=RESOLUTIONS, help=", ".join(RESOLUTIONS))
     bars.add_argument("--count", metavar="N", type=whole(1, CANDLES_MAX), default=20, help="how many (default 20)")
-    options = parser.parse_args(argv, argparse.Namespace(symbol=[], json=False, demo=False, plot=None, html=None))
+    options = parser.parse_args(
+        argv, argparse.Namespace(symbol=[], json=False, sql=True, demo=False, plot=None, html=None)
+    )
+    if options.json and not options.sql:
+        parser.error("--no-sql does nothing with --json, whose documents have the SQL in keys of their own")
     if options.command not in (None, "report", "range") and (options.plot or options.html):
         parser.error(f"{options.command} has nothing to draw; --plot and --html go with range or report")
     if options.command in spans:
         _require_range(spans[options.command], options)
     return parser, options
+
+
+def _common() -> Parser:
+    common = Parser(add_help=False, argument_default=argparse.SUPPRESS, allow_abbrev=False)
+    common.add_argument("--symbol", action="append", help="only this symbol; repeat it, or use commas")
+    common.add_argument("--json", action="store_true", help="one JSON document instead of text; prices are strings")
+    common.add_argument("--no-sql", action="store_false", dest="sql", help="the answers without the SQL")
+    common.add_argument("--demo", action="store_true", help="read the demo's database, even if there is a real one")
+    return common
 
 
 def _require_range(parser: Parser, options: argparse.Namespace) -> None:
@@ -97,6 +116,11 @@ def parse_time(text: str) -> datetime:
     if time < TIME_MIN:
         raise argparse.ArgumentTypeError(f"{text!r} is too early; give a time from {TIME_MIN.year} on")
     return time
+
+
+def parse_moment(text: str) -> Moment:
+    """The time of `text`, as parse_time(), and whether it has a fraction of a second. Raises ArgumentTypeError."""
+    return Moment(parse_time(text), bool(re.search(r"[0-9][.,][0-9]", text)))
 
 
 def parse_duration(text: str) -> timedelta:

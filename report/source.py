@@ -1,5 +1,6 @@
 """The database that a report reads: the real one, or the demo's while only that has trades."""
 
+import difflib
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -45,8 +46,21 @@ def open_source(settings: config.Settings, demo: bool) -> Source:
 def wanted_symbols(source: Source, asked: Sequence[str]) -> Sequence[str]:
     """The symbols to report on: those `asked` for, or all. Raises Mistake for one without trades, ConfigError."""
     wanted = config.parse_symbols("--symbol", ",".join(asked)) if asked else source.symbols
+    stored = frozenset(source.symbols)
     for symbol in wanted:
-        if symbol not in source.symbols:
-            database, stored = source.settings.mysql_database, ", ".join(source.symbols)
-            raise Mistake(f"no trade of {symbol} is stored in {database}; --symbol can be {stored}")
+        if symbol not in stored:
+            there = f"no trade of {symbol} is stored in {source.settings.mysql_database}"
+            raise Mistake(f"{there}; --symbol can be {_named(symbol, source.symbols)}")
     return wanted
+
+
+NAMED_MAX = 20
+"""Symbols that an error names."""
+
+
+def _named(symbol: str, stored: Sequence[str]) -> str:
+    """The symbols that are stored; of many those that look like `symbol`, or else the first."""
+    if len(stored) <= NAMED_MAX:
+        return ", ".join(stored)
+    some = difflib.get_close_matches(symbol, stored, NAMED_MAX // 4) or stored[:NAMED_MAX]
+    return f"{', '.join(some)} or one of {len(stored) - len(some):,} more"

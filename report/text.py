@@ -1,25 +1,28 @@
-"""How the answers of query_examples.py look: tables for people, one JSON document for programs. Pure."""
+"""How the answers of query_examples.py look: tables and words for people, one JSON document for programs. Pure."""
 
 import json
 import re
+import shutil
 import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 import config
 from model.amounts import EXACT
 from model.candles import MINUTE, Candle
 from model.times import MILLISECOND
 from model.trade import Trade
+from report.table import Column, Table, amount, amounts, as_lines, numbers, wrap
 from storage.proofs import VERDICTS, Coverage
-from storage.questions import Aged, Range, Second, Volume
+from storage.questions import Aged, Instant, Latest, Range, Second, Volume
 
 LINE_CHARS_MAX = 100
-SQL_INDENT = "  "
-RESULT_INDENT = "    "
+"""Longer lines are hard to read; and as long are those of a file or a pipe, whatever the terminal is."""
+LINE_CHARS_MIN = 40
+INDENT = "  "
+SQL_INDENT = "    "
 QUOTE_ASSETS = ("USDT", "USDC", "FDUSD", "TUSD", "EUR", "TRY", "BRL", "JPY", "BTC", "ETH", "BNB")
 """A symbol is its base and its quote asset with nothing between them; these are the quotes that are recognised."""
 
@@ -29,34 +32,61 @@ Marks = list[tuple[str, Trade]]
 """What a trade is among others, such as "low", and the trade."""
 
 
+class Note(NamedTuple):
+    """What an answer does not know, in words."""
+
+    text: str
+
+
+Part = Table | Note | str
+"""Of an answer: a table, what is not known, or a paragraph, whose lines are lines of their own."""
+
+
 class Answer(NamedTuple):
-    """A question about a symbol in English, the SQL as it was sent, and the result as JSON values and as lines."""
+    """A question about a symbol in English, the SQL as it was sent, and the result as JSON values and for people."""
 
     kind: str
     symbol: str
     question: str
     sql: list[str]
     result: dict[str, Any]
-    lines: list[str]
+    parts: list[Part]
     span: tuple[datetime, datetime] | None = None
     """The range of time of which a chart can be drawn."""
+    plain_sql: str | None = None
+    """A statement that gives the same and that everybody understands, if there is one that is simpler than `sql`."""
+
+
+class Read(NamedTuple):
+    """The settings of the database that was read, whether it stands in for another, and what is left out, in a line."""
+
+    settings: config.Settings
+    fallback: bool
+    left_out: str = ""
 
 
 # ---- For programs.
 
 
-def as_json(settings: config.Settings, answers: Sequence[Answer]) -> str:
-    """One document with all answers: prices as strings, ids as integers, times with a Z, and no float anywhere."""
-    document = {
+def as_json(read: "Read", answers: Sequence[Answer]) -> str:
+    """One document with all answers: prices as strings, ids as integers, times with a Z, and no float anywhere. What is
+    left out, if anything is, stands in `left_out`."""
+    settings = read.settings
+    document: dict[str, Any] = {
         "database": settings.mysql_database,
         "server": settings.server,
         "demo": settings.demo,
-        "answers": [{name: value for name, value in answer._asdict().items() if name in _JSON} for answer in answers],
+        "answers": [_json(answer) for answer in answers],
     }
+    if read.left_out:
+        document["left_out"] = read.left_out
     return json.dumps(document, indent=2)
 
 
-_JSON = ("kind", "symbol", "question", "sql", "result")
+def _json(answer: Answer) -> dict[str, Any]:
+    plain = {"plain_sql": answer.plain_sql} if answer.kind == "range" else {}
+    about = {"kind": answer.kind, "symbol": answer.symbol, "question": answer.question}
+    return {**about, "sql": answer.sql, **plain, "result": answer.result}
 
 
 def iso(time: datetime) -> str:
@@ -67,36 +97,75 @@ def iso(time: datetime) -> str:
 # ---- For people.
 
 
-def as_text(settings: config.Settings, fallback: bool, answers: Sequence[Answer], colour: bool) -> str:
-    """The answers one below the other, after a line that says which database was read, and if in place of another."""
-    bold, dim, plain = ("\x1b[1m", "\x1b[2m", "\x1b[0m") if colour else ("", "", "")
-    blocks = [headline(settings, fallback)]
+class Look(NamedTuple):
+    """How wide the text is, whether a terminal shows it in bold and dim, and whether the SQL is a part of it."""
+
+    width: int = LINE_CHARS_MAX
+    styled: bool = False
+    sql: bool = True
+
+
+def look_of(out: TextIO, sql: bool) -> Look:
+    """As wide as the terminal, within reason; of a file or a pipe always the same."""
+    if not out.isatty():
+        return Look(sql=sql)
+    return Look(min(max(shutil.get_terminal_size().columns, LINE_CHARS_MIN), LINE_CHARS_MAX), True, sql)
+
+
+def as_text(read: Read, answers: Sequence[Answer], look: Look) -> str:
+    """The answers one below the other, after what is to be said of the database that was read: of each the question,
+    the answer, and the SQL that gave it."""
+    bold, dim, plain = ("\x1b[1m", "\x1b[2m", "\x1b[0m") if look.styled else ("", "", "")
+    blocks = ["\n".join(line for text in headline(read).split("\n") for line in wrap(text, look.width))]
     for answer in answers:
-        sql = "\n".join(fold(statement) for statement in answer.sql)
-        blocks.append(f"{bold}{textwrap.fill(answer.question, LINE_CHARS_MAX)}{plain}")
-        blocks.append(f"{dim}{textwrap.indent(sql, SQL_INDENT)}{plain}")
-        blocks.append(textwrap.indent("\n".join(answer.lines), RESULT_INDENT) + "\n")
+        question = "\n".join(wrap(answer.question, look.width))
+        blocks.append(f"{bold}{question}{plain}")
+        blocks += [textwrap.indent(_part(part, look.width - len(INDENT)), INDENT) for part in answer.parts]
+        if look.sql:
+            sql = textwrap.indent(sql_lines(answer, look.width - len(SQL_INDENT)), SQL_INDENT)
+            blocks.append(f"{dim}{sql}{plain}")
+        blocks[-1] += "\n"
     return "\n\n".join(blocks).rstrip("\n")
 
 
-def headline(settings: config.Settings, fallback: bool) -> str:
-    """Which database was read, and what is in it."""
+def _part(part: Part, width: int) -> str:
+    if isinstance(part, Table):
+        return "\n".join(as_lines(part, width))
+    text = part.text if isinstance(part, Note) else part
+    return "\n".join(line for paragraph in text.split("\n") for line in wrap(paragraph, width))
+
+
+def sql_lines(answer: Answer, width: int = LINE_CHARS_MAX - len(SQL_INDENT)) -> str:
+    """The SQL of an answer, all of which can be pasted into the mysql client."""
+    first = [_PLAIN, answer.plain_sql, _FAST] if answer.plain_sql else []
+    return "\n".join(fold(statement, width) for statement in (*first, *answer.sql))
+
+
+_PLAIN = "-- The low and the high in plain SQL, which reads every trade of the range:"
+_FAST = "-- As they were asked for, in a time that does not grow with the range, with their trades and the volume:"
+
+
+def headline(read: Read) -> str:
+    """Which database was read, what is in it, and what is left out."""
+    settings, fallback, note = read
     name = settings.place
-    if not settings.demo:
-        return f"Database {name}: trades captured from the exchange; times are UTC"
-    why = " (no real trades yet)" if fallback else ""
-    return f"Database {name}: made-up trades of the stand-in exchange{why}; times are UTC"
+    words = f"Database {name}: trades captured from the exchange; times are UTC"
+    if settings.demo:
+        why = " (no real trades yet)" if fallback else ""
+        words = f"Database {name}: made-up trades of the stand-in exchange{why}; times are UTC"
+    return f"{words}\n{note}" if note else words
 
 
-def fold(statement: str) -> str:
-    """`statement` on lines of LINE_CHARS_MAX where its clauses or at least its words allow it; the same SQL but for the
-    white space."""
-    width = LINE_CHARS_MAX - len(SQL_INDENT)
+def fold(statement: str, width: int = LINE_CHARS_MAX - len(SQL_INDENT)) -> str:
+    """`statement` on lines of at most `width` where its clauses or at least its words allow it; the same SQL but for
+    the white space."""
+    if statement.startswith("-- "):
+        return "\n".join(f"-- {line}" for line in wrap(statement.removeprefix("-- "), width - 3))
     lines, clause = [""], ""
     # A quoted text may have a space in it, and stays in one piece.
     for word in [*re.findall(r"(?:'(?:[^'\\]|\\.)*'|[^\s'])+", statement), ""]:
         ends = not word or word in ("FROM", "WHERE", "AND", "ORDER", "GROUP", "UNION")
-        if not ends and len(clause) + len(word) < width - len(SQL_INDENT):
+        if not ends and len(clause) + len(word) < width - len(INDENT):
             clause += f" {word}"
             continue
         if lines[-1] and len(lines[-1] + clause) > width:
@@ -112,61 +181,119 @@ def marks_of(found: Second | Range) -> Marks:
     return [(name, trade) for name, trade in named if trade]
 
 
-def quiet(symbol: str, where: str, when: datetime, as_of: Aged | None, missing: int) -> list[str]:
+def quiet(symbol: str, where: str, when: datetime, as_of: Aged | None, missing: int) -> list[Part]:
     """That nothing traded in `where`, with the price as of `when`; or, if ids are missing, that this is not known."""
     first = f"No trade of {symbol} in {where}" if not missing else f"No trade of {symbol} is stored in {where}"
+    parts: list[Part]
     if not as_of:
-        lines = [f"{first}, and none is stored from before it."]
+        parts = [f"{first}, and none is stored from before it."]
     else:
         age = duration(timedelta(milliseconds=as_of.age_ms))
         words = f"The price as of {said(when)} UTC was {age} old:"
         if missing:
             words = f"The last stored price as of {said(when)} UTC was {age} old:"
-        lines = [f"{first}. {words}", "", *trade_table([("until then", as_of.trade)])]
-    return lines + missing_note(missing, where, "it may well have traded, and at another price")
+        caption = f"The last stored trade of {symbol} before {where}"
+        parts = [f"{first}. {words}", trade_table([("until then", as_of.trade)], caption)]
+    return parts + missing_note(missing, f"in {where}", "it may well have traded, and at another price")
 
 
-def trade_table(rows: Marks) -> list[str]:
-    """The trades, all of one symbol, in columns with the units in the heading, after what each of them is."""
-    trades = [trade for _, trade in rows]
-    base, quote = split_symbol(trades[0].symbol)
-    columns = [
-        ["", *(mark for mark, _ in rows)],
-        _amounts(f"price {quote}", [trade.price for trade in trades]),
-        _amounts(f"quantity {base}", [trade.quantity for trade in trades]),
-        ["taker", *("sold" if trade.buyer_is_maker else "bought" for trade in trades)],
-        ["time UTC", *(utc(trade.timestamp) for trade in trades)],
-        ["trade id", *(str(trade.trade_id) for trade in trades)],
+def instant(found: Instant) -> list[Part]:
+    """The price at an instant, whose price it was, and what is not known of the time from that trade on."""
+    when = f"{said(found.time)} UTC"
+    if found.as_of is None:
+        return [Note(f"No trade of {found.symbol} is stored from {when} or before, so the price is not known.")]
+    trade, age_ms = found.as_of
+    quote = split_symbol(found.symbol)[1]
+    price = f"{amount(trade.price)} {quote}".rstrip()
+    known = not found.missing and not found.is_newest
+    name = "The price was" if known else "The last stored price was"
+    last = f"the last one{'' if known else ' that is stored'} up to that millisecond"
+    words = f"{name} {price}: that of trade {trade.trade_id}, {last}, which was {aged(age_ms)} old."
+    parts: list[Part] = [
+        words,
+        trade_table([("until then", trade)], f"The last stored trade of {found.symbol} by {when}"),
     ]
-    return _table(columns)
+    if found.is_newest:
+        parts.append(Note(f"No later trade is stored, so whether another followed by {when} is not known."))
+    if known:
+        parts.append("No id is missing between that trade and that instant.")
+    between = "between that trade and that instant"
+    return parts + missing_note(found.missing, between, "the price may have been another")
 
 
-def candle_table(candles: Sequence[Candle], missing: Sequence[int]) -> list[str]:
+def beyond_note(symbol: str, newest: datetime, end: datetime) -> list[Part]:
+    """That nothing is known of the time behind the newest stored trade, if the time asked about reaches there."""
+    if end <= newest + MILLISECOND:
+        return []
+    words = f"The newest stored trade of {symbol} is of {said(newest)} UTC: what it traded after that is not known."
+    return [Note(words)]
+
+
+def trade_table(rows: Marks, caption: str) -> Table:
+    """The trades, all of one symbol, in columns with the units in the heading, after what each of them is."""
+    return Table(caption, [Column("", [mark for mark, _ in rows]), *_trade_columns([trade for _, trade in rows])])
+
+
+def trade_list(trades: Sequence[Trade], caption: str) -> Table:
+    """The trades, all of one symbol, each known by its id."""
+    *columns, ids = _trade_columns(trades)
+    return Table(caption, [ids, *columns], titled=True)
+
+
+def _trade_columns(trades: Sequence[Trade]) -> list[Column]:
+    base, quote = split_symbol(trades[0].symbol)
+    return [
+        amounts(f"price {quote}", [trade.price for trade in trades]),
+        amounts(f"quantity {base}", [trade.quantity for trade in trades]),
+        Column("taker", ["sold" if trade.buyer_is_maker else "bought" for trade in trades]),
+        Column("time UTC", [utc(trade.timestamp) for trade in trades]),
+        Column("trade id", [str(trade.trade_id) for trade in trades]),
+    ]
+
+
+def newest_table(rows: Sequence[Latest]) -> Table:
+    """The newest trades of many symbols, their ages, and how many ids are missing at each, if any are."""
+    columns = [
+        Column("symbol", [row.trade.symbol for row in rows]),
+        amounts("price", [row.trade.price for row in rows]),
+        Column("time UTC", [utc(row.trade.timestamp) for row in rows]),
+        numbers("age", [aged(row.age_ms) for row in rows]),
+    ]
+    missing = [numbers("missing", [f"{row.missing:,}" for row in rows])] if any(row.missing for row in rows) else []
+    return Table("The latest price of each symbol", [*columns, *missing])
+
+
+def aged(age_ms: int) -> str:
+    """Such as 5 min 3 s; with a minus sign where the exchange's clock is ahead."""
+    length = timedelta(milliseconds=age_ms)
+    return duration(length) if age_ms >= 0 else f"-{duration(-length)}"
+
+
+def candle_table(candles: Sequence[Candle], missing: Sequence[int], caption: str) -> Table:
     """The candles, all of one symbol, oldest first, and how many ids may be missing in each, if any are."""
     base, quote = split_symbol(candles[0].symbol)
     form = "%Y-%m-%d %H:%M" if candles[0].resolution >= MINUTE else "%Y-%m-%d %H:%M:%S"
     columns = [
-        ["start UTC", *(f"{candle.timestamp:{form}}" for candle in candles)],
-        _amounts(f"open {quote}", [candle.open for candle in candles]),
-        _amounts("high", [candle.high for candle in candles]),
-        _amounts("low", [candle.low for candle in candles]),
-        _amounts("close", [candle.close for candle in candles]),
-        _amounts(f"volume {base}", [candle.volume for candle in candles]),
-        _right("trades", [f"{candle.trades:,}" for candle in candles]),
+        Column("start UTC", [f"{candle.timestamp:{form}}" for candle in candles]),
+        amounts(f"open {quote}", [candle.open for candle in candles]),
+        amounts("high", [candle.high for candle in candles]),
+        amounts("low", [candle.low for candle in candles]),
+        amounts("close", [candle.close for candle in candles]),
+        amounts(f"volume {base}", [candle.volume for candle in candles]),
+        numbers("trades", [f"{candle.trades:,}" for candle in candles]),
     ]
-    return _table([*columns, _right("missing", [f"{number:,}" for number in missing])] if any(missing) else columns)
+    return Table(caption, [*columns, *([numbers("missing", [f"{n:,}" for n in missing])] if any(missing) else [])])
 
 
-def volume_table(found: Volume) -> list[str]:
+def volume_table(found: Volume, caption: str) -> Table:
     """The sums of a range, in two lines: all of it, and where the taker bought."""
     base, quote = split_symbol(found.symbol)
-    return _table(
-        [
-            ["", "traded", "taker bought"],
-            _amounts(f"volume {base}", [found.volume, found.taker_buy_volume]),
-            _amounts(f"volume {quote}", [found.quote_volume, found.taker_buy_quote_volume]),
-        ]
-    )
+    columns = [
+        Column("", ["traded", "taker bought"]),
+        amounts(f"volume {base}", [found.volume, found.taker_buy_volume]),
+        amounts(f"volume {quote}", [found.quote_volume, found.taker_buy_quote_volume]),
+    ]
+    return Table(caption, columns)
 
 
 def volume(found: Volume) -> str:
@@ -183,13 +310,13 @@ def average(found: Volume) -> str:
     return f"average price (VWAP) {price}" + ("" if exact else ", rounded to 8 decimals, half to even")
 
 
-def missing_note(missing: int, where: str, therefore: str) -> list[str]:
-    """That ids are missing in `where`, if any are, and what of the answer may be wrong `therefore`."""
+def missing_note(missing: int, where: str, therefore: str) -> list[Part]:
+    """That ids are missing `where`, such as "in that second", if any are, and what may be wrong `therefore`."""
     if not missing:
         return []
     are = "trade is" if missing == 1 else "trades are"
-    note = f"Up to {missing:,} {are} missing in {where}, so {therefore}; `python backfill.py --list` has the ids."
-    return ["", *textwrap.wrap(note, LINE_CHARS_MAX - len(RESULT_INDENT))]
+    note = f"Up to {missing:,} {are} missing {where}, so {therefore}; `python backfill.py --list` has the ids."
+    return [Note(note)]
 
 
 def coverage_line(found: Coverage) -> str:
@@ -207,30 +334,6 @@ def split_symbol(symbol: str) -> tuple[str, str]:
     """The base and the quote asset; both empty when the quote is not one of QUOTE_ASSETS."""
     quote = next((asset for asset in QUOTE_ASSETS if symbol.endswith(asset) and symbol != asset), "")
     return (symbol.removesuffix(quote), quote) if quote else ("", "")
-
-
-def _table(columns: Sequence[Sequence[str]]) -> list[str]:
-    """Columns side by side, without those that are empty."""
-    widths = [max(map(len, column)) for column in columns]
-    padded = [[cell.ljust(width) for cell in column] for column, width in zip(columns, widths, strict=True) if width]
-    return ["  ".join(line).rstrip() for line in zip(*padded, strict=True)]
-
-
-def _amounts(heading: str, values: Sequence[Decimal]) -> list[str]:
-    """A column whose decimal points are below each other."""
-    texts = [amount(value) for value in values]
-    decimals = max(len(text.partition(".")[2]) for text in texts)
-    return _right(heading.strip(), [text + " " * (decimals - len(text.partition(".")[2])) for text in texts])
-
-
-def _right(heading: str, cells: Sequence[str]) -> list[str]:
-    return [cell.rjust(max(map(len, [heading, *cells]))) for cell in (heading, *cells)]
-
-
-def amount(value: Decimal) -> str:
-    """An exact decimal without its trailing zeros, but with two decimals at least."""
-    whole, _, fraction = f"{value:f}".partition(".")
-    return f"{whole}.{fraction.rstrip('0').ljust(2, '0')}"
 
 
 def utc(time: datetime) -> str:

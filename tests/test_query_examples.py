@@ -1,6 +1,7 @@
 """The reports, against a known table on each server: the whole output, the SQL in it, and what is refused."""
 
 import argparse
+import io
 import json
 import os
 import re
@@ -23,6 +24,7 @@ from mysqld import program
 from process.child import ROOT
 from report import options as query_options
 from report import text as report
+from report.table import amount, wrap
 from storage import proofs, questions, ranges
 from tests.support.servers import Server
 from tests.support.tables import exact, store
@@ -84,8 +86,8 @@ def ask(settings: config.Settings, monkeypatch: pytest.MonkeyPatch, capsys: pyte
 
 @pytest.fixture
 def place(settings: config.Settings) -> str:
-    """The database in words."""
-    return settings.place
+    """The database in words, as the output begins."""
+    return "\n".join(wrap(f"Database {settings.place}: trades captured from the exchange; times are UTC", 100))
 
 
 @pytest.fixture
@@ -128,15 +130,10 @@ def trade(trade_id: int, timestamp: str, price: str, quantity: str, buyer_is_mak
 def gaps_sql(start: str, end: str, symbol: str = "BTCUSDT") -> str:
     """The question what is missing in a time, as it is shown."""
     return (
-        "  SELECT COUNT(*), COALESCE(SUM(last_trade_id - first_trade_id + 1), 0) FROM gaps\n"
-        f"    WHERE filled_at IS NULL AND symbol = '{symbol}' AND timestamp_after >= '{start}'\n"
-        f"    AND timestamp_before < '{end}';"
+        "    SELECT COUNT(*), COALESCE(SUM(last_trade_id - first_trade_id + 1), 0) FROM gaps\n"
+        f"      WHERE filled_at IS NULL AND symbol = '{symbol}' AND timestamp_after >= '{start}'\n"
+        f"      AND timestamp_before < '{end}';"
     )
-
-
-def without_sql(text: str) -> str:
-    """The output without its blocks of SQL."""
-    return "\n\n".join(block for block in text.split("\n\n") if not block.startswith("  SELECT "))
 
 
 # ---- The answers for people.
@@ -146,18 +143,18 @@ def without_sql(text: str) -> str:
 def test_latest_is_the_whole_expected_text(ask: Ask, place: str) -> None:
     """The newest trade with its age, in a table with units, under the question and the SQL."""
     expected = f"""\
-Database {place}: trades captured from the exchange; times are UTC
+{place}
 
 What is the latest price of BTCUSDT?
 
-  {SELECT}
-    WHERE symbol = 'BTCUSDT' ORDER BY timestamp DESC, trade_id DESC LIMIT 1;
+          price USDT  quantity BTC  taker   time UTC                 trade id
+  latest    61839.00          0.30  bought  2025-11-20 10:15:10.000  107
+
+  10.345 s old by this machine's clock, 2025-11-20 10:15:20.345 UTC
+
+    {SELECT}
+      WHERE symbol = 'BTCUSDT' ORDER BY timestamp DESC, trade_id DESC LIMIT 1;
 {gaps_sql("2025-11-20 10:15:10", "2025-11-20 10:15:10.001000")}
-
-            price USDT  quantity BTC  taker   time UTC                 trade id
-    latest    61839.00          0.30  bought  2025-11-20 10:15:10.000  107
-
-    10.345 s old by this machine's clock, 2025-11-20 10:15:20.345 UTC
 """
     assert ask("latest", "--symbol", "BTCUSDT") == (0, expected, "")
 
@@ -165,35 +162,35 @@ What is the latest price of BTCUSDT?
 @pytest.mark.usefixtures("tape")
 def test_latest_of_a_clock_that_runs_behind_says_so(ask: Ask) -> None:
     """A trade from after this machine's time is ahead of it; its age is not a negative number."""
-    outcome = ask("latest", "--symbol", "BTCUSDT", now=at("20 10:15:09.880"))
-    assert outcome.out.splitlines()[-1] == "    0.120 s ahead by this machine's clock, 2025-11-20 10:15:09.880 UTC"
+    outcome = ask("latest", "--no-sql", "--symbol", "BTCUSDT", now=at("20 10:15:09.880"))
+    assert outcome.out.splitlines()[-1] == "  0.120 s ahead by this machine's clock, 2025-11-20 10:15:09.880 UTC"
 
 
 @pytest.mark.usefixtures("tape")
 def test_at_a_second_is_the_whole_expected_text(ask: Ask, place: str) -> None:
     """The second has its first millisecond and its last, and not the next second's first."""
     expected = f"""\
-Database {place}: trades captured from the exchange; times are UTC
+{place}
 
 What was the price of BTCUSDT at 2025-11-20 10:15:09 UTC?
 
-  {SELECT}
-    WHERE symbol = 'BTCUSDT' AND timestamp >= '2025-11-20 10:15:09'
-    AND timestamp < '2025-11-20 10:15:10' ORDER BY timestamp, trade_id;
+         price USDT  quantity BTC  taker   time UTC                 trade id
+  first    61837.63    0.00108     bought  2025-11-20 10:15:09.000  104
+  low      61830.50    0.20        sold    2025-11-20 10:15:09.000  105
+  high     61837.63    0.00108     bought  2025-11-20 10:15:09.000  104
+  last     61837.63   10.00000001  sold    2025-11-20 10:15:09.999  106
+
+  3 trades in that second:
+
+  trade id  price USDT  quantity BTC  taker   time UTC
+  104         61837.63    0.00108     bought  2025-11-20 10:15:09.000
+  105         61830.50    0.20        sold    2025-11-20 10:15:09.000
+  106         61837.63   10.00000001  sold    2025-11-20 10:15:09.999
+
+    {SELECT}
+      WHERE symbol = 'BTCUSDT' AND timestamp >= '2025-11-20 10:15:09'
+      AND timestamp < '2025-11-20 10:15:10' ORDER BY timestamp, trade_id;
 {gaps_sql("2025-11-20 10:15:09", "2025-11-20 10:15:10")}
-
-           price USDT  quantity BTC  taker   time UTC                 trade id
-    first    61837.63    0.00108     bought  2025-11-20 10:15:09.000  104
-    low      61830.50    0.20        sold    2025-11-20 10:15:09.000  105
-    high     61837.63    0.00108     bought  2025-11-20 10:15:09.000  104
-    last     61837.63   10.00000001  sold    2025-11-20 10:15:09.999  106
-
-    3 trades in that second:
-
-    price USDT  quantity BTC  taker   time UTC                 trade id
-      61837.63    0.00108     bought  2025-11-20 10:15:09.000  104
-      61830.50    0.20        sold    2025-11-20 10:15:09.000  105
-      61837.63   10.00000001  sold    2025-11-20 10:15:09.999  106
 """
     assert ask("at", "2025-11-20T10:15:09", "--symbol", "BTCUSDT") == (0, expected, "")
 
@@ -202,37 +199,151 @@ What was the price of BTCUSDT at 2025-11-20 10:15:09 UTC?
 def test_at_a_second_without_a_trade_gives_the_price_as_of_then(ask: Ask, place: str) -> None:
     """The answer says that nothing traded, and shows the trade before with its age at the time that was asked for."""
     expected = f"""\
-Database {place}: trades captured from the exchange; times are UTC
+{place}
 
-What was the price of BTCUSDT at 2025-11-20 10:03:00.250 UTC?
+What was the price of BTCUSDT at 2025-11-20 10:03:00 UTC?
 
-  {SELECT}
-    WHERE symbol = 'BTCUSDT' AND timestamp >= '2025-11-20 10:03:00'
-    AND timestamp < '2025-11-20 10:03:01' ORDER BY timestamp, trade_id;
-  {SELECT}
-    WHERE symbol = 'BTCUSDT' AND timestamp < '2025-11-20 10:03:00.251000'
-    ORDER BY timestamp DESC, trade_id DESC LIMIT 1;
+  No trade of BTCUSDT in that second. The price as of 2025-11-20 10:03:00 UTC was 3 min old:
+
+              price USDT  quantity BTC  taker   time UTC                 trade id
+  until then    61000.50          0.50  bought  2025-11-20 10:00:00.000  102
+
+    {SELECT}
+      WHERE symbol = 'BTCUSDT' AND timestamp >= '2025-11-20 10:03:00'
+      AND timestamp < '2025-11-20 10:03:01' ORDER BY timestamp, trade_id;
+    {SELECT}
+      WHERE symbol = 'BTCUSDT' AND timestamp < '2025-11-20 10:03:00.001000'
+      ORDER BY timestamp DESC, trade_id DESC LIMIT 1;
 {gaps_sql("2025-11-20 10:03:00", "2025-11-20 10:03:01")}
-
-    No trade of BTCUSDT in that second. The price as of 2025-11-20 10:03:00.250 UTC was 3 min old:
-
-                price USDT  quantity BTC  taker   time UTC                 trade id
-    until then    61000.50          0.50  bought  2025-11-20 10:00:00.000  102
 """
-    assert ask("at", "2025-11-20T11:03:00.25+01:00", "--symbol", "BTCUSDT") == (0, expected, "")
+    assert ask("at", "2025-11-20T11:03:00+01:00", "--symbol", "BTCUSDT") == (0, expected, "")
 
 
-def test_at_a_time_before_the_first_trade_of_its_second(ask: Ask, settings: config.Settings) -> None:
-    """The price at that time was that of a trade from before the second, which is shown beside those of the second."""
-    store(settings, [BITCOIN[2], BITCOIN[6]])
+def test_at_a_second_whose_first_trade_is_late(ask: Ask, settings: config.Settings) -> None:
+    """The price at its start was that of a trade from before the second, which is shown beside those of the second."""
+    store(settings, [BITCOIN[2], BITCOIN[6], BITCOIN[7]])
 
-    lines = ask("at", "2025-11-20T10:15:09.500").out.splitlines()
-    (answer,) = exact(ask("at", "2025-11-20T10:15:09.500", "--json").out)["answers"]
+    lines = ask("at", "2025-11-20T10:15:09").out.splitlines()
+    (answer,) = exact(ask("at", "2025-11-20T10:15:09", "--json").out)["answers"]
 
-    assert "    until then    61000.50    0.50        bought  2025-11-20 10:00:00.000  102" in lines
-    assert "    first         61837.63   10.00000001  sold    2025-11-20 10:15:09.999  106" in lines
-    as_of = trade(102, "2025-11-20T10:00:00.000Z", "61000.50000000", "0.50000000", False) | {"age_ms": 909_500}
+    assert "  until then    61000.50    0.50        bought  2025-11-20 10:00:00.000  102" in lines
+    assert "  first         61837.63   10.00000001  sold    2025-11-20 10:15:09.999  106" in lines
+    as_of = trade(102, "2025-11-20T10:00:00.000Z", "61000.50000000", "0.50000000", False) | {"age_ms": 909_000}
     assert (as_of, 106, 3) == (answer["result"]["as_of"], answer["result"]["first"]["trade_id"], len(answer["sql"]))
+
+
+# ---- The price at an instant.
+
+
+@pytest.mark.usefixtures("tape")
+def test_at_an_instant_is_the_whole_expected_text(ask: Ask, place: str) -> None:
+    """A fraction asks for the price at that very millisecond: whose it was, how old, and that nothing is missing."""
+    expected = f"""\
+{place}
+
+What was the price of BTCUSDT at the instant 2025-11-20 10:15:09.500 UTC?
+
+  The price was 61830.50 USDT: that of trade 105, the last one up to that millisecond, which was
+  0.500 s old.
+
+              price USDT  quantity BTC  taker  time UTC                 trade id
+  until then    61830.50          0.20  sold   2025-11-20 10:15:09.000  105
+
+  No id is missing between that trade and that instant.
+
+    {SELECT}
+      WHERE symbol = 'BTCUSDT' AND timestamp < '2025-11-20 10:15:09.501000'
+      ORDER BY timestamp DESC, trade_id DESC LIMIT 1;
+    SELECT symbol, first_trade_id, last_trade_id, reason, detected_at, filled_at,
+      timestamp_before, timestamp_after FROM gaps WHERE filled_at IS NULL AND symbol = 'BTCUSDT'
+      AND timestamp_after >= '2025-11-20 10:15:09'
+      AND timestamp_before < '2025-11-20 10:15:09.501000';
+    {SELECT}
+      WHERE symbol = 'BTCUSDT' ORDER BY timestamp DESC, trade_id DESC LIMIT 1;
+"""
+    assert ask("at", "2025-11-20T10:15:09.500", "--symbol", "BTCUSDT") == (0, expected, "")
+
+
+@pytest.mark.usefixtures("tape")
+@pytest.mark.parametrize(
+    ("time", "trade_id", "age_ms"),
+    [
+        ("10:15:09.000", 105, 0),
+        ("10:15:08.999", 103, 0),
+        ("10:15:09.998999", 105, 998),
+        ("10:15:09.999", 106, 0),
+        ("10:15:09,9999", 106, 0),
+        ("10:15:10.000", 107, 0),
+    ],
+)
+def test_an_instant_includes_its_own_millisecond(ask: Ask, time: str, trade_id: int, age_ms: int) -> None:
+    """Of several trades in it the last one counts; a time is cut off to the millisecond, as those of trades are."""
+    (answer,) = exact(ask("at", f"2025-11-20T{time}", "--json", "--symbol", "BTCUSDT").out)["answers"]
+    result = answer["result"]
+    assert (answer["kind"], result["as_of"]["trade_id"], result["as_of"]["age_ms"]) == ("instant", trade_id, age_ms)
+    assert (result["missing"], result["is_newest"]) == (0, trade_id == 107)
+
+
+def test_an_instant_says_what_is_missing_from_its_trade_on(ask: Ask, settings: config.Settings) -> None:
+    """Ids that are missing behind the trade may have changed the price by then; those before it have not."""
+    store(settings, [one for one in BITCOIN if one.trade_id not in (103, 104)])
+
+    def asked(time: str) -> tuple[int, int, str]:
+        result = exact(ask("at", f"2025-11-20T{time}", "--json").out)["answers"][0]["result"]
+        text = " ".join(ask("at", f"2025-11-20T{time}", "--no-sql").out.split())
+        return result["as_of"]["trade_id"], result["missing"], text
+
+    trade_id, missing, text = asked("10:15:08.999")
+    assert (trade_id, missing) == (102, 2)
+    assert "The last stored price was 61000.50 USDT" in text
+    assert "Up to 2 trades are missing between that trade and that instant, so the price may have been another" in text
+    assert "No id is missing" not in text
+    for time, expected in (("10:15:09.000", 105), ("10:15:09.500", 105), ("10:15:09.999", 106)):
+        trade_id, missing, text = asked(time)
+        assert (trade_id, missing) == (expected, 0)
+        assert "No id is missing between that trade and that instant." in text
+
+
+def test_a_gap_whose_times_run_back_is_missing_at_an_instant(ask: Ask, settings: config.Settings) -> None:
+    """The ids are below that of the trade, but one of them may have come after it."""
+    late = [Trade("BTCUSDT", at(f"20 10:00:0{s}.000"), i, Decimal(i), Decimal(1), True) for i, s in ((1, 1), (3, 5))]
+    after = [Trade("BTCUSDT", at(f"20 10:00:0{s}.000"), i, Decimal(i), Decimal(1), True) for i, s in ((4, 3), (5, 6))]
+    store(settings, late + after)
+    (answer,) = exact(ask("at", "2025-11-20T10:00:04.500", "--json").out)["answers"]
+    assert (answer["result"]["as_of"]["trade_id"], answer["result"]["missing"]) == (4, 1)
+
+
+@pytest.mark.usefixtures("tape")
+def test_nothing_is_known_behind_the_newest_trade(ask: Ask) -> None:
+    """The recorder may not have run since: neither an instant, nor a second, nor a range says that nothing traded."""
+    newest = "The newest stored trade of BTCUSDT is of 2025-11-20 10:15:10 UTC: what it traded after that is not known."
+    texts = {
+        argv: " ".join(ask(*argv, "--symbol", "BTCUSDT", "--no-sql").out.split())
+        for argv in (
+            ("at", "2025-11-20T10:15:20.000"),
+            ("at", "2025-11-20T10:15:20"),
+            ("at", "2025-11-20T10:15:10"),
+            ("range", "2025-11-20T10:15", "2025-11-20T10:15:20"),
+            ("vwap", "2025-11-20T10:15", "2025-11-20T10:15:20"),
+            ("range", "2025-11-20T10:15", "2025-11-20T10:15:10.001"),
+            ("at", "2025-11-20T10:15:09"),
+        )
+    }
+    instant, *beyond, whole, within = texts.values()
+    assert "The last stored price was 61839.00 USDT: that of trade 107, the last one that is stored" in instant
+    assert "No later trade is stored, so whether another followed by 2025-11-20 10:15:20 UTC is not known." in instant
+    assert [newest in text for text in beyond] == [True] * 4
+    assert [newest in text for text in (whole, within)] == [False] * 2
+
+
+@pytest.mark.usefixtures("tape")
+def test_an_instant_before_the_first_trade_has_no_price(ask: Ask) -> None:
+    """Which is no statement about the exchange."""
+    outcome = ask("at", "2020-01-01T00:00:00.000", "--symbol", "BTCUSDT", "--no-sql")
+    (answer,) = exact(ask("at", "2020-01-01T00:00:00.000", "--symbol", "BTCUSDT", "--json").out)["answers"]
+    words = "No trade of BTCUSDT is stored from 2020-01-01 00:00:00 UTC or before, so the price is not known."
+    assert outcome.out.split("\n\n")[-1].split() == words.split()
+    assert (answer["result"]["as_of"], answer["result"]["is_newest"]) == (None, False)
 
 
 @pytest.mark.usefixtures("tape")
@@ -245,156 +356,155 @@ def test_at_a_time_before_the_first_trade_of_its_second(ask: Ask, settings: conf
 )
 def test_a_time_before_the_capture_has_no_price(ask: Ask, argv: list[str], where: str) -> None:
     """Before the first stored trade there is no price, and the answer says so."""
-    last_line = f"    No trade of BTCUSDT in that {where}, and none is stored from before it."
-    outcome = ask(*argv, "--symbol", "BTCUSDT")
+    last_line = f"  No trade of BTCUSDT in that {where}, and none is stored from before it."
+    outcome = ask(*argv, "--symbol", "BTCUSDT", "--no-sql")
     assert (outcome.code, outcome.out.splitlines()[-1]) == (0, last_line)
 
 
 @pytest.mark.usefixtures("tape")
 def test_a_long_second_lists_its_first_trades(ask: Ask) -> None:
     """Ten trades are listed, and the rest is counted; the four outstanding ones are of all."""
-    lines = ask("at", "2025-11-20T10:15:00", "--symbol", "ETHUSDT").out.splitlines()
-    listed = lines[lines.index("    13 trades in that second:") + 3 :]
-    assert [line.split()[-1] for line in listed[:-1]] == [str(900 + i) for i in range(10)]
-    assert listed[-1] == "    ... and 3 more (--json has them all)"
-    assert "    high      3462.00          1.00  sold   2025-11-20 10:15:00.012  912" in lines
+    lines = ask("at", "2025-11-20T10:15:00", "--symbol", "ETHUSDT", "--no-sql").out.splitlines()
+    listed = lines[lines.index("  13 trades in that second:") + 3 :]
+    assert [line.split()[0] for line in listed[:10]] == [str(900 + i) for i in range(10)]
+    assert listed[11] == "  ... and 3 more (--json has them all)"
+    assert "  high      3462.00          1.00  sold   2025-11-20 10:15:00.012  912" in lines
 
 
 @pytest.mark.usefixtures("tape")
 def test_a_range_includes_its_start_and_not_its_end(ask: Ask, place: str) -> None:
     """Both bounds fall on trades: the first is in, the last is not; the earliest of equal prices is named."""
     expected = f"""\
-Database {place}: trades captured from the exchange; times are UTC
+{place}
 
 What were the low and the high of BTCUSDT from 2025-11-20 10:15:09 until 2025-11-20 10:15:10 UTC?
 
-           price USDT  quantity BTC  taker   time UTC                 trade id
-    first    61837.63    0.00108     bought  2025-11-20 10:15:09.000  104
-    low      61830.50    0.20        sold    2025-11-20 10:15:09.000  105
-    high     61837.63    0.00108     bought  2025-11-20 10:15:09.000  104
-    last     61837.63   10.00000001  sold    2025-11-20 10:15:09.999  106
+         price USDT  quantity BTC  taker   time UTC                 trade id
+  first    61837.63    0.00108     bought  2025-11-20 10:15:09.000  104
+  low      61830.50    0.20        sold    2025-11-20 10:15:09.000  105
+  high     61837.63    0.00108     bought  2025-11-20 10:15:09.000  104
+  last     61837.63   10.00000001  sold    2025-11-20 10:15:09.999  106
 
-    3 trades in 1 s; a scan of the stored trades gives the same
-    volume 10.20108001 BTC for 630809.1852587763 USDT
-    average price (VWAP) 61837.49021088 USDT, rounded to 8 decimals, half to even
+  3 trades in 1 s; a scan of the stored trades gives the same
+  volume 10.20108001 BTC for 630809.1852587763 USDT
+  average price (VWAP) 61837.49021088 USDT, rounded to 8 decimals, half to even
 """
-    outcome = ask("range", "2025-11-20T10:15:09Z", "2025-11-20T10:15:10Z", "--symbol", "BTCUSDT")
-    assert (0, expected) == (outcome.code, without_sql(outcome.out))
+    outcome = ask("range", "2025-11-20T10:15:09Z", "2025-11-20T10:15:10Z", "--symbol", "BTCUSDT", "--no-sql")
+    assert (0, expected) == (outcome.code, outcome.out)
 
 
 @pytest.mark.usefixtures("tape")
 def test_a_range_without_a_trade_gives_the_price_as_of_its_start(ask: Ask) -> None:
     """A quiet range is an answer and no error: the price that was valid in it."""
-    outcome = ask("range", "2025-11-20T10:00:30", "2025-11-20T10:01", "--symbol", "BTCUSDT")
+    outcome = ask("range", "2025-11-20T10:00:30", "2025-11-20T10:01", "--symbol", "BTCUSDT", "--no-sql")
     expected = [
-        "    No trade of BTCUSDT in that range. The price as of 2025-11-20 10:00:30 UTC was 30 s old:",
+        "  No trade of BTCUSDT in that range. The price as of 2025-11-20 10:00:30 UTC was 30 s old:",
         "",
-        "                price USDT  quantity BTC  taker   time UTC                 trade id",
-        "    until then    61000.50          0.50  bought  2025-11-20 10:00:00.000  102",
+        "              price USDT  quantity BTC  taker   time UTC                 trade id",
+        "  until then    61000.50          0.50  bought  2025-11-20 10:00:00.000  102",
     ]
     assert (outcome.code, outcome.out.splitlines()[-4:]) == (0, expected)
 
 
 REPORT = """\
-Database {place}: trades captured from the exchange; times are UTC
+{place}
 
 What is the latest price of BTCUSDT?
 
-            price USDT  quantity BTC  taker   time UTC                 trade id
-    latest    61839.00          0.30  bought  2025-11-20 10:15:10.000  107
+          price USDT  quantity BTC  taker   time UTC                 trade id
+  latest    61839.00          0.30  bought  2025-11-20 10:15:10.000  107
 
-    10.345 s old by this machine's clock, 2025-11-20 10:15:20.345 UTC
+  10.345 s old by this machine's clock, 2025-11-20 10:15:20.345 UTC
 
 
 What was the price of BTCUSDT at 2025-11-20 10:15:09 UTC, the last complete second that was
 captured?
 
-           price USDT  quantity BTC  taker   time UTC                 trade id
-    first    61837.63    0.00108     bought  2025-11-20 10:15:09.000  104
-    low      61830.50    0.20        sold    2025-11-20 10:15:09.000  105
-    high     61837.63    0.00108     bought  2025-11-20 10:15:09.000  104
-    last     61837.63   10.00000001  sold    2025-11-20 10:15:09.999  106
+         price USDT  quantity BTC  taker   time UTC                 trade id
+  first    61837.63    0.00108     bought  2025-11-20 10:15:09.000  104
+  low      61830.50    0.20        sold    2025-11-20 10:15:09.000  105
+  high     61837.63    0.00108     bought  2025-11-20 10:15:09.000  104
+  last     61837.63   10.00000001  sold    2025-11-20 10:15:09.999  106
 
-    3 trades in that second:
+  3 trades in that second:
 
-    price USDT  quantity BTC  taker   time UTC                 trade id
-      61837.63    0.00108     bought  2025-11-20 10:15:09.000  104
-      61830.50    0.20        sold    2025-11-20 10:15:09.000  105
-      61837.63   10.00000001  sold    2025-11-20 10:15:09.999  106
-
-
-What were the low and the high of BTCUSDT in the last minute up to its newest trade, from 2025-11-20
-10:14:10.001 until 2025-11-20 10:15:10.001 UTC?
-
-           price USDT  quantity BTC  taker   time UTC                 trade id
-    first    61850.00          2.00  sold    2025-11-20 10:15:08.999  103
-    low      61830.50          0.20  sold    2025-11-20 10:15:09.000  105
-    high     61850.00          2.00  sold    2025-11-20 10:15:08.999  103
-    last     61839.00          0.30  bought  2025-11-20 10:15:10.000  107
-
-    5 trades in 1 min; a scan of the stored trades gives the same
-    volume 12.50108001 BTC for 773060.8852587763 USDT
-    average price (VWAP) 61839.52783603 USDT, rounded to 8 decimals, half to even
+  trade id  price USDT  quantity BTC  taker   time UTC
+  104         61837.63    0.00108     bought  2025-11-20 10:15:09.000
+  105         61830.50    0.20        sold    2025-11-20 10:15:09.000
+  106         61837.63   10.00000001  sold    2025-11-20 10:15:09.999
 
 
-What were the low and the high of BTCUSDT in the last hour up to its newest trade, from 2025-11-20
-09:15:10.001 until 2025-11-20 10:15:10.001 UTC?
+What were the low and the high of BTCUSDT in the last minute up to its newest trade, from
+2025-11-20 10:14:10.001 until 2025-11-20 10:15:10.001 UTC?
 
-           price USDT  quantity BTC  taker   time UTC                 trade id
-    first    61000.50          0.50  bought  2025-11-20 10:00:00.000  102
-    low      61000.50          0.50  bought  2025-11-20 10:00:00.000  102
-    high     61850.00          2.00  sold    2025-11-20 10:15:08.999  103
-    last     61839.00          0.30  bought  2025-11-20 10:15:10.000  107
+         price USDT  quantity BTC  taker   time UTC                 trade id
+  first    61850.00          2.00  sold    2025-11-20 10:15:08.999  103
+  low      61830.50          0.20  sold    2025-11-20 10:15:09.000  105
+  high     61850.00          2.00  sold    2025-11-20 10:15:08.999  103
+  last     61839.00          0.30  bought  2025-11-20 10:15:10.000  107
 
-    6 trades in 1 h; a scan of the stored trades gives the same
-    volume 13.00108001 BTC for 803561.1352587763 USDT
-    average price (VWAP) 61807.26021536 USDT, rounded to 8 decimals, half to even
-
-
-What were the low and the high of BTCUSDT in the last day up to its newest trade, from 2025-11-19
-10:15:10.001 until 2025-11-20 10:15:10.001 UTC?
-
-           price USDT  quantity BTC  taker   time UTC                 trade id
-    first    60000.10          0.25  bought  2025-11-19 10:15:10.001  101
-    low      60000.10          0.25  bought  2025-11-19 10:15:10.001  101
-    high     61850.00          2.00  sold    2025-11-20 10:15:08.999  103
-    last     61839.00          0.30  bought  2025-11-20 10:15:10.000  107
-
-    7 trades in 1 d; a scan of the stored trades gives the same
-    volume 13.25108001 BTC for 818561.1602587763 USDT
-    average price (VWAP) 61773.16563186 USDT, rounded to 8 decimals, half to even
+  5 trades in 1 min; a scan of the stored trades gives the same
+  volume 12.50108001 BTC for 773060.8852587763 USDT
+  average price (VWAP) 61839.52783603 USDT, rounded to 8 decimals, half to even
 
 
-How did BTCUSDT trade in the last 10 candles of 1m, from 2025-11-20 10:06:00 until 2025-11-20
-10:16:00 UTC?
+What were the low and the high of BTCUSDT in the last hour up to its newest trade, from
+2025-11-20 09:15:10.001 until 2025-11-20 10:15:10.001 UTC?
 
-    start UTC         open USDT      high       low     close   volume BTC  trades
-    2025-11-20 10:15   61850.00  61850.00  61830.50  61839.00  12.50108001       5
+         price USDT  quantity BTC  taker   time UTC                 trade id
+  first    61000.50          0.50  bought  2025-11-20 10:00:00.000  102
+  low      61000.50          0.50  bought  2025-11-20 10:00:00.000  102
+  high     61850.00          2.00  sold    2025-11-20 10:15:08.999  103
+  last     61839.00          0.30  bought  2025-11-20 10:15:10.000  107
 
-    The last candle is not over yet; one without a trade has no line.
+  6 trades in 1 h; a scan of the stored trades gives the same
+  volume 13.00108001 BTC for 803561.1352587763 USDT
+  average price (VWAP) 61807.26021536 USDT, rounded to 8 decimals, half to even
 
 
-How did BTCUSDT trade in the last 12 candles of 1h, from 2025-11-19 23:00:00 until 2025-11-20
-11:00:00 UTC?
+What were the low and the high of BTCUSDT in the last day up to its newest trade, from
+2025-11-19 10:15:10.001 until 2025-11-20 10:15:10.001 UTC?
 
-    start UTC         open USDT      high       low     close   volume BTC  trades
-    2025-11-20 10:00   61000.50  61850.00  61000.50  61839.00  13.00108001       6
+         price USDT  quantity BTC  taker   time UTC                 trade id
+  first    60000.10          0.25  bought  2025-11-19 10:15:10.001  101
+  low      60000.10          0.25  bought  2025-11-19 10:15:10.001  101
+  high     61850.00          2.00  sold    2025-11-20 10:15:08.999  103
+  last     61839.00          0.30  bought  2025-11-20 10:15:10.000  107
 
-    The last candle is not over yet; one without a trade has no line.
+  7 trades in 1 d; a scan of the stored trades gives the same
+  volume 13.25108001 BTC for 818561.1602587763 USDT
+  average price (VWAP) 61773.16563186 USDT, rounded to 8 decimals, half to even
+
+
+How did BTCUSDT trade in the last 10 candles of 1m, from 2025-11-20 10:06:00 until
+2025-11-20 10:16:00 UTC?
+
+  start UTC         open USDT      high       low     close   volume BTC  trades
+  2025-11-20 10:15   61850.00  61850.00  61830.50  61839.00  12.50108001       5
+
+  The last candle is not over yet; one without a trade has no line.
+
+
+How did BTCUSDT trade in the last 12 candles of 1h, from 2025-11-19 23:00:00 until
+2025-11-20 11:00:00 UTC?
+
+  start UTC         open USDT      high       low     close   volume BTC  trades
+  2025-11-20 10:00   61000.50  61850.00  61000.50  61839.00  13.00108001       6
+
+  The last candle is not over yet; one without a trade has no line.
 
 
 Which days of BTCUSDT were audited, and with what result?
 
-    2 days: 2 not audited; run `python audit.py` to audit them
+  2 days: 2 not audited; run `python audit.py` to audit them
 """
 
 
 @pytest.mark.usefixtures("tape")
 def test_the_report_of_a_symbol_is_the_whole_expected_text(ask: Ask, place: str) -> None:
     """Without a command each of the questions is answered, from the newest trade backwards."""
-    outcome = ask("--symbol", "BTCUSDT")
-    expected = REPORT.format(place=place)
-    assert (0, expected, "") == (outcome.code, without_sql(outcome.out), outcome.err)
+    outcome = ask("--symbol", "BTCUSDT", "--no-sql")
+    assert (0, REPORT.format(place=place), "") == outcome
 
 
 @pytest.mark.usefixtures("tape")
@@ -413,10 +523,52 @@ def test_the_report_is_about_every_stored_symbol(ask: Ask) -> None:
 
 
 @pytest.mark.usefixtures("tape")
-@pytest.mark.parametrize("argv", [["--last", "5m"], ["2025-11-20", "2025-11-20T10:15"], ["--last", "1d"]])
-def test_no_line_is_too_long_for_a_terminal(ask: Ask, argv: list[str]) -> None:
-    """Apart from the first, which has the database's name in it, all lines fit into 100 columns."""
-    assert max(map(len, ask("range", *argv).out.splitlines()[1:])) <= report.LINE_CHARS_MAX
+def test_no_sql_leaves_out_the_sql_and_nothing_else(ask: Ask) -> None:
+    """The answer comes first and the SQL behind it."""
+    whole, short = ask("--symbol", "BTCUSDT"), ask("--symbol", "BTCUSDT", "--no-sql")
+    blocks = whole.out.split("\n\n")
+    without = "\n\n".join(one for one in blocks if not one.startswith(("    SELECT ", "    -- ")))
+    assert short.out.rstrip() == without.rstrip()
+    assert "SELECT" not in short.out
+    assert "SELECT" not in "".join(blocks[:3])
+    assert "--no-sql does nothing with --json" in ask("--json", "--no-sql").err
+
+
+@pytest.mark.usefixtures("tape")
+@pytest.mark.parametrize("width", [100, 80, 60])
+def test_all_lines_fit_the_terminal(ask: Ask, monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    """Nothing is cut off: every word and every number of the widest text is in the narrowest."""
+    whole = ask("report", "--no-sql").out
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", str(width))
+
+    shown = re.sub("\x1b\\[[0-9]m", "", ask("report", "--no-sql").out)
+    with_sql = re.sub("\x1b\\[[0-9]m", "", ask("report").out)
+
+    assert max(map(len, shown.splitlines())) <= width
+    assert set(whole.split()) == set(shown.split())
+    # A column list of the SQL has words that are longer than what is left of a very narrow line.
+    assert max(map(len, with_sql.splitlines())) <= max(width, 80)
+
+
+def test_a_terminal_may_be_too_narrow_or_too_wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The width has bounds; a pipe has its own, whatever the terminal is."""
+    out = io.StringIO()
+    widths = {}
+    for columns in (1, 60, 500):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        assert report.look_of(out, sql=True) == report.Look(report.LINE_CHARS_MAX, styled=False, sql=True)
+        with monkeypatch.context() as patched:
+            patched.setattr(out, "isatty", lambda: True, raising=False)
+            widths[columns] = report.look_of(out, sql=True).width
+    assert widths == {1: report.LINE_CHARS_MIN, 60: 60, 500: report.LINE_CHARS_MAX}
+
+
+def test_a_remark_stays_a_remark() -> None:
+    """Each line of it, when it has to be folded: the mysql client would take the rest for a statement."""
+    remark = "-- the trades of BTCUSDT of 2025-03-02 are in /some/folder/symbol=BTCUSDT/day=2025-03-02/trades.parquet;"
+    assert [line[:3] for line in report.fold(remark, 60).splitlines()] == ["-- "] * 2
+    assert "/some/folder/symbol=BTCUSDT/day=2025-03-02/trades.parquet;" in report.fold(remark, 60)
 
 
 def test_every_digit_is_shown(ask: Ask, settings: config.Settings) -> None:
@@ -427,7 +579,7 @@ def test_every_digit_is_shown(ask: Ask, settings: config.Settings) -> None:
         [Trade("X币ETH", at("20 10:00:00.000"), 18_446_744_073_709_551_615, Decimal(price), Decimal("1E-8"), True)],
     )
     text = ask("latest").out
-    row = next(line for line in text.splitlines() if line.startswith("    latest")).split()
+    row = next(line for line in text.splitlines() if line.startswith("  latest")).split()
     assert row == ["latest", price, "0.00000001", "sold", "2025-11-20", "10:00:00.000", "18446744073709551615"]
     assert "price ETH" in text
     ((answer,),) = [exact(ask("latest", "--json").out)["answers"]]
@@ -469,20 +621,20 @@ def test_json_of_latest_is_the_whole_expected_document(ask: Ask, settings: confi
 @pytest.mark.usefixtures("tape")
 def test_json_of_a_second_has_all_its_trades(ask: Ask) -> None:
     """A program gets every trade of the second, however many the text would list."""
-    (answer,) = exact(ask("at", "2025-11-20T10:15:00.5", "--json", "--symbol", "ETHUSDT").out)["answers"]
+    (answer,) = exact(ask("at", "2025-11-20T10:15:00", "--json", "--symbol", "ETHUSDT").out)["answers"]
     trades = [
         trade(900 + i, f"2025-11-20T10:15:00.{i:03}Z", f"{3450 + i}.00000000", "1.00000000", True) for i in range(13)
     ]
     assert answer["result"] == {
         "symbol": "ETHUSDT",
-        "time": "2025-11-20T10:15:00.500Z",
+        "time": "2025-11-20T10:15:00.000Z",
         "second": "2025-11-20T10:15:00.000Z",
         "count": 13,
         "first": trades[0],
         "low": trades[0],
         "high": trades[12],
         "last": trades[12],
-        "as_of": trades[12] | {"age_ms": 488},
+        "as_of": trades[0] | {"age_ms": 0},
         "missing": 0,
         "trades": trades,
     }
@@ -516,14 +668,14 @@ def test_json_of_a_volume(ask: Ask) -> None:
 @pytest.mark.usefixtures("tape")
 def test_the_volume_for_people(ask: Ask) -> None:
     """All of it and the part in which the taker bought, with the average price, which says if it was rounded."""
-    lines = ask("vwap", "--last", "1h", "--symbol", "BTCUSDT").out.splitlines()
+    lines = ask("vwap", "--last", "1h", "--symbol", "BTCUSDT", "--no-sql").out.splitlines()
     assert lines[-6:] == [
-        "                   volume BTC        volume USDT",
-        "    traded        13.00108001  803561.1352587763",
-        "    taker bought   0.80108      49118.7346404",
+        "                 volume BTC        volume USDT",
+        "  traded        13.00108001  803561.1352587763",
+        "  taker bought   0.80108      49118.7346404",
         "",
-        "    average price (VWAP) 61807.26021536 USDT, rounded to 8 decimals, half to even",
-        "    6 trades in 1 h",
+        "  average price (VWAP) 61807.26021536 USDT, rounded to 8 decimals, half to even",
+        "  6 trades in 1 h",
     ]
     exactly = ask("vwap", "2025-11-20T10:15:10", "2025-11-20T10:15:11", "--symbol", "BTCUSDT").out
     assert "average price (VWAP) 61839.00 USDT\n" in exactly
@@ -564,18 +716,18 @@ def test_json_of_a_range(ask: Ask) -> None:
 @pytest.mark.usefixtures("tape")
 def test_json_of_a_quiet_second_has_the_price_as_of_then(ask: Ask) -> None:
     """The same keys as ever, null where there is nothing, and the trade before with its age in milliseconds."""
-    (answer,) = exact(ask("at", "2025-11-20T10:00:30.25", "--json", "--symbol", "BTCUSDT").out)["answers"]
+    (answer,) = exact(ask("at", "2025-11-20T10:00:30", "--json", "--symbol", "BTCUSDT").out)["answers"]
     before = trade(102, "2025-11-20T10:00:00.000Z", "61000.50000000", "0.50000000", False)
     assert answer["result"] == {
         "symbol": "BTCUSDT",
-        "time": "2025-11-20T10:00:30.250Z",
+        "time": "2025-11-20T10:00:30.000Z",
         "second": "2025-11-20T10:00:30.000Z",
         "count": 0,
         "first": None,
         "low": None,
         "high": None,
         "last": None,
-        "as_of": before | {"age_ms": 30_250},
+        "as_of": before | {"age_ms": 30_000},
         "missing": 0,
         "trades": [],
     }
@@ -603,7 +755,7 @@ def test_candles_say_how_many_of_their_trades_are_missing(ask: Ask, settings: co
     """A column says it, and a note what to do; so does each range, of which they may be missing."""
     store(settings, [one for one in BITCOIN if one.trade_id not in (104, 105, 106)])
 
-    notes = [line.strip() for line in without_sql(ask("report").out).splitlines() if "missing" in line.lower()]
+    notes = [line.strip() for line in ask("report", "--no-sql").out.splitlines() if "missing" in line.lower()]
 
     latest_note = "Up to 3 trades are missing in the time right before it, so what the price was until then is not"
     second_note = "Up to 3 trades are missing in that second, so first, low, high and last may be wrong; `python"
@@ -627,10 +779,10 @@ def prove(settings: config.Settings, *verdicts: str) -> None:
 def test_the_report_says_which_days_were_audited(ask: Ask, settings: config.Settings) -> None:
     """One line for people; each day for programs, as the API gives it."""
     prove(settings, "equal", "agrees")
-    lines = ask("--symbol", "BTCUSDT").out.splitlines()
+    lines = ask("--symbol", "BTCUSDT", "--no-sql").out.splitlines()
     answer = exact(ask("--symbol", "BTCUSDT", "--json").out)["answers"][-1]
 
-    assert lines[-1] == "    2 days: 1 equal, 1 agrees; `python audit.py --calendar` shows them"
+    assert lines[-1] == "  2 days: 1 equal, 1 agrees; `python audit.py --calendar` shows them"
     assert (answer["kind"], answer["question"]) == (
         "coverage",
         "Which days of BTCUSDT were audited, and with what result?",
@@ -670,10 +822,10 @@ def test_a_database_without_proofs_has_a_report(ask: Ask, settings: config.Setti
         cursor.execute(f"DROP TABLE {settings.mysql_database}.proofs")
         cursor.execute(f"UPDATE {settings.mysql_database}.schema_version SET version = 2")
         connection.commit()
-    outcome = ask("--symbol", "BTCUSDT")
+    outcome = ask("--symbol", "BTCUSDT", "--no-sql")
 
     assert (outcome.code, outcome.err) == (0, "")
-    assert outcome.out.endswith("    2 days: 2 not audited; run `python audit.py` to audit them\n")
+    assert outcome.out.endswith("  2 days: 2 not audited; run `python audit.py` to audit them\n")
 
 
 @pytest.mark.parametrize(
@@ -790,10 +942,11 @@ def run_again(server: Server, database: str, statements: list[str]) -> list[list
 def test_the_sql_gives_the_result_again(ask: Ask, server: Server, database: str, argv: list[str]) -> None:
     """The statements of the text and of the JSON are the same, and find the trades that the answer names."""
     (answer,) = exact(ask(*argv, "--json", "--symbol", "BTCUSDT").out)["answers"]
-    blocks = ask(*argv, "--symbol", "BTCUSDT").out.split("\n\n")
-    (folded,) = [block for block in blocks if block.startswith("  SELECT ")]
+    *_, folded = ask(*argv, "--symbol", "BTCUSDT").out.split("\n\n")
     results = run_again(server, database, answer["sql"])
-    assert results == run_again(server, database, re.split(r"(?<=;)\n", folded))
+    plain = [answer["plain_sql"]] if "plain_sql" in answer else []
+    again = run_again(server, database, re.split(r"(?<=;)\n", folded.rstrip("\n")))
+    assert again == run_again(server, database, plain) + results
     trades = [row[-7:] for rows in results for row in rows if len(row) >= 7]
     found = {(row[2], f"{row[3]:.8f}") for row in trades}
     named = re.findall(r'"trade_id": (\d+),\s+"timestamp": "[^"]+",\s+"price": "([^"]+)"', json.dumps(answer["result"]))
@@ -808,14 +961,36 @@ def test_the_sql_can_be_pasted_into_the_mysql_client(ask: Ask, server: Server, d
         client = program.find_client()
     except program.ServerError as error:
         pytest.skip(str(error))
-    blocks = ask("at", "2025-11-20T10:15:09", "--symbol", "BTCUSDT").out.split("\n\n")
+    *_, shown = ask("at", "2025-11-20T10:15:09", "--symbol", "BTCUSDT").out.split("\n\n")
     where = [f"--socket={server.socket_path}"] if server.socket_path else [f"-h{server.host}", f"-P{server.port}"]
     line = [str(client), "--no-defaults", *where, f"--user={server.user}", f"--password={server.password}", "--batch"]
-    done = subprocess.run([*line, database], input=blocks[2], capture_output=True, text=True, timeout=SUBPROCESS_S_MAX)
+    done = subprocess.run([*line, database], input=shown, capture_output=True, text=True, timeout=SUBPROCESS_S_MAX)
     rows = [row.split("\t") for row in done.stdout.splitlines()]
     prices = [row[3] for row in rows[1:4]]
     assert (prices, done.stderr) == (["61837.63000000", "61830.50000000", "61837.63000000"], "")
     assert rows[-1] == ["0", "0"]
+
+
+@pytest.mark.usefixtures("tape")
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["--last", "1d"],
+        ["2025-11-20T10:15:08.9991", "2025-11-20T10:15:10"],
+        ["2025-11-20T10:15:09", "2025-11-20T10:15:10"],
+        ["2025-11-20T10:00:30", "2025-11-20T10:01"],
+    ],
+)
+def test_the_plain_statement_gives_the_same(ask: Ask, server: Server, database: str, argv: list[str]) -> None:
+    """One SELECT MIN, MAX over the trades, beside the statements that go by the candles."""
+    (answer,) = exact(ask("range", *argv, "--json", "--symbol", "BTCUSDT").out)["answers"]
+    plain, result = answer["plain_sql"], answer["result"]
+    expected = tuple(Decimal(result[mark]["price"]) if result[mark] else None for mark in ("low", "high"))
+
+    assert plain.startswith("SELECT MIN(price), MAX(price) FROM trades WHERE symbol = 'BTCUSDT' AND timestamp >= '")
+    assert [[expected]] == run_again(server, database, [plain])
+    shown = " ".join(ask("range", *argv, "--symbol", "BTCUSDT").out.split())
+    assert plain in shown
 
 
 @pytest.mark.parametrize(
@@ -851,10 +1026,10 @@ def test_symbols_are_chosen_by_name(ask: Ask, argv: list[str], symbols: list[str
         assert [answer["symbol"] for answer in exact(ask(*line).out)["answers"]] == symbols
 
 
-def first_line(outcome: Outcome) -> str:
+def source(outcome: Outcome) -> str:
     """What the report says of its source."""
     assert outcome.code == 0, outcome.err
-    return outcome.out.splitlines()[0]
+    return " ".join(outcome.out.split("\n\n")[0].split())
 
 
 @pytest.mark.parametrize("real", ["missing", "without tables", "empty"])
@@ -870,7 +1045,7 @@ def test_the_demo_stands_in_for_a_real_database_without_trades(
         run_again(server, demo.mysql_database, [f"CREATE DATABASE {settings.mysql_database}"])
     try:
         expected = f"Database {demo.place}: made-up trades of the stand-in exchange (no real trades yet)"
-        assert f"{expected}; times are UTC" == first_line(ask())
+        assert f"{expected}; times are UTC" == source(ask())
         assert (demo.mysql_database, True) == tuple(exact(ask("--json").out)[name] for name in ("database", "demo"))
         shown = run_again(server, demo.mysql_database, [f"SHOW DATABASES LIKE '{settings.mysql_database}'"])
         assert ([[]] if real == "missing" else [[(settings.mysql_database,)]]) == shown
@@ -885,9 +1060,9 @@ def test_real_trades_come_before_those_of_the_demo(ask: Ask, settings: config.Se
     store(demo, [ETHER[0]._replace(symbol="BNBUSDT")])
     try:
         expected = f"Database {settings.place}: trades captured from the exchange; times are UTC"
-        assert expected == first_line(ask("latest"))
+        assert expected == source(ask("latest"))
         expected = f"Database {demo.place}: made-up trades of the stand-in exchange; times are UTC"
-        assert expected == first_line(ask("--demo", "latest")) == first_line(ask("latest", "--demo"))
+        assert expected == source(ask("--demo", "latest")) == source(ask("latest", "--demo"))
         assert "no trade of BNBUSDT is stored" in ask("latest", "--symbol", "BNBUSDT").err
     finally:
         run_again(server, "mysql", [f"DROP DATABASE {demo.mysql_database}"])
@@ -1022,7 +1197,7 @@ def test_duration(milliseconds: int, expected: str) -> None:
 )
 def test_amount(text: str, expected: str) -> None:
     """Trailing zeros go, but two decimals stay."""
-    assert expected == report.amount(Decimal(text))
+    assert expected == amount(Decimal(text))
 
 
 # ---- As users run it.
@@ -1099,3 +1274,72 @@ def test_no_private_server_is_started_for_nothing(tmp_path: Path, argv: list[str
     expected = f"nothing was captured in DATA_DIR={folder} yet: run `python ws_client.py`, or `make demo`"
     assert f"query_examples.py: {expected}" == refusal(outcome)
     assert not folder.exists()
+
+
+# ---- Many symbols.
+
+
+@pytest.fixture
+def crowd(settings: config.Settings) -> list[str]:
+    """Twelve symbols, of which the later ones have more trades behind them; the newest has a gap before it."""
+    names = [f"S{number:02d}USDT" for number in range(12)]
+    when = at("20 10:15:10.000")
+    rows = [Trade(name, when, 100 + 3 * n, Decimal(n) + 1, Decimal(1), True) for n, name in enumerate(names)]
+    rows.append(Trade(names[4], when - timedelta(seconds=1), 105, Decimal(7), Decimal(1), True))
+    store(settings, rows)
+    return names
+
+
+LEFT_OUT = "the 10 symbols with the most trades; 2 more are stored: name them with --symbol"
+
+
+def test_of_many_symbols_those_with_the_most_trades_are_answered_for(ask: Ask, crowd: list[str]) -> None:
+    """And a line says so; those that are named all are, and so are ten."""
+    outcome = ask("range", "--last", "5m")
+    found = ask("range", "--last", "5m", "--json")
+    named = ask("range", "--last", "5m", "--json", "--symbol", ",".join(crowd))
+
+    assert outcome.out.split("\n\n")[0].endswith(f"\n{LEFT_OUT}")
+    assert [answer["symbol"] for answer in exact(found.out)["answers"]] == crowd[:1:-1]
+    assert found.err == f"query_examples.py: {LEFT_OUT}\n"
+    assert exact(found.out)["left_out"] == LEFT_OUT
+    assert "left_out" not in exact(named.out)
+    assert [answer["symbol"] for answer in exact(named.out)["answers"]] == crowd
+    assert named.err == ""
+
+
+def test_the_report_file_says_what_is_left_out(ask: Ask, crowd: list[str], tmp_path: Path) -> None:
+    """A reader of the file, who did not see the terminal, is told."""
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    outcome = ask("range", "--last", "5m", "--html", str(tmp_path / "report.html"))
+
+    assert outcome.code == 0
+    assert LEFT_OUT in (tmp_path / "report.html").read_text()
+
+
+def test_the_latest_price_of_many_symbols_is_a_table(ask: Ask, crowd: list[str]) -> None:
+    """A line for each, with its exact price, its age, and what is missing; programs get an answer for each as ever."""
+    outcome = ask("latest")
+    table = outcome.out[outcome.out.index("  symbol") :].splitlines()
+    alone = exact(ask("latest", "--json", "--symbol", crowd[4]).out)["answers"][0]
+    found = exact(ask("latest", "--json").out)["answers"]
+
+    assert table[0].split() == ["symbol", "price", "time", "UTC", "age", "missing"]
+    assert table[5].split() == ["S04USDT", "5.00", "2025-11-20", "10:15:10.000", "10.345", "s", "6"]
+    assert [line.split()[0] for line in table[1:13]] == crowd
+    assert table[14].strip() == "12 symbols; ages by this machine's clock, 2025-11-20 10:15:20.345 UTC"
+    assert "Up to 6 trades are missing" in table[16]
+    assert max(map(len, outcome.out.splitlines())) <= 120
+    assert [one["symbol"] for one in found] == crowd
+    assert found[4] | {"sql": []} == alone | {"sql": []}
+
+
+def test_a_wrong_symbol_names_some_of_many(ask: Ask, settings: config.Settings) -> None:
+    """Those that look like it, and how many more there are."""
+    names = [f"S{number:03d}USDT" for number in range(30)]
+    store(settings, [Trade(name, at("20 10:15:10.000"), 1, Decimal(1), Decimal(1), True) for name in names])
+    outcome = ask("latest", "--symbol", "S07USDT")
+
+    assert outcome.code == 2
+    assert "S007USDT, " in outcome.err
+    assert "or one of 25 more" in outcome.err

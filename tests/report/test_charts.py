@@ -1,6 +1,5 @@
 """Charts and the HTML report: what is fetched, equal to the trades; what is drawn; files that need nothing else."""
 
-import base64
 import io
 import math
 import re
@@ -19,7 +18,7 @@ import config
 import db
 import query_examples
 from model.trade import Trade
-from report import charts
+from report import charted, charts, svg
 from storage import series as db_charts
 from storage.series import Lag, Step
 from tests.support.tables import ask, store
@@ -145,9 +144,9 @@ def test_the_time_before_the_first_trade_is_left_out(settings: config.Settings) 
     day = timedelta(days=1)
 
     with closing(db.connect(settings)) as connection:
-        young = charts.fetch(connection, "BTCUSDT", BEGIN - day, BEGIN + day)
-        quiet = charts.fetch(connection, "BTCUSDT", BEGIN + timedelta(seconds=1), BEGIN + day)
-        nothing = charts.fetch(connection, "BTCUSDT", BEGIN - day, BEGIN)
+        young = charted.fetch(connection, "BTCUSDT", BEGIN - day, BEGIN + day)
+        quiet = charted.fetch(connection, "BTCUSDT", BEGIN + timedelta(seconds=1), BEGIN + day)
+        nothing = charted.fetch(connection, "BTCUSDT", BEGIN - day, BEGIN)
 
     assert young
     assert quiet
@@ -162,11 +161,11 @@ def test_only_gaps_in_the_range_are_drawn(settings: config.Settings) -> None:
     store(settings, [trade for i, trade in enumerate(trades) if i not in (5, 6, 50, 80)])
 
     with closing(db.connect(settings)) as connection:
-        chart = charts.fetch(connection, "BTCUSDT", trades[7].timestamp, trades[60].timestamp)
+        chart = charted.fetch(connection, "BTCUSDT", trades[7].timestamp, trades[60].timestamp)
 
     assert chart
     assert [(gap.first_trade_id, gap.missing) for gap in chart.gaps] == [(6, 2), (51, 1)]
-    assert "2 open gaps, 3 ids missing" in charts.describe(chart)
+    assert "2 open gaps, 3 ids missing" in charted.describe(chart)
 
 
 # ---- What is drawn.
@@ -180,7 +179,7 @@ def test_rates_count_every_trade_and_every_silence(settings: config.Settings) ->
 
     with closing(db.connect(settings)) as connection:
         series = db_charts.series(connection, "BTCUSDT", BEGIN, BEGIN + timedelta(seconds=60), 34)
-    edges, rates = charts.rates_per_s(series)
+    edges, rates = charted.rates_per_s(series)
 
     assert (BEGIN, series.end, 61) == (edges[0], edges[-1], len(edges))
     assert rates == [10, 10, 10, *[0] * 54, 4, 0, 0]
@@ -192,7 +191,7 @@ def test_the_extremes_are_marked_and_gaps_are_shaded(settings: config.Settings, 
     store(settings, [trade for i, trade in enumerate(tape(100, 1000)) if i not in lost])
 
     with closing(db.connect(settings)) as connection:
-        chart = charts.fetch(connection, "BTCUSDT", BEGIN, BEGIN + timedelta(seconds=100))
+        chart = charted.fetch(connection, "BTCUSDT", BEGIN, BEGIN + timedelta(seconds=100))
     assert chart
     seen = colours(charts.png([chart]))
 
@@ -206,7 +205,7 @@ def test_a_lonely_trade_can_be_drawn(settings: config.Settings, count: int) -> N
     store(settings, tape(count, 1))
 
     with closing(db.connect(settings)) as connection:
-        chart = charts.fetch(connection, "BTCUSDT", BEGIN, BEGIN + timedelta(milliseconds=1))
+        chart = charted.fetch(connection, "BTCUSDT", BEGIN, BEGIN + timedelta(milliseconds=1))
     assert chart
 
     assert len(colours(charts.png([chart]))) > 10
@@ -275,19 +274,66 @@ def test_html_has_everything_in_one_file(run: Run, settings: config.Settings, tm
     assert (code, len(questions)) == (0, 7)
     assert all(question in page.text for question in questions)
     assert page.text.count("SELECT") == out.count("SELECT")
-    pictures = [attributes for tag, attributes in page.elements if tag == "img"]
+    tags = [tag for tag, _ in page.elements]
     # The last hour and the last day of a database of five minutes are the same picture.
-    assert len(pictures) == 2
-    for attributes in pictures:
-        assert "low 618" in str(attributes["alt"])
-        kind, data = str(attributes["src"]).split(",")
-        assert kind == "data:image/png;base64"
-        assert imread(io.BytesIO(base64.b64decode(data))).shape[1] > 1000
+    assert (tags.count("figure"), tags.count("svg")) == (2, 6)
+    described = [attributes["aria-label"] for _, attributes in page.elements if attributes.get("role") == "img"]
+    assert len(described) == 2
+    assert all("low 618" in str(words) for words in described)
+    assert "no trade id is missing in the times of these answers" in page.text
+
+
+def test_html_has_real_tables(run: Run, settings: config.Settings, tmp_path: Path) -> None:
+    """Each with a caption, and with headings of columns and rows; no answer is a block of fixed letters."""
+    store(settings, tape(300, 1000))
+
+    run("report", "--html", tmp_path / "x.html", "--no-sql")
+
+    page = Page((tmp_path / "x.html").read_text(encoding="utf-8"))
+    tags = [tag for tag, _ in page.elements]
+    scopes = [attributes.get("scope") for tag, attributes in page.elements if tag == "th"]
+    assert tags.count("table") == tags.count("caption") == 8
+    assert set(scopes) == {"col", "row"}
+    assert scopes.count("row") == tags.count("tr") - tags.count("table")
+    assert "pre" not in tags
+    assert "SELECT" not in page.text
+
+
+def test_html_says_what_is_missing_before_all_answers(run: Run, settings: config.Settings, tmp_path: Path) -> None:
+    """Each note with a link to its answer; and the chart shades it."""
+    store(settings, [one for one in tape(300, 1000) if not 280 <= one.trade_id < 290])
+
+    run("--html", tmp_path / "x.html")
+
+    text = (tmp_path / "x.html").read_text(encoding="utf-8")
+    page = Page(text)
+    first = page.text[page.text.index("What is missing") : page.text.index("What is the latest price")]
+    assert "no trade id is missing" not in page.text
+    assert "Up to 10 trades are missing in that range" in first
+    links = [str(attributes["href"]) for tag, attributes in page.elements if tag == "a"]
+    ids = {f"#{attributes['id']}" for _, attributes in page.elements if "id" in attributes}
+    assert set(links) <= ids
+    assert text.count('<rect class="gap"') == 3 * text.count("<figure")
+
+
+def test_the_colours_of_charts_are_those_of_the_page(run: Run, settings: config.Settings, tmp_path: Path) -> None:
+    """So that they follow light and dark: no shape has a colour of its own."""
+    store(settings, tape(300, 1000))
+
+    run("range", "--last", "1h", "--html", tmp_path / "x.html")
+
+    text = (tmp_path / "x.html").read_text(encoding="utf-8")
+    shapes = "".join(re.findall(r"<svg.*?</svg>", text, re.DOTALL))
+    assert shapes
+    assert not re.search(r"#[0-9a-f]{3}|fill=|stroke=|style=", shapes)
+    named = set(re.findall(r"var\((--[a-z]+)\)", svg.STYLE)) - {"--gutter", "--warn"}
+    light, dark = svg.STYLE.split("@media (prefers-color-scheme: dark)")
+    assert all(f"{name}:" in light and f"{name}:" in dark for name in named)
 
 
 def test_html_needs_nothing_from_elsewhere(run: Run, settings: config.Settings, tmp_path: Path) -> None:
     """No script, no style sheet, no address but links within the page."""
-    store(settings, tape(10, 1000))
+    store(settings, tape(10, 1000) + [one._replace(symbol="ETHUSDT") for one in tape(10, 1000)])
 
     run("--html", tmp_path / "x.html")
 
@@ -295,7 +341,7 @@ def test_html_needs_nothing_from_elsewhere(run: Run, settings: config.Settings, 
     assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in page.elements}
     targets = [attributes[name] for _, attributes in page.elements for name in ("src", "href") if name in attributes]
     assert targets
-    assert all(str(target).startswith(("#", "data:")) for target in targets)
+    assert all(str(target).startswith("#") for target in targets)
     assert not re.search(r"url\(|@import", page.text)
 
 
@@ -318,7 +364,7 @@ def test_a_range_without_a_trade_has_no_picture(run: Run, settings: config.Setti
     html, plot = run(*silence, "--html", tmp_path / "x.html"), run(*silence, "--plot", tmp_path / "x.png")
 
     assert (html[0], plot[0]) == (0, 2)
-    assert "<img" not in (tmp_path / "x.html").read_text(encoding="utf-8")
+    assert "<figure" not in (tmp_path / "x.html").read_text(encoding="utf-8")
     assert (plot[2].count("\n"), list(tmp_path.glob("*.png"))) == (1, [])
 
 
@@ -335,21 +381,52 @@ def test_a_file_that_cannot_be_written_is_one_line(
     assert "x.png cannot be written: No such file" in err
 
 
-@pytest.mark.parametrize("flag", ["--plot", "--html"])
 def test_without_the_package_it_is_one_line(
-    run: Run, settings: config.Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flag: str
+    run: Run, settings: config.Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It names the command that installs it; reports without charts do not need it."""
+    """It names the command that installs it; only --plot needs it."""
     store(settings, tape(10, 1000))
     monkeypatch.delitem(sys.modules, "report.charts", raising=False)
     monkeypatch.delattr("report.charts", raising=False)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
 
-    code, _, err = run("range", "--last", "5s", flag, tmp_path / "x.png")
+    code, _, err = run("range", "--last", "5s", "--plot", tmp_path / "x.png")
 
     assert (code, err.count("\n")) == (2, 1)
     assert "pip install -r requirements-tools.txt" in err
-    assert run("range", "--last", "5s")[0] == 0
+    assert run("range", "--last", "5s", "--html", tmp_path / "x.html")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("start", "length", "expected"),
+    [
+        ("2025-11-20T10:00:00", timedelta(milliseconds=10), ["10:00:00.002", "10:00:00.004"]),
+        ("2025-11-20T23:59:30", timedelta(minutes=1), ["23:59:45", "Nov 21", "00:00:15"]),
+        ("2025-11-20T22:00:00.001", timedelta(hours=4), ["23:00", "Nov 21", "01:00"]),
+        ("2025-11-18T12:00:00", timedelta(days=4), ["Nov 19", "Nov 20"]),
+    ],
+)
+def test_times_on_the_axis_are_round(start: str, length: timedelta, expected: list[str]) -> None:
+    """At midnight it is the date; never more than have room on a telephone."""
+    begin = datetime.fromisoformat(start).replace(tzinfo=UTC)
+    found = [text for _, text in svg._times(begin, begin + length)]
+    assert found[: len(expected)] == expected
+    assert len(found) <= svg.TIMES_MAX
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        ("61800.01", "61900.01", "61820 61840 61860 61880 61900"),
+        ("0.00000012", "0.00000019", "0.00000012 0.00000014 0.00000016 0.00000018"),
+        ("5", "5", "5"),
+        ("1", "1000000", "200000 400000 600000 800000 1000000"),
+    ],
+)
+def test_prices_on_the_axis_are_round(low: str, high: str, expected: str) -> None:
+    """And within what traded; exact decimals, as few as fit."""
+    found = svg._price_ticks(Decimal(low), Decimal(high))
+    assert found == [Decimal(text) for text in expected.split()]
 
 
 def test_the_steps_come_by_the_index(settings: config.Settings) -> None:
@@ -369,14 +446,14 @@ def test_a_line_does_not_go_through_a_gap(settings: config.Settings) -> None:
     trades = [one for one in tape(400, 100) if not 100 < one.trade_id <= 300]
     store(settings, trades)
     with closing(db.connect(settings)) as connection:
-        chart = charts.fetch(connection, "BTCUSDT", BEGIN, BEGIN + timedelta(seconds=40))
+        chart = charted.fetch(connection, "BTCUSDT", BEGIN, BEGIN + timedelta(seconds=40))
     assert chart is not None
     starts = [step.start for step in chart.series.steps]
-    (at,) = charts._breaks(starts, chart)
+    (at,) = charted.breaks_of(starts, chart)
 
     assert starts[at - 1] <= trades[99].timestamp < starts[at] <= trades[100].timestamp
     assert starts[at] - starts[at - 1] > timedelta(seconds=15)
     assert [math.isnan(value) for value in charts._broken([1.0] * len(starts), [at])].index(True) == at
     whole = chart._replace(gaps=[])
-    assert charts._breaks(starts, whole) == []
+    assert charted.breaks_of(starts, whole) == []
     assert charts.png([chart]) != charts.png([whole])

@@ -11,7 +11,7 @@ import pytest
 import config
 from report import answers, coverage
 from report.html import as_html
-from report.text import Answer
+from report.text import Answer, Read
 from storage import proofs
 from storage.proofs import VERDICTS, DayCoverage
 
@@ -106,7 +106,7 @@ def test_the_document_has_the_calendar_of_each_symbol(settings: config.Settings)
         Answer("coverage", symbol, "Which days?", ["SELECT 1;"], {"days": shown(*days)}, ["1 day"])
         for symbol, days in (("BTCUSDT", [day(0)]), ("ETHUSDT", [day(0), day(1)]), ("BNBUSDT", []))
     ]
-    html = as_html((settings, False), made, {}, NOON)
+    html = as_html(Read(settings, False), made, {}, NOON)
 
     assert [len(cells(part)) for part in html.split("<h2 ")[1:]] == [1, 2, 0]
     assert "<script" not in html
