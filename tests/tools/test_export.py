@@ -2,9 +2,11 @@
 
 import csv
 import errno
+import gzip
 import hashlib
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,6 +28,7 @@ import db
 from model.trade import Trade
 from process.child import ROOT
 from storage import lines as db_export
+from storage.stored_lines import stored_lines
 from tests.support.servers import Server
 from tests.support.tables import ask, exact, store
 from tools.export import __main__ as export
@@ -286,6 +289,113 @@ def test_any_symbol_can_be_written(symbol: str, in_csv: bytes, in_influx: bytes)
     assert formats.influx_prefix(symbol) == b"trades,symbol=" + in_influx + b" "
 
 
+# ---- Compressed, and to stdout.
+
+
+@pytest.mark.usefixtures("tape")
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        (["csv"], PLAIN),
+        (["csv", "--format", "binance", "--symbol", "BTCUSDT"], ARCHIVE),
+        (["influx", "--symbol", "BTCUSDT"], POINTS),
+    ],
+)
+def test_the_ending_of_the_name_compresses(run: Run, tmp_path: Path, argv: list[str], expected: str) -> None:
+    """Read back by other programs it is the same text; the manifest is about the file as it is."""
+    kind, *options = argv
+    for name in ("x.gz", "x.ZST"):
+        assert run(kind, tmp_path / name, *options).code == 0
+
+    assert gzip.decompress((tmp_path / "x.gz").read_bytes()).decode() == expected
+    assert unzstd(tmp_path / "x.ZST").decode() == expected
+    for name in ("x.gz", "x.ZST"):
+        content = (tmp_path / name).read_bytes()
+        (file,) = manifest(tmp_path / name)["files"]
+        assert (file["name"], file["bytes"]) == (name, len(content))
+        assert file["sha256"] == hashlib.sha256(content).hexdigest()
+    # Without a name and a time in it the same trades are the same file.
+    run(kind, tmp_path / "y.gz", *options)
+    assert (tmp_path / "x.gz").read_bytes() == (tmp_path / "y.gz").read_bytes()
+
+
+def unzstd(path: Path) -> bytes:
+    """What zstd finds in a file."""
+    program = shutil.which("zstd")
+    if program:
+        return subprocess.run([program, "-dc", path], capture_output=True, check=True).stdout
+    with pa.input_stream(str(path), compression="zstd") as stream:
+        return bytes(stream.read())
+
+
+@pytest.mark.usefixtures("tape")
+def test_a_failure_leaves_no_compressed_file(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even under another name."""
+    real = stored_lines
+
+    def broken(*arguments: Any) -> Iterator[db_export.Chunk]:
+        yield from real(*arguments)
+        if arguments[1] == "ETHUSDT":
+            raise db.GoneError("server has gone away")
+
+    monkeypatch.setattr("tools.export.formats.stored_lines", broken)
+    for name in ("x.csv.gz", "x.csv.zst"):
+        assert Outcome(2, "", "tools.export: server has gone away\n") == run("csv", tmp_path / name)
+    assert names(tmp_path) == []
+
+
+@pytest.mark.usefixtures("tape")
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        (["csv"], PLAIN),
+        (["csv", "--format", "binance", "--symbol", "BTCUSDT"], ARCHIVE),
+        (["influx", "--symbol", "BTCUSDT"], POINTS),
+    ],
+)
+def test_stdout_has_the_rows_and_nothing_else(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, argv: list[str], expected: str
+) -> None:
+    """What is missing is said on stderr, and no file is made."""
+    monkeypatch.chdir(tmp_path)
+    kind, *options = argv
+    outcome = run(kind, "-", *options)
+
+    assert (outcome.code, outcome.out) == (0, expected)
+    assert re.search(r"^stdout: \d+ trades, ", outcome.err, re.MULTILINE)
+    assert "BTCUSDT: 2 of ids 100 to 106 are not stored; see `python backfill.py --list`" in outcome.err
+    assert names(tmp_path) == []
+
+
+def test_a_pipe_that_ends_early_is_no_failure(many: dict[str, str]) -> None:
+    """As with `| head`: no traceback, no line, exit code 0."""
+    process = start(many, "csv", "-", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout
+    assert process.stderr
+    assert process.stdout.readline() == formats.CSV_HEADER
+    process.stdout.close()
+    with process.stderr:
+        assert process.stderr.read() == b""
+    assert process.wait(SUBPROCESS_S_MAX) == 0
+
+
+def test_parquet_can_be_redirected(many: dict[str, str], tmp_path: Path) -> None:
+    """It is written from start to end, so a pipe will do; a terminal is refused."""
+    with (tmp_path / "x").open("wb") as file:
+        process = start(many, "parquet", "-", "--end", "2025-01-01T00:00:00.002", stdout=file, stderr=subprocess.PIPE)
+        _, err = process.communicate(timeout=SUBPROCESS_S_MAX)
+    ours, theirs = os.openpty()
+    refused = start(many, "parquet", "-", stdout=theirs, stderr=subprocess.PIPE)
+    _, words = refused.communicate(timeout=SUBPROCESS_S_MAX)
+    os.close(ours)
+    os.close(theirs)
+
+    assert (process.returncode, b"stdout: 2,000 trades" in err) == (0, True)
+    assert parquet.read_table(tmp_path / "x")["trade_id"].to_pylist() == list(range(1, 2_001))
+    assert (refused.returncode, words.count(b"\n")) == (2, 1)
+    assert b"redirect it" in words
+
+
 # ---- The range.
 
 
@@ -324,7 +434,7 @@ def test_row_groups_are_bounded(run: Run, settings: config.Settings, tmp_path: P
     store(settings, trades)
     monkeypatch.setattr(db_export, "CHUNK_ROWS", 2)
     run("parquet", tmp_path / "x", "--end", "2025-01-01")  # Imports what the next line changes.
-    monkeypatch.setattr("tools.export.parquet.ROW_GROUP_ROWS", 10)
+    monkeypatch.setattr("storage.parquet.ROW_GROUP_ROWS", 10)
 
     run("parquet", tmp_path / "x")
 
@@ -432,14 +542,14 @@ def test_a_failure_leaves_what_was_there(
     """The database goes away in the middle: one line, the earlier export untouched, no half file beside it."""
     run("csv", tmp_path / "x", *argv)
     before = {name: (tmp_path / name).read_bytes() for name in names(tmp_path)}
-    real = db_export.lines
+    real = stored_lines
 
     def broken(*arguments: Any) -> Iterator[db_export.Chunk]:
         yield from real(*arguments)
         if arguments[1] == "ETHUSDT":
             raise db.GoneError("server has gone away")
 
-    monkeypatch.setattr(db_export, "lines", broken)
+    monkeypatch.setattr("tools.export.formats.stored_lines", broken)
     outcome = run(kind, tmp_path / "x", "--force", *argv)
 
     assert Outcome(2, "", "tools.export: server has gone away\n") == outcome
@@ -480,6 +590,11 @@ def test_a_full_disk_is_one_line(run: Run, tmp_path: Path, monkeypatch: pytest.M
         (["csv", "{x}", "--format", "binance"], "one --symbol, or --partition"),
         (["csv", "{x}/y/z.csv"], "folder .*/y does not exist"),
         (["parquet", "{x}", "--format", "binance"], "unrecognized"),
+        (["csv", "-", "--partition"], "--partition does not go with -"),
+        (["csv", "-", "--force"], "--force does not go with -"),
+        (["csv", "-", "--symbol", "BTCUSDT", "--end", "2020-01-01"], "no trade is stored in that range"),
+        (["csv", "{x}.gz", "--partition"], "would be a folder, .* leave out .gz"),
+        (["parquet", "{x}.zst"], "Parquet is compressed by itself: leave out .zst"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(run: Run, tmp_path: Path, argv: list[str], words: str) -> None:
@@ -508,7 +623,7 @@ def test_made_up_trades_must_be_asked_for(run: Run, settings: config.Settings, t
 @pytest.mark.usefixtures("tape")
 def test_parquet_without_its_package_is_one_line(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It names the command that installs it."""
-    monkeypatch.delitem(sys.modules, "tools.export.parquet", raising=False)
+    monkeypatch.delitem(sys.modules, "storage.parquet", raising=False)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
 
     outcome = run("parquet", tmp_path / "x")

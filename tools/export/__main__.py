@@ -4,10 +4,15 @@
     python -m tools.export csv archive --format binance --partition
     python -m tools.export parquet trades.parquet --last 1h
     python -m tools.export influx trades.lp --amounts text
+    python -m tools.export csv trades.csv.gz --last 1d
+    python -m tools.export csv - --last 5m | head
 
 Times are ISO 8601, UTC unless they have an offset. The range includes START and excludes END; without them, everything
 stored is exported. A file appears complete or not at all, with a manifest (counts, first and last id, SHA-256) beside
 it. Prices and quantities are the exact decimals that are stored.
+
+A name that ends in .gz or .zst is compressed. With - as OUT the rows go to stdout, without a manifest, and all words,
+also what is missing, to stderr; they are complete if the exit code is 0.
 
 csv: a header, then symbol,timestamp,trade_id,price,quantity,buyer_is_maker,received_at; received_at is empty if the
 trade was back-filled.
@@ -54,8 +59,11 @@ from report.source import Mistake, Source, open_source, wanted_symbols
 from report.text import iso
 from storage import gaps as stored_gaps
 from storage import pages
+from tools.export.compression import ending_of
 from tools.export.files import ExportError, Place, publish, staged
 from tools.export.formats import FORMATS, Export, Span, Tally, write
+
+STDOUT = Path("-")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -70,6 +78,9 @@ def _main(options: argparse.Namespace) -> int:
     with closing(source.connection):
         try:
             _export(source, options)
+        except BrokenPipeError:
+            # Whoever reads stdout has seen enough.
+            raise
         except OSError as error:
             raise ExportError(f"{options.out}: {error.strerror or error}") from error
     return 0
@@ -81,7 +92,8 @@ def parse_options(argv: list[str] | None) -> tuple[Parser, argparse.Namespace]:
     Exits with 2 after one line if something is wrong.
     """
     common = Parser(add_help=False, allow_abbrev=False)
-    common.add_argument("out", metavar="OUT", type=Path, help="the file to create, or with --partition the folder")
+    words = "the file to create (.gz, .zst: compressed), or with --partition the folder; - for stdout"
+    common.add_argument("out", metavar="OUT", type=Path, help=words)
     common.add_argument("--symbol", action="append", default=[], help="only this symbol; repeat it, or use commas")
     common.add_argument("--start", metavar="TIME", type=parse_time, help="start of the range (inclusive)")
     common.add_argument("--end", metavar="TIME", type=parse_time, help="end of the range (exclusive)")
@@ -108,7 +120,24 @@ def parse_options(argv: list[str] | None) -> tuple[Parser, argparse.Namespace]:
         parser.error(
             f"the range from {iso(options.start)} to {iso(options.end)} is empty: --start must be before --end"
         )
+    if refused := _refused(options):
+        parser.error(refused)
     return parser, options
+
+
+def _refused(options: argparse.Namespace) -> str | None:
+    """Why nothing can be written as it was asked for; None: it can."""
+    ending = ending_of(options.out)
+    if options.out == STDOUT and (options.partition or options.force):
+        flag = "--partition" if options.partition else "--force"
+        return f"{flag} does not go with - (stdout), where there are no files; leave it out, or give a name"
+    if options.out == STDOUT and options.kind == "parquet" and sys.stdout.isatty():
+        return "parquet is not text, and would only confuse the terminal: redirect it, or give a name"
+    if ending and options.partition:
+        return f"{options.out} would be a folder, which is not compressed: leave out {ending}"
+    if ending and options.kind == "parquet":
+        return f"{options.out}: Parquet is compressed by itself: leave out {ending}"
+    return None
 
 
 def _format_name(options: argparse.Namespace) -> str:
@@ -123,20 +152,31 @@ def _export(source: Source, options: argparse.Namespace) -> None:
     if source.fallback:
         raise Mistake(f"only database {source.settings.place} has trades, and they are made up; --demo exports them")
     spans = [_span(source, symbol, options) for symbol in wanted_symbols(source, options.symbol)]
-    export = Export(FORMATS[_format_name(options)], options.partition, [span for span in spans if span])
+    asked = FORMATS[_format_name(options)], options.partition, [span for span in spans if span]
+    export = Export(*asked, ending_of(options.out))
     if not export.spans:
         raise Mistake("no trade is stored in that range; `python query_examples.py` shows what is")
     if export.format.one_symbol and not options.partition and len(export.spans) > 1:
         raise Mistake("rows in the exchange's format do not name their symbol: give one --symbol, or --partition")
     begun_s = time.monotonic()
-    with staged(options.out, options.partition, options.force) as place:
-        tally = _write(source, export, place)
-        for symbol, start, end in _asked(export.spans, options):
-            if symbol in tally.symbols:
-                missing = stored_gaps.missing_in(source.connection, symbol, start, end)
-                tally.symbols[symbol].ids_missing_in_range = missing
-        publish(place, _manifest(source, options, tally))
+    place = None
+    if options.out == STDOUT:
+        tally = _tally(source, options, export, None)
+    else:
+        with staged(options.out, options.partition, options.force) as place:
+            tally = _tally(source, options, export, place)
+            publish(place, _manifest(source, options, tally))
     _report(source, place, tally, time.monotonic() - begun_s)
+
+
+def _tally(source: Source, options: argparse.Namespace, export: Export, place: Place | None) -> Tally:
+    """What was written to the stage of `place`, or to stdout, and what is missing in it."""
+    tally = _write(source, export, place)
+    for symbol, start, end in _asked(export.spans, options):
+        if symbol in tally.symbols:
+            missing = stored_gaps.missing_in(source.connection, symbol, start, end)
+            tally.symbols[symbol].ids_missing_in_range = missing
+    return tally
 
 
 def _asked(spans: list[Span], options: argparse.Namespace) -> list[Span]:
@@ -156,7 +196,7 @@ def _span(source: Source, symbol: str, options: argparse.Namespace) -> Span | No
     return Span(symbol, start, end) if start < end else None
 
 
-def _write(source: Source, export: Export, place: Place) -> Tally:
+def _write(source: Source, export: Export, place: Place | None) -> Tally:
     """Writes the files, with a progress bar on a terminal. Raises Mistake if there is nothing to write."""
     total = _expected(source, export.spans) if sys.stderr.isatty() else None
     with tqdm(total=total, unit=" trades", unit_scale=True, disable=None, file=sys.stderr) as bar:
@@ -190,20 +230,25 @@ def _manifest(source: Source, options: argparse.Namespace, tally: Tally) -> dict
     }
 
 
-def _report(source: Source, place: Place, tally: Tally, seconds: float) -> None:
+def _report(source: Source, place: Place | None, tally: Tally, seconds: float) -> None:
     rows, size = sum(file.rows for file in tally.files), sum(file.bytes for file in tally.files)
-    files = f" in {len(tally.files):,} files" if place.folder else ""
-    print(f"database {source.settings.place}")
-    print(f"{place.target}: {rows:,} trades, {size:,} bytes{files}, {seconds:.1f} s; see {place.manifest}")
+    written = f"{rows:,} trades, {size:,} bytes"
+    files = f" in {len(tally.files):,} files" if place and place.folder else ""
+    lines = [f"database {source.settings.place}"]
+    if place:
+        lines.append(f"{place.target}: {written}{files}, {seconds:.1f} s; see {place.manifest}")
+    else:
+        lines.append(f"stdout: {written}, {seconds:.1f} s")
     for part in tally.symbols.values():
         if part.missing or part.ids_missing_in_range:
             ids = f"{part.first_trade_id} to {part.last_trade_id}"
             words = f"{part.symbol}: {part.missing:,} of ids {ids} are not stored"
             if part.ids_missing_in_range > part.missing:
                 words += f", and up to {part.ids_missing_in_range:,} are missing in that range"
-            print(f"{words}; see `python backfill.py --list`")
+            lines.append(f"{words}; see `python backfill.py --list`")
     if tally.inexact:
-        print(f"{tally.inexact:,} amounts have more digits than a float can hold; --amounts text keeps them all")
+        lines.append(f"{tally.inexact:,} amounts have more digits than a float can hold; --amounts text keeps them all")
+    print("\n".join(lines), file=sys.stdout if place else sys.stderr)
 
 
 def _stop(signal_number: int, frame: object) -> NoReturn:

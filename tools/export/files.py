@@ -1,9 +1,13 @@
-"""Files that appear complete or not at all: written under another name, hashed while written, renamed at the end."""
+"""Files that appear complete or not at all: written under another name, hashed while written, renamed at the end.
+
+Or stdout, where nothing is renamed: whoever reads it sees from the exit code whether it is complete.
+"""
 
 import hashlib
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -98,17 +102,21 @@ def _remove(path: Path) -> None:
 
 
 class Output:
-    """A new binary file, written from start to end, that knows its size and its SHA-256.
+    """A new binary file, or stdout if there is no path, written from start to end, that knows its size and its SHA-256.
 
     As a context manager it ends by waiting until everything is on disk. After the block has raised, it discards
     whatever a format's library still writes during its own clean-up.
     """
 
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    def __init__(self, path: Path | None) -> None:
         self.bytes = 0
         self._abandoned = False
-        self._file = path.open("xb")
+        self._is_stdout = path is None
+        if path is None:
+            self._file = sys.stdout.buffer
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("xb")
         self._hash = hashlib.sha256()
 
     def write(self, data: bytes) -> int:
@@ -142,6 +150,10 @@ class Output:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         self._abandoned = kind is not None
+        if self._is_stdout:
+            if not self._abandoned:
+                self._file.flush()
+            return
         with self._file:
             if not self._abandoned:
                 self._file.flush()

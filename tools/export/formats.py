@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 from urllib.parse import quote
 
 import db
@@ -15,6 +15,8 @@ from model import candles as bars
 from model.candles import DAY
 from storage import lines
 from storage.lines import Chunk
+from storage.stored_lines import stored_lines
+from tools.export.compression import COMPRESSORS, Sink
 from tools.export.files import ExportError, Output, Place
 
 CSV_HEADER = b"symbol,timestamp,trade_id,price,quantity,buyer_is_maker,received_at\n"
@@ -37,7 +39,7 @@ class Format(NamedTuple):
     """
 
     layout: str
-    open: Callable[[Output, bool], Writer]
+    open: Callable[[Any, bool], Writer]
     name: str
     one_symbol: bool = False
 
@@ -51,11 +53,13 @@ class Span(NamedTuple):
 
 
 class Export(NamedTuple):
-    """What is exported, and whether into one file or into one per symbol and UTC day."""
+    """What is exported, whether into one file or into one per symbol and UTC day, and how the file is compressed: by
+    the ending of its name, if by any."""
 
     format: Format
     partition: bool
     spans: list[Span]
+    compression: str | None = None
 
 
 class File(NamedTuple):
@@ -104,14 +108,15 @@ class Tally:
             self.inexact += inexact(chunk.text)
 
 
-def write(connection: db.Connection, export: Export, place: Place, advance: Callable[[int], object]) -> Tally:
-    """Writes the files of `export` to the stage of `place`; calls `advance` with the number of trades in each chunk."""
+def write(connection: db.Connection, export: Export, place: Place | None, advance: Callable[[int], object]) -> Tally:
+    """Writes the files of `export` to the stage of `place`, or one file to stdout if there is none; calls `advance`
+    with the number of trades in each chunk."""
     tally = Tally(export.format.layout == lines.INFLUX)
     for name, spans in _files(export):
-        path = place.stage / name if name else place.stage
+        path = place and (place.stage / name if name else place.stage)
         trades = _trades(connection, export.format.layout, spans)
         if file := _write_file(path, export, trades, (tally, advance)):
-            tally.files.append(file._replace(name=name or place.target.name))
+            tally.files.append(file._replace(name=name or (place.target.name if place else "-")))
     return tally
 
 
@@ -131,29 +136,34 @@ def _files(export: Export) -> Iterator[tuple[str, Sequence[Span]]]:
 
 def _trades(connection: db.Connection, layout: str, spans: Sequence[Span]) -> Iterator[tuple[str, Chunk]]:
     for span in spans:
-        for chunk in lines.lines(connection, *span, layout):
+        for chunk in stored_lines(connection, *span, layout):
             yield span.symbol, chunk
 
 
 Counters = tuple[Tally, Callable[[int], object]]
 
 
-def _write_file(path: Path, export: Export, trades: Iterator[tuple[str, Chunk]], counters: Counters) -> File | None:
-    """The file at `path` with all of `trades`; None, and no file, if there are none."""
+def _write_file(
+    path: Path | None, export: Export, trades: Iterator[tuple[str, Chunk]], counters: Counters
+) -> File | None:
+    """The file at `path`, or stdout, with all of `trades`; None, and no file, if there are none."""
     first = next(trades, None)
     if first is None:
         return None
     tally, advance = counters
     rows = 0
     with Output(path) as output:
-        writer = export.format.open(output, not export.partition)
+        compressed = COMPRESSORS[export.compression](output) if export.compression else None
+        writer = export.format.open(compressed or output, not export.partition)
         for symbol, chunk in chain([first], trades):
             writer.write(symbol, chunk)
             tally.add(symbol, chunk)
             rows += chunk.rows
             advance(chunk.rows)
         writer.close()
-    return File(path.name, rows, output.bytes, output.sha256)
+        if compressed:
+            compressed.close()
+    return File("", rows, output.bytes, output.sha256)
 
 
 # ---- The formats.
@@ -162,7 +172,7 @@ def _write_file(path: Path, export: Export, trades: Iterator[tuple[str, Chunk]],
 class TextWriter:
     """Writes the server's lines, each with a prefix that names its symbol."""
 
-    def __init__(self, output: Output, prefix: Callable[[str], bytes], header: bytes = b"") -> None:
+    def __init__(self, output: Sink, prefix: Callable[[str], bytes], header: bytes = b"") -> None:
         self._output = output
         self._prefix = prefix
         self._output.write(header)
@@ -178,7 +188,7 @@ class TextWriter:
         """Does nothing: nothing is buffered."""
 
 
-def _csv(output: Output, with_symbol: bool) -> Writer:
+def _csv(output: Sink, with_symbol: bool) -> Writer:
     return TextWriter(output, csv_prefix, CSV_HEADER)
 
 
@@ -188,11 +198,11 @@ def csv_prefix(symbol: str) -> bytes:
     return (f'"{quoted}",' if re.search(r'[",\r\n]', symbol) else f"{symbol},").encode()
 
 
-def _binance(output: Output, with_symbol: bool) -> Writer:
+def _binance(output: Sink, with_symbol: bool) -> Writer:
     return TextWriter(output, lambda symbol: b"")
 
 
-def _influx(output: Output, with_symbol: bool) -> Writer:
+def _influx(output: Sink, with_symbol: bool) -> Writer:
     return TextWriter(output, influx_prefix)
 
 
@@ -206,7 +216,7 @@ def _parquet(output: Output, with_symbol: bool) -> Writer:
     # Arrow reads this when it is imported. Its own allocator does not return memory: a tenth more than the system's.
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     try:
-        from tools.export.parquet import ParquetWriter
+        from storage.parquet import ParquetWriter
     except ImportError as error:
         raise ExportError(f"Parquet needs another package: pip install -r requirements-tools.txt ({error})") from error
     return ParquetWriter(output, with_symbol)
