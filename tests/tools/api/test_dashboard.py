@@ -1,10 +1,7 @@
 """The dashboard in a real browser: it moves, draws, answers, says what is wrong, and comes back by itself."""
 
-import shutil
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -14,82 +11,19 @@ import pytest
 
 import config
 import db
-from model.trade import Trade
 from storage import proofs
 from storage.proofs import AGREES, CONTIGUOUS, EQUAL, GAPPED, Proof
+from tests.makers import MIDNIGHT
 from tests.support.child import wait_until
+from tests.support.dashboard import DESKTOP, HISTORY_MINUTES, PHONE, Page, Recorder, history, trade
+from tests.support.many import many_symbols, names
 from tests.support.servers import PrivateServer, Server
 from tests.support.serving import Api, serving
 from tests.support.tables import ask
 
 pytestmark = pytest.mark.slow
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 NAME = "test_dashboard"
-WAIT_MS = 20_000
-HISTORY_MINUTES = 1_300
-DESKTOP = {"width": 1280, "height": 900}
-PHONE = {"width": 390, "height": 844}
-
-
-class Recorder(threading.Thread):
-    """Stores a trade of each symbol every 50 ms, as a capture does, until it is stopped."""
-
-    def __init__(self, settings: config.Settings) -> None:
-        super().__init__(daemon=True)
-        self.last: dict[str, Trade] = {}
-        self._settings = settings
-        self._stopped = threading.Event()
-
-    def run(self) -> None:
-        connection = db.connect(self._settings)
-        number = {symbol: db.latest(connection, symbol) for symbol in ("BTCUSDT", "ETHUSDT")}
-        ids = {symbol: newest.trade_id if newest else 0 for symbol, newest in number.items()}
-        while not self._stopped.wait(0.05):
-            for symbol, base in (("BTCUSDT", 97_000), ("ETHUSDT", 2_600)):
-                ids[symbol] += 1
-                self.last[symbol] = trade(symbol, ids[symbol], datetime.now(UTC), f"{base + ids[symbol] % 50}.12345678")
-            # The test may have taken the database away.
-            with suppress(db.DatabaseError):
-                db.insert_trades(connection, list(self.last.values()))
-        db.close(connection)
-
-    def stop(self) -> None:
-        """Stores nothing from now on."""
-        self._stopped.set()
-        self.join()
-
-
-def trade(symbol: str, trade_id: int, when: datetime, price: str) -> Trade:
-    """A trade that was received 3 ms after it was made."""
-    when = when.replace(microsecond=when.microsecond // 1000 * 1000)
-    received = when + timedelta(milliseconds=3)
-    return Trade(symbol, when, trade_id, Decimal(price), Decimal("0.01"), trade_id % 3 == 0, received)
-
-
-def history(settings: config.Settings) -> None:
-    """A trade a minute for most of a day, and one that is missing."""
-    connection = db.connect(settings)
-    begin = datetime.now(UTC) - timedelta(minutes=HISTORY_MINUTES)
-    for symbol in ("BTCUSDT", "ETHUSDT"):
-        ids = [number for number in range(1, HISTORY_MINUTES) if number != 700]
-        db.insert_trades(
-            connection, [trade(symbol, one, begin + timedelta(minutes=one), f"{96_000 + one % 90}.5") for one in ids]
-        )
-    db.close(connection)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """A Chromium, which is Debian's where it is installed."""
-    program = next((found for name in BROWSERS if (found := shutil.which(name))), None)
-    if program is None:
-        pytest.skip("no Chromium; `make test` installs it on Debian")
-    with playwright.sync_playwright() as running:
-        launched = running.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
-        yield launched
-        launched.close()
 
 
 @pytest.fixture(scope="module")
@@ -111,39 +45,6 @@ def api(environ: dict[str, str]) -> Iterator[Api]:
     """The API of that database."""
     with serving(environ) as running:
         yield running
-
-
-class Page:
-    """A page in the browser. What it loads from elsewhere, and the errors of its scripts, are in `wrong`."""
-
-    def __init__(self, browser: Any, address: str, size: dict[str, int] = DESKTOP, scheme: str = "light") -> None:
-        self.wrong: list[str] = []
-        self.context = browser.new_context(viewport=size, color_scheme=scheme)
-        self.page = self.context.new_page()
-        self.page.set_default_timeout(WAIT_MS)
-        self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
-        self.page.on("request", lambda one: None if one.url.startswith(address) else self.wrong.append(one.url))
-        self.page.goto(address)
-
-    def text(self, selector: str) -> str:
-        """The text of an element, with all of its digits."""
-        return str(self.page.text_content(selector))
-
-    def until(self, what: Callable[[], object]) -> None:
-        """Returns when `what` is true."""
-        end = time.monotonic() + WAIT_MS / 1000
-        while not what():
-            assert time.monotonic() < end, "it did not happen in time"
-            self.page.wait_for_timeout(50)
-
-    def live(self) -> None:
-        """Returns when prices come in."""
-        self.page.wait_for_selector("#connection[data-state=live]")
-        self.page.wait_for_selector(".card .price[data-amount]")
-
-    def price(self, symbol: str = "BTCUSDT") -> str:
-        """The price on the card of a symbol."""
-        return self.text(f".card:has([value={symbol}]) .price")
 
 
 @pytest.fixture
@@ -213,6 +114,8 @@ def painted(page: Page) -> int:
 
 def test_the_chart_draws_and_grows(opened: Page) -> None:
     """Candles in their colours; the newest one follows the price; the maker of the chart is named and linked."""
+    # Of hours: a minute of this history has one trade, and what has not moved has no colour.
+    opened.page.click("label:has([name=resolution][value='1h'])")
     opened.until(lambda: painted(opened) > 1_000)
     before = opened.text("#legend")
     opened.until(lambda: opened.text("#legend") != before)
@@ -242,7 +145,7 @@ def test_history_loads_on_the_way_back(opened: Page) -> None:
 
 def test_resolution_and_symbol_by_keyboard(opened: Page) -> None:
     """Arrow keys choose; chart, tape and address follow."""
-    opened.page.focus("[name=resolution][value='1m']")
+    opened.page.check("[name=resolution][value='15m']")
     opened.page.keyboard.press("ArrowRight")
     opened.until(lambda: opened.page.url.endswith("#BTCUSDT/1h"))
     opened.until(lambda: 20 <= int(opened.page.get_attribute("#chart", "data-bars") or 0) <= 30)
@@ -279,7 +182,8 @@ def test_price_at_a_second(opened: Page, api: Api) -> None:
     assert old["price"] in asked(opened, "at", time=later)
     assert "No trade in that second" in opened.text("#at-answer")
     assert "not come yet" in asked(opened, "at", time="2099-01-01 00:00:00")
-    assert "time: not a time" in asked(opened, "at", time="noon")
+    assert asked(opened, "at", time="noon") == ""
+    assert opened.text("#at-time-wrong").startswith("This is no time.")
 
 
 def test_low_and_high(opened: Page, api: Api) -> None:
@@ -293,7 +197,8 @@ def test_low_and_high(opened: Page, api: Api) -> None:
     assert found["low"]["price"] in text
     assert found["high"]["price"] in text
     assert f"{distance:.8f}" in text
-    assert "start: the range is empty" in asked(opened, "range", start=end, end=start)
+    assert asked(opened, "range", start=end, end=start) == ""
+    assert opened.text("#range-end-wrong") == "The end must be after the start."
     opened.page.click("[data-last='3600']")
     opened.until(lambda: "96" in opened.text("#range-answer") and "Low" in opened.text("#range-answer"))
 
@@ -501,6 +406,10 @@ def test_coverage_is_asked_for_every_minute(browser: Any, any_server: Server, tm
         page.until(lambda: page.text("#coverage [data-part=summary]") == "3 days: 1 equal, 2 not audited.")
         assert page.page.is_hidden("#coverage [data-part=hint]")
         assert page.page.evaluate("document.activeElement.title").startswith(f"{days[0]}: equal")
+        colour = (
+            f"getComputedStyle(document.querySelector('#coverage .calendar [title^=\"{days[0]}\"]')).backgroundColor"
+        )
+        assert page.page.evaluate(colour) == "rgb(10, 125, 85)"
 
         api.stop()
         page.page.clock.fast_forward(61_000)
@@ -509,6 +418,8 @@ def test_coverage_is_asked_for_every_minute(browser: Any, any_server: Server, tm
             "Not known now: the API does not answer. Shown is what was known at 20"
         )
         assert page.page.locator("#coverage .calendar button").count() == 3
+        # What may be otherwise by now is not green.
+        assert page.page.evaluate(colour) == "rgba(0, 0, 0, 0)"
 
 
 # ---- All of the page.
@@ -600,7 +511,7 @@ def test_the_capture_stops_and_starts(browser: Any, rig: tuple[config.Settings, 
         words, price = page.text("#banner"), page.price()
         wait_until(lambda: api.json("/api/latest/BTCUSDT")["trade_id"] == recorder.last["BTCUSDT"].trade_id)
 
-        assert words.startswith("No new trade for 1")
+        assert words.endswith("Is the capture running?")
         assert page.text("#connection-text") == "not live"
         assert price == f"{recorder.last['BTCUSDT'].price:.8f}"
         recorder = Recorder(settings)
@@ -677,3 +588,140 @@ def test_before_the_first_trade(browser: Any, any_server: Server, tmp_path: Path
             page.context.close()
             ask(connection, "DROP DATABASE test_nothing")
             db.close(connection)
+
+
+# ---- Many symbols.
+
+CROWD = [*names(1_200), "BTCUSDT", "币安人生USDT"]
+
+
+@pytest.fixture(scope="module")
+def crowd(any_server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    """The API of a database with all of CROWD."""
+    folder = tmp_path_factory.mktemp("crowd")
+    with many_symbols(any_server, "test_crowd", folder, CROWD, MIDNIGHT) as variables, serving(variables) as running:
+        yield running
+
+
+@contextmanager
+def finding(browser: Any, api: Api, place: str = "", **looks: Any) -> Iterator[Page]:
+    """The page of many symbols."""
+    page = Page(browser, api.address, **looks)
+    page.page.wait_for_selector(".card .price[data-amount]")
+    if place:
+        # Only now: a page that begins writes what it shows into the address.
+        page.page.goto(f"{api.address}/{place}")
+        page.page.reload()
+        page.page.wait_for_selector(".card .price[data-amount]")
+    yield page
+    page.context.close()
+    assert page.wrong == []
+
+
+def cards(page: Page) -> list[str]:
+    """The symbols that have a card."""
+    return [str(name) for name in page.page.locator(".card .name").all_text_contents()]
+
+
+def options(page: Page) -> list[str]:
+    """The symbols of the open list."""
+    return [str(name) for name in page.page.locator("#found [role=option]").all_text_contents()]
+
+
+def active(page: Page) -> str:
+    """The option that the field points to, which is the only one that is selected."""
+    option = page.page.get_attribute("#find", "aria-activedescendant")
+    assert page.page.locator("#found [aria-selected=true]").count() == (1 if option else 0)
+    return page.text(f"#{option}") if option else ""
+
+
+def test_a_symbol_is_found_by_keyboard(browser: Any, crowd: Api) -> None:
+    """A slash leads to the field, what is typed narrows the list, arrows move in it, Enter chooses, Escape clears."""
+    with finding(browser, crowd) as page:
+        keyboard = page.page.keyboard
+        assert cards(page) == ["BTCUSDT", "S0000USDT"]
+        assert page.page.is_hidden("#found")
+        keyboard.press("/")
+        assert page.page.get_attribute("#find", "placeholder") == "Search 1,202 symbols"
+        keyboard.type("s010")
+        assert options(page) == [f"S010{digit}USDT" for digit in range(10)]
+        assert (page.page.get_attribute("#find", "aria-expanded"), active(page)) == ("true", "S0100USDT")
+        assert page.text("[data-part=more]") == "10 symbols"
+        keyboard.press("ArrowDown")
+        assert active(page) == "S0101USDT"
+        for _ in range(2):
+            keyboard.press("ArrowUp")
+        assert active(page) == "S0109USDT"
+        keyboard.press("Enter")
+        page.page.wait_for_selector(".card:has([value=S0109USDT]) .price[data-amount]")
+        assert page.page.input_value("#find") == ""
+        assert page.page.is_hidden("#found")
+        assert page.page.url.endswith("#S0109USDT/1s")
+        assert (page.text("#chart-title"), page.price("S0109USDT")) == ("S0109USDT", "111.50000000")
+        page.until(lambda: page.page.locator("#tape tbody tr").count() == 2)
+
+
+def test_what_fits_nothing_is_cleared_by_escape(browser: Any, crowd: Api) -> None:
+    """Enter does nothing then; an arrow opens the list of all, of which the first are shown."""
+    with finding(browser, crowd) as page:
+        keyboard = page.page.keyboard
+        keyboard.press("/")
+        keyboard.type("nonesuch")
+        assert (options(page), page.text("[data-part=more]")) == ([], "No symbol fits")
+        keyboard.press("Enter")
+        keyboard.press("Escape")
+        assert page.page.input_value("#find") == ""
+        assert (page.page.get_attribute("#find", "aria-expanded"), active(page)) == ("false", "")
+        keyboard.press("ArrowDown")
+        assert len(options(page)) == 50
+        assert page.text("[data-part=more]") == "1,152 symbols more: type on"
+
+
+def test_only_what_is_shown_is_listened_to(browser: Any, crowd: Api) -> None:
+    """The stream has the symbols of the cards, which are four at most: the one looked at and those before it."""
+    with finding(browser, crowd, f"#{CROWD[7]}/1m") as page:
+        streams: list[str] = []
+        page.page.on("request", lambda one: streams.append(one.url) if "/api/stream?" in one.url else None)
+        assert (page.text("#chart-title"), set(cards(page))) == (CROWD[7], {"BTCUSDT", "S0000USDT", CROWD[7]})
+        for typed in ("0500", "btcusdt", "币", "0600"):
+            page.page.fill("#find", typed)
+            page.page.click("#found [role=option]")
+            page.page.wait_for_selector(f"#chart-title:has-text('{typed.upper()}')")
+            page.page.wait_for_selector(".card:has(:checked) .price[data-amount]")
+        page.until(lambda: len(streams) == 3)
+
+        assert cards(page) == ["BTCUSDT", "S0500USDT", "币安人生USDT", "S0600USDT"]
+        assert streams[-1].count("%2C") == 3
+        assert page.page.evaluate("document.activeElement.id") == "find"
+
+
+@pytest.mark.parametrize("forced", ["none", "active"])
+@pytest.mark.parametrize(("size", "scheme"), [(DESKTOP, "light"), (PHONE, "dark")])
+def test_the_list_fits(browser: Any, crowd: Api, size: dict[str, int], scheme: str, forced: str) -> None:
+    """Inside of the window, above all else, with the option that Enter takes told apart, in whatever colours."""
+    with finding(browser, crowd, size=size, scheme=scheme) as page:
+        page.page.emulate_media(forced_colors=forced)
+        page.page.keyboard.press("/")
+        page.page.keyboard.type("S1")
+        box = page.page.locator("#finder [data-part=popup]").bounding_box()
+        colours = page.page.evaluate(
+            "[0, 1].map((at) => getComputedStyle(document.getElementById(`found-${at}`)).backgroundColor)"
+        )
+        middle = [box["x"] + box["width"] / 2, box["y"] + box["height"] / 2]
+        above = page.page.evaluate("([x, y]) => document.elementFromPoint(x, y).closest('#finder') !== null", middle)
+        width = page.page.evaluate("document.documentElement.scrollWidth")
+
+    assert box["x"] >= 0
+    assert box["x"] + box["width"] <= size["width"]
+    assert box["y"] + box["height"] <= size["height"]
+    assert colours[0] != colours[1]
+    assert above
+    assert width <= size["width"]
+
+
+def test_few_symbols_have_no_search_box(opened: Page) -> None:
+    """Each has its card, and a slash is a slash."""
+    opened.page.keyboard.press("/")
+
+    assert opened.page.is_hidden("#finder")
+    assert cards(opened) == ["BTCUSDT", "ETHUSDT"]

@@ -1,91 +1,128 @@
 // The candle chart. It draws with numbers, which is precise enough for pixels; the texts beside it are the exact ones.
 
-import { CandlestickSeries, CrosshairMode, HistogramSeries, createChart } from "/static/vendor/lightweight-charts.standalone.production.mjs";
-import { change, exact } from "/static/amounts.js";
+import {
+  CandlestickSeries, CrosshairMode, HistogramSeries, createChart, createSeriesMarkers,
+} from "/static/vendor/lightweight-charts.standalone.production.mjs";
+import { learn, places as decimals, priceOf, quantityOf, shown, unit } from "/static/amounts.js";
+import { onWheel } from "/static/gestures.js";
+import { legend, missingWords, pointedAt, row, tick } from "/static/legend.js";
+import { PLACES_MAX, STEPS, between, labels, missingAt, seconds, withHoles } from "/static/places.js";
 import { ask } from "/static/stream.js";
+import { ahead, zoneAt } from "/static/zone.js";
 
 const HISTORY_BEFORE_BARS = 60;
 const TABLE_BARS = 12;
 const FIRST_BARS = 120;
 const STEP_BARS = 10;
-const HOLE_SLOTS_MAX = 60;
 const GAPS_MAX = 1_000;
-const STEPS = { "1m": 60, "1h": 3_600, "1d": 86_400 };
+const LABELS_APART = 12;
+const NARROW_PIXELS = 500;
+// Of PLACES_MAX, which is as many as are kept; a coarser resolution shows a longer time.
+const PLACES_DROPPED = 2_000;
+// A tick has no more of a resolution: those before are asked for.
+const TICK_CANDLES = 300;
+// A history that is shorter is shown in seconds: of minutes there would be a few candles in a corner.
+const YOUNG_S = 1_800;
 
-const seconds = (time) => Date.parse(time) / 1000;
-const drawn = (bar) => ({
-  time: seconds(bar.timestamp),
-  open: Number(bar.open),
-  high: Number(bar.high),
-  low: Number(bar.low),
-  close: Number(bar.close),
-});
+const candlesOf = (symbol, parameters) => ask(`candles/${encodeURIComponent(symbol)}`, parameters);
+
+/** The resolution that shows a symbol best when none was chosen: seconds while its history is short. */
+export async function firstResolution(symbol) {
+  const { candles } = await candlesOf(symbol, { resolution: "1m" });
+  const isYoung = candles.length && seconds(candles.at(-1).timestamp) - seconds(candles[0].timestamp) < YOUNG_S;
+  return isYoung ? "1s" : "1m";
+}
 
 export class CandleChart {
   /** Draws into `container`; the exact prices of a candle go to `legend`, the last candles to `table`, what is missing in
    * the time that is drawn to `note`. */
-  constructor(container, legend, table, note) {
-    this.container = container;
-    this.legend = legend;
-    this.table = table;
-    this.note = note;
-    this.bars = new Map();
-    this.gaps = [];
-    this.slotCount = 0;
-    this.showing = 0;
+  constructor(container, legendElement, table, note) {
+    Object.assign(this, { container, legend: legendElement, table, note, asked: null, showing: 0, shift: 0, waiting: null });
+    this.empty();
     this.chart = createChart(container, {
       autoSize: true,
       layout: { attributionLogo: true, fontFamily: getComputedStyle(document.body).fontFamily, fontSize: 11 },
       crosshair: { mode: CrosshairMode.Normal },
-      timeScale: { timeVisible: true, secondsVisible: false, rightOffset: 4, minBarSpacing: 1 },
+      timeScale: {
+        timeVisible: true, rightOffset: 4, minBarSpacing: 0.5,
+        tickMarkFormatter: (time, type) => tick(time - this.shift, type, this.resolution),
+      },
+      localization: { timeFormatter: (time) => pointedAt(time - this.shift, this.resolution) },
       rightPriceScale: { borderVisible: false },
-      handleScale: { axisPressedMouseMove: { price: false } },
+      // A wheel or a swipe up or down is the page's: see gestures.js.
+      handleScroll: { mouseWheel: false, vertTouchDrag: false },
+      handleScale: { mouseWheel: false, axisPressedMouseMove: { price: false } },
     });
-    // Behind the candles: a full-height bar wherever trades are missing.
-    this.shade = this.chart.addSeries(HistogramSeries, {
-      priceScaleId: "gaps",
-      priceLineVisible: false,
-      lastValueVisible: false,
-      autoscaleInfoProvider: () => ({ priceRange: { minValue: 0, maxValue: 1 } }),
-    });
-    this.chart.priceScale("gaps").applyOptions({ scaleMargins: { top: 0, bottom: 0 }, visible: false });
-    this.series = this.chart.addSeries(CandlestickSeries, { borderVisible: false });
-    this.chart.subscribeCrosshairMove((point) => this.tell(point.time));
+    this.addSeries();
+    this.corner = document.createElement("span");
+    this.corner.className = "zone";
+    container.append(this.corner);
+    onWheel(container, this.chart);
+    this.chart.subscribeCrosshairMove((point) => this.tell(point.time === undefined ? undefined : point.time - this.shift));
+    this.chart.subscribeClick((point) => point.time !== undefined && this.choose(point.time - this.shift));
     this.chart.timeScale().subscribeVisibleLogicalRangeChange((range) => {
-      container.dataset.placesAfter = range ? range.to - this.slotCount : "";
+      container.dataset.placesAfter = range ? range.to - this.places.length : "";
+      container.dataset.placesWide = range ? range.to - range.from : "";
       if (range && range.from < HISTORY_BEFORE_BARS) this.loadBefore();
     });
     container.addEventListener("keydown", (event) => this.onKey(event));
     this.paint();
   }
 
+  /** No candles. */
+  empty() {
+    Object.assign(this, { bars: new Map(), places: [], gaps: [], lacking: new Map(), newest: 0, missing: 0 });
+  }
+
+  addSeries() {
+    const quiet = { priceLineVisible: false, lastValueVisible: false };
+    const hidden = (id, top) => this.chart.priceScale(id).applyOptions({ scaleMargins: { top, bottom: 0 }, visible: false });
+    // Behind the candles: a full-height bar wherever trades are missing.
+    const whole = () => ({ priceRange: { minValue: 0, maxValue: 1 } });
+    this.shade = this.chart.addSeries(HistogramSeries, { priceScaleId: "gaps", autoscaleInfoProvider: whole, ...quiet });
+    hidden("gaps", 0);
+    this.volume = this.chart.addSeries(HistogramSeries, { priceScaleId: "volume", ...quiet });
+    hidden("volume", 0.82);
+    this.series = this.chart.addSeries(CandlestickSeries, { borderVisible: false });
+    this.chart.priceScale("right").applyOptions({ scaleMargins: { top: 0.12, bottom: 0.24 } });
+    this.marks = createSeriesMarkers(this.series, []);
+    this.counts = createSeriesMarkers(this.shade, []);
+  }
+
   /** Takes the colours of the page. */
   paint() {
     const style = getComputedStyle(document.documentElement);
     const colour = (name) => style.getPropertyValue(name).trim();
+    const [up, down, still] = [colour("--up"), colour("--down"), colour("--muted")];
+    Object.assign(this, { colours: { up, down, still, text: colour("--text") } });
     this.chart.applyOptions({
-      layout: { background: { color: "transparent" }, textColor: colour("--muted") },
+      layout: { background: { color: "transparent" }, textColor: still },
       grid: { vertLines: { color: colour("--grid") }, horzLines: { color: colour("--grid") } },
       timeScale: { borderColor: colour("--line") },
     });
-    const [up, down] = [colour("--up"), colour("--down")];
-    this.series.applyOptions({ upColor: up, downColor: down, wickUpColor: up, wickDownColor: down });
-    this.shade.applyOptions({ color: `${colour("--down")}38` });
+    // A label of the last price in red would be hard to read on dark.
+    this.series.applyOptions({ priceLineColor: still, upColor: up, downColor: down, wickUpColor: up, wickDownColor: down });
+    this.shade.applyOptions({ color: `${down}38` });
+    if (this.places.length) this.draw();
   }
 
   /** Shows another symbol or resolution from its last candles on. */
   async show(symbol, resolution) {
     const mine = (this.showing += 1);
-    Object.assign(this, { symbol, resolution, complete: false, loading: true });
-    const answer = await ask(`candles/${encodeURIComponent(symbol)}`, { resolution });
+    // What grows meanwhile is taken in afterwards: the newest of each time.
+    Object.assign(this, { symbol, resolution, complete: false, loading: true, waiting: new Map() });
+    const answer = await candlesOf(symbol, { resolution });
     if (mine !== this.showing) return;
-    this.bars = new Map(answer.candles.map((bar) => [seconds(bar.timestamp), bar]));
-    this.gaps = await this.gapsOf(symbol, resolution);
+    this.empty();
+    this.take(answer.candles);
+    await this.findGaps(mine);
     if (mine !== this.showing) return;
-    this.chart.timeScale().applyOptions({ timeVisible: resolution !== "1d" });
     this.draw();
     this.showEnd();
     this.loading = false;
+    const grown = [...this.waiting.values()];
+    this.waiting = null;
+    this.update(grown);
   }
 
   /** Reads the last candles again, after something was stored that the stream has not told of. */
@@ -93,54 +130,85 @@ export class CandleChart {
     const mine = this.showing;
     const { symbol, resolution } = this;
     if (!symbol) return;
-    const answer = await ask(`candles/${encodeURIComponent(symbol)}`, { resolution });
+    const answer = await candlesOf(symbol, { resolution });
     if (mine !== this.showing) return;
-    for (const bar of answer.candles) this.bars.set(seconds(bar.timestamp), bar);
-    this.gaps = await this.gapsOf(symbol, resolution);
+    this.take(answer.candles);
+    await this.findGaps(mine);
     if (mine === this.showing) this.draw();
   }
 
-  /** The open gaps in the time of the candles that are there; of very many the longest. */
-  async gapsOf(symbol, resolution) {
+  take(bars) {
+    for (const bar of bars) this.bars.set(seconds(bar.timestamp), bar);
+    learn(bars.flatMap((bar) => [bar.high, bar.low]), priceOf(this.symbol));
+    learn(bars.map((bar) => bar.volume), quantityOf(this.symbol));
+  }
+
+  /** Finds the open gaps in the time of the candles that are there; of very many the longest. */
+  async findGaps(mine) {
     const times = [...this.bars.keys()];
-    if (!times.length) return [];
-    const start = new Date(Math.min(...times) * 1000).toISOString();
-    const end = new Date((Math.max(...times) + STEPS[resolution]) * 1000).toISOString();
-    const { gaps, missing } = await ask("gaps", { symbol, start, end, limit: GAPS_MAX });
+    if (!times.length) return;
+    const bound = (time) => new Date(time * 1000).toISOString();
+    const [start, end] = [times.reduce((one, other) => Math.min(one, other)), times.reduce((one, other) => Math.max(one, other))];
+    const range = { start: bound(start), end: bound(end + STEPS[this.resolution]) };
+    const { gaps, missing } = await ask("gaps", { symbol: this.symbol, ...range, limit: GAPS_MAX });
+    if (mine !== this.showing) return;
     this.missing = missing;
-    return gaps.map((gap) => ({ from: seconds(gap.timestamp_before), to: seconds(gap.timestamp_after) }));
+    const ends = (gap) => ({ from: seconds(gap.timestamp_before), to: seconds(gap.timestamp_after) });
+    this.gaps = gaps.map((gap) => ({ ...ends(gap), missing: gap.missing }));
   }
 
   /** Takes in candles that have grown. */
   update(bars) {
+    if (this.waiting) {
+      for (const bar of bars.slice(-TICK_CANDLES)) this.waiting.set(bar.timestamp, bar);
+      return;
+    }
+    // There were more than a tick may have.
+    if (bars.length >= TICK_CANDLES) this.refresh().catch(() => {});
+    this.take(bars);
     for (const bar of bars) {
       const time = seconds(bar.timestamp);
-      if (this.loading || time < this.newest) continue;
-      const jumps = this.newest && time > this.newest + STEPS[this.resolution];
-      if (time > this.newest) this.slotCount += 1;
-      this.bars.set(time, bar);
-      this.newest = time;
-      // What lies between is drawn too, as nothing.
-      if (jumps) this.draw();
-      else this.series.update(drawn(bar));
-      if (bar.missing) this.shade.update({ time, value: 1 });
+      // Older ones are read when one goes back to them.
+      if (time < this.places[0]) continue;
+      if (time > this.newest) this.append(time);
+      this.series.update(this.candle(time), time < this.newest);
+      this.volume.update(this.column(time), time < this.newest);
+      if (bar.missing) {
+        this.lacking.set(time, bar.missing);
+        this.shade.update({ time: time + this.shift, value: 1 }, time < this.newest);
+      }
     }
+    if (this.places.length > PLACES_MAX + PLACES_DROPPED) this.drop();
     this.describe();
   }
 
+  /** A new place at the end, behind empty ones for the time in which nothing traded. */
+  append(time) {
+    const empty = this.newest ? between(this.newest, time, STEPS[this.resolution]) : [];
+    for (const one of empty) for (const series of [this.series, this.volume]) series.update({ time: one + this.shift });
+    this.places.push(...empty, time);
+    this.newest = time;
+  }
+
+  /** Forgets the oldest candles. */
+  drop() {
+    for (const time of this.places.slice(0, PLACES_DROPPED)) this.bars.delete(time);
+    this.draw();
+  }
+
   async loadBefore() {
-    if (this.loading || this.complete || !this.bars.size) return;
+    if (this.loading || this.waiting || this.complete || !this.bars.size || this.places.length >= PLACES_MAX) return;
     const mine = this.showing;
     this.loading = true;
     try {
-      const end = new Date(Math.min(...this.bars.keys()) * 1000).toISOString();
+      const end = new Date(this.places[0] * 1000).toISOString();
       const { symbol, resolution } = this;
-      const { candles } = await ask(`candles/${encodeURIComponent(symbol)}`, { resolution, end });
+      const { candles } = await candlesOf(symbol, { resolution, end });
       if (mine !== this.showing) return;
       this.complete = candles.length === 0;
       if (candles.length) {
-        for (const bar of candles) this.bars.set(seconds(bar.timestamp), bar);
-        this.gaps = await this.gapsOf(symbol, resolution);
+        this.take(candles);
+        await this.findGaps(mine);
         if (mine === this.showing) this.draw();
       }
     } catch {
@@ -151,14 +219,26 @@ export class CandleChart {
   }
 
   draw() {
+    const step = STEPS[this.resolution];
     const times = [...this.bars.keys()].sort((one, other) => one - other);
     this.newest = times.at(-1) ?? 0;
-    const slots = this.slots(times);
-    this.slotCount = slots.length;
-    this.series.setData(slots.map((time) => (this.bars.has(time) ? drawn(this.bars.get(time)) : { time })));
-    const shaded = slots.filter((time, index) => this.isMissing(time, slots[index + 1] ?? time + STEPS[this.resolution]));
-    this.shade.setData(shaded.map((time) => ({ time, value: 1 })));
-    Object.assign(this.container.dataset, { bars: times.length, slots: slots.length, shaded: shaded.length });
+    this.shift = ahead(this.newest);
+    this.places = withHoles(times, step);
+    this.lacking = missingAt(this.places, this.gaps, step);
+    const minMove = 10 ** -decimals(priceOf(this.symbol));
+    const formatter = (price) => shown(price.toFixed(decimals(priceOf(this.symbol))), priceOf(this.symbol));
+    this.series.applyOptions({ priceFormat: { type: "custom", minMove, formatter } });
+    this.series.setData(this.places.map((time) => this.candle(time)));
+    this.volume.setData(this.places.map((time) => this.column(time)));
+    this.shade.setData([...this.lacking.keys()].sort((a, b) => a - b).map((time) => ({ time: time + this.shift, value: 1 })));
+    this.counts.setMarkers(labels(this.places, this.gaps, step, LABELS_APART).map(({ time, missing }) => ({
+      time: time + this.shift, position: "atPriceBottom", price: 1, shape: "square", size: 0, color: this.colours.text,
+      text: `${missing.toLocaleString("en")} missing`,
+    })));
+    this.drawMarks();
+    this.corner.textContent = zoneAt(this.newest);
+    const counts = { bars: times.length, slots: this.places.length, shaded: this.lacking.size };
+    Object.assign(this.container.dataset, counts);
     this.note.hidden = !this.gaps.length;
     this.note.textContent = this.gaps.length
       ? `Shaded: ${this.missing.toLocaleString("en")} ${this.missing === 1 ? "trade is" : "trades are"} missing in this time; prices there are not known.`
@@ -166,45 +246,66 @@ export class CandleChart {
     this.describe();
   }
 
-  /** The times of the candles and, where there is none, of empty places; of a long time without any only some. */
-  slots(times) {
-    const step = STEPS[this.resolution];
-    return times.flatMap((time, index) => {
-      const empty = index + 1 < times.length ? (times[index + 1] - time) / step - 1 : 0;
-      const count = Math.min(empty, HOLE_SLOTS_MAX);
-      const places = Array.from({ length: count }, (_, place) => time + step * Math.ceil(((place + 1) * empty) / count));
-      return [time, ...places];
-    });
+  /** What is drawn at a place: a candle, green or red if its price moved, or nothing. */
+  candle(time) {
+    const bar = this.bars.get(time);
+    if (!bar) return { time: time + this.shift };
+    const { still } = this.colours;
+    return {
+      time: time + this.shift,
+      open: Number(bar.open), high: Number(bar.high), low: Number(bar.low), close: Number(bar.close),
+      ...bar.open === bar.close ? { color: still, wickColor: still } : {},
+    };
   }
 
-  /** Whether an open gap reaches into [from, to). */
-  isMissing(from, to) {
-    return this.gaps.some((gap) => gap.from < to && gap.to >= from);
+  column(time) {
+    const bar = this.bars.get(time);
+    if (!bar) return { time: time + this.shift };
+    const { up, down, still } = this.colours;
+    const moved = Number(bar.close) - Number(bar.open);
+    return { time: time + this.shift, value: Number(bar.volume), color: `${moved > 0 ? up : moved < 0 ? down : still}80` };
+  }
+
+  /** Marks the low and the high of a range that was asked for, on the candles that they are in. */
+  mark(answer) {
+    this.asked = answer;
+    if (this.places.length) this.drawMarks();
+  }
+
+  drawMarks() {
+    const step = STEPS[this.resolution];
+    const isHere = this.asked?.symbol === this.symbol;
+    const marks = ["low", "high"].filter((name) => isHere && this.asked[name]).map((name) => {
+      const { timestamp, price } = this.asked[name];
+      const time = Math.floor(seconds(timestamp) / step) * step;
+      // At the edge of a narrow chart a price would be cut off.
+      const text = this.container.clientWidth < NARROW_PIXELS ? name : `${name} ${shown(price, priceOf(this.symbol))}`;
+      const look = name === "low" ? { position: "belowBar", shape: "arrowUp" } : { position: "aboveBar", shape: "arrowDown" };
+      return { time, text, color: this.colours.text, ...look };
+    }).filter(({ time }) => this.bars.has(time)).sort((one, other) => one.time - other.time);
+    this.marks.setMarkers(marks.map((one) => ({ ...one, time: one.time + this.shift })));
+    this.container.dataset.marks = marks.map(({ text }) => text).join("; ");
   }
 
   showEnd() {
-    const count = this.slotCount;
+    const count = this.places.length;
     this.chart.timeScale().setVisibleLogicalRange({ from: Math.max(count - FIRST_BARS, Math.min(-20, count - 40)), to: count + 4 });
   }
 
-  /** Writes the exact prices of a candle, of the newest if no `time` is pointed at. */
+  /** Writes the exact prices of a place, of the newest candle if no `time` is pointed at. */
   tell(time) {
     this.pointed = time;
-    const bar = this.bars.get(time ?? this.newest);
-    if (!bar) return this.legend.replaceChildren();
-    const parts = [["O", bar.open], ["H", bar.high], ["L", bar.low], ["C", bar.close]];
-    const { direction, percent } = change(bar.open, bar.close);
-    const last = document.createElement("span");
-    last.className = ["down", "", "up"][direction + 1];
-    last.textContent = percent;
-    this.legend.replaceChildren(
-      ...parts.map(([name, text]) => {
-        const part = document.createElement("span");
-        part.append(`${name} `, exact(text));
-        return part;
-      }),
-      last,
-    );
+    const place = time ?? this.newest;
+    if (!place) return this.legend.replaceChildren();
+    const bar = this.bars.get(place);
+    this.legend.replaceChildren(...legend(this, place, bar, this.lacking.get(place) ?? bar?.missing ?? 0));
+  }
+
+  /** Tells who listens that a place was clicked: an event `candle` with its time, {start, end}. */
+  choose(time) {
+    const text = (at) => new Date(at * 1000).toISOString();
+    const detail = { start: text(time), end: text(time + STEPS[this.resolution]) };
+    this.container.dispatchEvent(new CustomEvent("candle", { detail }));
   }
 
   /** For those who do not see it: a sentence, and a table of the last candles. */
@@ -212,12 +313,15 @@ export class CandleChart {
     const bar = this.bars.get(this.newest);
     if (!bar) return;
     this.tell(this.pointed);
-    const words = `${this.symbol}, candles of ${this.resolution}; the last one opened at ${bar.open}, is at ${bar.close}`;
+    const say = (text) => `${shown(text, priceOf(this.symbol))} ${unit(priceOf(this.symbol))}`.trim();
+    const words = `${this.symbol}, candles of ${this.resolution}; the last one opened at ${say(bar.open)}, is at ${say(bar.close)}`;
     const missing = this.gaps.length ? `; ${this.missing} trades are missing in the time that is drawn` : "";
-    this.container.setAttribute("aria-label", `${words}, low ${bar.low}, high ${bar.high}${missing}`);
+    const last = this.lacking.get(this.newest) ? `; ${missingWords(this.lacking.get(this.newest))}` : "";
+    this.container.setAttribute("aria-label", `${words}, low ${say(bar.low)}, high ${say(bar.high)}${last}${missing}`);
     if (!this.table.closest("details").open) return;
-    const times = [...this.bars.keys()].sort((one, other) => other - one).slice(0, TABLE_BARS);
-    this.table.replaceChildren(...times.map((time) => row(this.bars.get(time))));
+    const times = this.places.slice(-TABLE_BARS * STEP_BARS).filter((one) => this.bars.has(one)).slice(-TABLE_BARS);
+    this.table.parentElement.querySelector("th").textContent = zoneAt(this.newest);
+    this.table.replaceChildren(...times.reverse().map((time) => row(this, time, this.bars.get(time))));
   }
 
   onKey(event) {
@@ -238,19 +342,4 @@ export class CandleChart {
     } else return;
     event.preventDefault();
   }
-}
-
-function row(bar) {
-  const line = document.createElement("tr");
-  const time = document.createElement("th");
-  time.scope = "row";
-  time.textContent = bar.timestamp.slice(0, 16).replace("T", " ");
-  const cells = [bar.open, bar.high, bar.low, bar.close].map((text) => exact(text));
-  const missing = bar.missing ? bar.missing.toLocaleString("en") : "";
-  line.append(time, ...[...cells, String(bar.trades), missing].map((content) => {
-    const cell = document.createElement("td");
-    cell.append(content);
-    return cell;
-  }));
-  return line;
 }

@@ -65,6 +65,7 @@ export class Coverage {
   #timer = 0;
   #asked = 0;
   #known = null;
+  #away = null;
 
   /** Fills the panel `root`. */
   constructor(root) {
@@ -92,8 +93,23 @@ export class Coverage {
       this.#part("summary").textContent = "";
       this.#part("hint").hidden = true;
       this.#root.dataset.state = "asking";
+      this.#root.ariaBusy = "true";
     }
     return this.refresh();
+  }
+
+  /** Takes in why nothing can be known now; null: it can. Then no day is shown as proven, and it is asked again afterwards. */
+  away(why) {
+    if (why === this.#away) return;
+    const back = why === null && this.#symbol !== null;
+    this.#away = why;
+    this.#root.dataset.known = String(why === null);
+    if (why && this.#known) this.#say(this.#was(why));
+    if (back) this.refresh();
+  }
+
+  #was(why) {
+    return `Not known now: ${why}. Shown is what was known at ${this.#known}.`;
   }
 
   /** Asks now, and again a minute after the answer. What was asked before and is not answered yet counts no more. */
@@ -110,8 +126,9 @@ export class Coverage {
     if (asked !== this.#asked) return;
     this.#timer = setTimeout(() => this.refresh(), answer ? AGAIN_MS : AFTER_REFUSAL_MS);
     if (answer) this.#take(answer);
-    else this.#say(this.#known ? `Not known now: ${wrong}. Shown is what was known at ${this.#known}.` : wrong);
+    else this.#say(this.#known ? this.#was(this.#away ?? wrong) : `Not known: ${this.#away ?? wrong}.`);
     this.#root.dataset.state = answer ? "answered" : "refused";
+    this.#root.ariaBusy = "false";
   }
 
   #take(answer) {

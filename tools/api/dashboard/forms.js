@@ -1,6 +1,6 @@
 // The two questions: the price at a second, and the low and the high of a range.
 
-import { change, exact } from "/static/amounts.js";
+import { change, exact, priceOf, unitElement } from "/static/amounts.js";
 import { ask } from "/static/stream.js";
 
 const SECOND_AGO_S = 10;
@@ -20,12 +20,14 @@ export function fact(name, ...content) {
   return [term, value];
 }
 
+const price = (text, symbol) => [exact(text, "", priceOf(symbol)), " ", unitElement(priceOf(symbol))];
+
 function trade(one, dated) {
   const when = document.createElement("span");
   when.className = "when";
   when.textContent = `${clock(one.timestamp, dated)}`;
   when.title = `trade ${one.trade_id}, ${one.quantity}, the taker ${one.buyer_is_maker ? "sold" : "bought"}`;
-  return [exact(one.price), " ", when];
+  return [...price(one.price, one.symbol), " ", when];
 }
 
 function list(...facts) {
@@ -47,6 +49,51 @@ function missing(answer, where, therefore) {
   if (!answer.missing) return [];
   const trades = answer.missing === 1 ? "1 trade is" : `${answer.missing.toLocaleString("en")} trades are`;
   return [words(`Up to ${trades} missing in ${where}: ${therefore}.`, "incomplete")];
+}
+
+// ---- Fields: what was typed is checked here, so that its error stands at the field, in words for whoever typed it.
+
+const NO_TIME = "This is no time. Write it like 2025-11-20 10:15:09.";
+const EMPTY = "The end must be after the start.";
+const TIME = /^(\d{4}-\d{2}-\d{2})(?:[T ](\d{2}:\d{2})(:\d{2}(?:\.\d{1,6})?)?(Z|[+-]\d{2}:?\d{2})?)?$/i;
+
+/** The milliseconds of the time in a text, UTC unless it says otherwise; NaN: it is none. */
+function parsed(text) {
+  const [, day, minute = "00:00", second = ":00", offset = "Z"] = TIME.exec(text.trim()) ?? [];
+  const time = Date.parse(`${day}T${minute}${second}${offset.toUpperCase().replace(/^(...)(\d\d)$/, "$1:$2")}`);
+  // JavaScript takes 30 February for 2 March.
+  const same = new Date(Date.parse(`${day}T00:00:00Z`)).getUTCDate() === Number(day?.slice(8));
+  return same ? time : NaN;
+}
+
+/** Says what is wrong with a field; an empty text: nothing. */
+function say(field, wrong) {
+  const line = document.getElementById(`${field.id}-wrong`);
+  line.textContent = wrong;
+  line.hidden = !wrong;
+  if (wrong) field.setAttribute("aria-invalid", "true");
+  else field.removeAttribute("aria-invalid");
+}
+
+/** Whether the fields of a form can be asked about; says at each what is wrong, and goes to the first that is. */
+function check({ elements }) {
+  const fields = ["time", "start", "end"].map((name) => elements[name]).filter(Boolean);
+  const wrong = new Map(fields.map((field) => [field, Number.isNaN(parsed(field.value)) ? NO_TIME : ""]));
+  const [start, end] = [elements.start, elements.end];
+  if (start && !wrong.get(start) && !wrong.get(end) && parsed(end.value) <= parsed(start.value)) wrong.set(end, EMPTY);
+  wrong.forEach((text, field) => say(field, text));
+  const first = fields.find((field) => wrong.get(field));
+  // Only where it was sent by hand: another symbol sends it too.
+  if (first && document.activeElement?.form === first.form) first.focus();
+  return !first;
+}
+
+/** An answer that is none, in words for who filled a form. */
+function refusal({ status, message }) {
+  if (status === 422) return "This cannot be looked up: check the times.";
+  if (status === 404) return "No trade of this symbol is stored.";
+  if (status === 0 || status === 503) return "There is no answer now. Try again when the page is live.";
+  return `There is no answer: ${message}.`;
 }
 
 const plural = (count) => (count === 1 ? "1 trade" : `${count.toLocaleString("en")} trades`);
@@ -85,52 +132,92 @@ function lowAndHigh(answer) {
       ...missing(answer, "that range", "it may well have traded"),
     ];
   }
-  const { direction, difference, percent } = change(answer.first.price, answer.last.price);
+  const { difference, percent, tone } = change(answer.first.price, answer.last.price);
   const moved = document.createElement("span");
-  moved.className = ["down", "", "up"][direction + 1];
-  moved.append(exact(difference), ` (${percent})`);
+  moved.className = tone;
+  moved.append(...price(difference, answer.symbol), ` (${percent})`);
   return [list(
     fact("Low", ...trade(answer.low, true)),
     fact("High", ...trade(answer.high, true)),
-    fact("High − low", exact(change(answer.low.price, answer.high.price).difference.replace("+", ""))),
+    fact("High − low", ...price(change(answer.low.price, answer.high.price).difference.replace("+", ""), answer.symbol)),
     fact("First to last", moved),
   ), words(`${plural(answer.count)} of ${answer.symbol}.`, "note"), ...missing(
     answer, "that range", "first, low, high and last may be wrong",
   )];
 }
 
-/** Makes the forms answer for the symbol that `symbol()` says. */
-export function connect(symbol) {
+/** Makes the forms answer for the symbol that `symbol()` says. `onRange` is called with each answer about a range, and
+ * whether somebody asked for it now, rather than the page itself. */
+export function connect(symbol, onRange) {
   const at = document.getElementById("at");
   const range = document.getElementById("range");
+  const lookUp = range.querySelector("[type=submit]");
   let last = null;
+  let given = false;
   const reply = async (output, path, parameters, shown) => {
     output.dataset.state = "asking";
+    output.ariaBusy = "true";
     try {
-      output.replaceChildren(...shown(await ask(path, parameters)));
+      const answer = await ask(path, parameters);
+      output.replaceChildren(...shown(answer));
       output.dataset.state = "answered";
+      return answer;
     } catch (error) {
-      output.replaceChildren(words(error.message, "wrong"));
+      output.replaceChildren(words(refusal(error), "wrong"));
       output.dataset.state = "refused";
+      return null;
+    } finally {
+      output.ariaBusy = "false";
     }
+  };
+  /** Whether `form` can be asked about; if not, nothing stays of an answer that was to other times. */
+  const good = (form, output) => {
+    if (check(form)) return true;
+    output.replaceChildren();
+    output.dataset.state = "mistaken";
+    return false;
   };
   at.addEventListener("submit", (event) => {
     event.preventDefault();
+    if (!good(at, document.getElementById("at-answer"))) return;
     const parameters = { time: at.elements.time.value };
     reply(document.getElementById("at-answer"), `at/${encodeURIComponent(symbol())}`, parameters, second);
   });
-  range.addEventListener("submit", (event) => {
+  range.addEventListener("submit", async (event) => {
     event.preventDefault();
+    if (!good(range, document.getElementById("range-answer"))) return;
     const parameters = { start: range.elements.start.value, end: range.elements.end.value };
-    reply(document.getElementById("range-answer"), `range/${encodeURIComponent(symbol())}`, parameters, lowAndHigh);
+    const output = document.getElementById("range-answer");
+    const answer = await reply(output, `range/${encodeURIComponent(symbol())}`, parameters, lowAndHigh);
+    if (answer) onRange(answer, event.submitter !== null);
   });
-  for (const button of document.querySelectorAll("[data-last]")) {
-    button.addEventListener("click", () => {
-      const end = last ?? Date.now();
-      range.elements.start.value = local(end - Number(button.dataset.last) * 1000);
-      range.elements.end.value = local(end + 1000);
-      range.requestSubmit();
-    });
+  const upToNow = (seconds, submitter) => {
+    const end = last ?? Date.now();
+    range.elements.start.value = local(end - seconds * 1000);
+    range.elements.end.value = local(end + 1000);
+    range.requestSubmit(submitter);
+  };
+  const buttons = [...document.querySelectorAll("[data-last]")];
+  for (const button of buttons) button.addEventListener("click", () => upToNow(Number(button.dataset.last), lookUp));
+  // A click on a candle: its time is asked about.
+  document.getElementById("chart").addEventListener("candle", ({ detail }) => {
+    const [start, end] = [detail.start, detail.end].map((time) => local(Date.parse(time)));
+    at.elements.time.value = start;
+    range.elements.start.value = start;
+    range.elements.end.value = end;
+    at.requestSubmit();
+    range.requestSubmit(lookUp);
+  });
+  const download = (format) => {
+    if (!good(range, document.getElementById("range-answer"))) return;
+    const query = new URLSearchParams({ start: range.elements.start.value, end: range.elements.end.value });
+    const link = document.createElement("a");
+    link.href = `/api/export/${encodeURIComponent(symbol())}.${format}?${query}`;
+    link.download = "";
+    link.click();
+  };
+  for (const button of document.querySelectorAll("[data-download]")) {
+    button.addEventListener("click", () => download(button.dataset.download));
   }
   const begin = (newest) => {
     const first = last === null;
@@ -138,9 +225,16 @@ export function connect(symbol) {
     if (!first) return;
     at.elements.time.value = local(newest - SECOND_AGO_S * 1000);
     at.requestSubmit();
-    document.querySelector("[data-last]").click();
+    if (!given) upToNow(Number(buttons[0].dataset.last), null);
   };
   return {
+    /** Asks about a range, two texts of ISO 8601 in UTC. */
+    range: ({ start, end }) => {
+      given = true;
+      range.elements.start.value = start.replace("T", " ").replace("Z", "");
+      range.elements.end.value = end.replace("T", " ").replace("Z", "");
+      range.requestSubmit();
+    },
     /** The newest trade's time: what "up to now" means; the first one fills the forms. */
     newest: begin,
     /** Asks both questions again, for another symbol. */

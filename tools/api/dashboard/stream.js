@@ -3,7 +3,8 @@
 
 const BACK_MS_MIN = 500;
 const BACK_MS_MAX = 5_000;
-const SILENT_MS_MAX = 15_000;
+// The API says how it is each second.
+const SILENT_MS_MAX = 4_000;
 const ANSWER_MS_MAX = 60_000;
 
 /** An answer that is no success: `status` is that of HTTP (0: no answer at all), the message says why. */
@@ -66,31 +67,46 @@ export async function ask(path, parameters = {}) {
   throw new Refusal(response.status, await why(response));
 }
 
-/** Listens for ever. `on` has a function per event name, and `up` and `down` for the connection itself. */
-export async function listen(symbols, on) {
+/** Listens for ever. `on` has a function per event name, and `up` and `down` for the connection itself. Returns a function
+ * that takes other symbols to listen to from now on. */
+export function listen(symbols, on) {
+  const wanted = { symbols, abort: new AbortController(), changed: false };
+  listenTo(wanted, on);
+  return (others) => {
+    Object.assign(wanted, { symbols: others, changed: true });
+    wanted.abort.abort();
+  };
+}
+
+async function listenTo(wanted, on) {
   let lastId = null;
   let wait = BACK_MS_MIN;
   for (;;) {
+    wanted.abort = new AbortController();
+    wanted.changed = false;
     try {
-      await readOnce(symbols, lastId, (event) => {
+      await readOnce(wanted, lastId, (event) => {
         lastId = event.id ?? lastId;
         wait = BACK_MS_MIN;
         on.up();
         on[event.name]?.(JSON.parse(event.data));
       });
-      on.down(new Refusal(0, "the stream has ended"));
+      if (!wanted.changed) on.down(new Refusal(0, "the stream has ended"));
     } catch (error) {
       if (error instanceof SyntaxError || error instanceof TypeError) console.error(error);
-      on.down(error);
+      // The reader's own error does not say why it was given up.
+      if (!wanted.changed) on.down(wanted.abort.signal.reason ?? error);
     }
+    // What the reader chose is not waited for.
+    if (wanted.changed) continue;
     await new Promise((resolve) => setTimeout(resolve, wait * (0.75 + Math.random() / 2)));
     wait = Math.min(wait * 2, BACK_MS_MAX);
   }
 }
 
-async function readOnce(symbols, lastId, deliver) {
-  const abort = new AbortController();
-  let silence = setTimeout(() => abort.abort(), SILENT_MS_MAX);
+async function readOnce({ symbols, abort }, lastId, deliver) {
+  const giveUp = () => abort.abort(new Refusal(0, `nothing has come for ${SILENT_MS_MAX / 1000} s`));
+  let silence = setTimeout(giveUp, SILENT_MS_MAX);
   try {
     const query = new URLSearchParams({ symbols: symbols.join(","), mode: "ticks" });
     const headers = lastId ? { "Last-Event-ID": lastId } : {};
@@ -102,7 +118,7 @@ async function readOnce(symbols, lastId, deliver) {
       const { value, done } = await reader.read();
       if (done) return;
       clearTimeout(silence);
-      silence = setTimeout(() => abort.abort(), SILENT_MS_MAX);
+      silence = setTimeout(giveUp, SILENT_MS_MAX);
       const blocks = (rest + value).split("\n\n");
       rest = blocks.pop();
       blocks.map(parse).filter((event) => event.data).forEach(deliver);
