@@ -8,6 +8,7 @@ if __name__ == "__main__":
 import argparse
 import asyncio
 import errno
+import gc
 import logging
 import os
 import signal
@@ -79,6 +80,9 @@ def _serve(options: argparse.Namespace) -> int:
     if options.until_stdin_closes:
         child.when_stdin_closes(server.stop_soon)
     host, port = listening.getsockname()[:2]
+    # What is there now stays: without this, every answer about many symbols makes Python look through all of it.
+    gc.collect()
+    gc.freeze()
     print(f"listening http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
     asyncio.run(server.serve([listening]))
     return 0

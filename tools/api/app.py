@@ -19,7 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.routing import Match
 
-from tools.api import coverage, shapes
+from tools.api import by_id, coverage, exports, metrics, shapes
 from tools.api import routes as api_routes
 from tools.api.context import RETRY_AFTER_S, Context
 from tools.api.described import NO_TOKEN
@@ -27,11 +27,13 @@ from tools.api.door import COOKIE, LOGIN, Door, keys_of
 from tools.api.download import Exports
 from tools.api.feed import Feed
 from tools.api.hub import Hub
+from tools.api.newest import Newest
 from tools.api.sessions import AwayError, Sessions
 from tools.api.settings import ApiSettings
 from tools.api.shapes import Refusal
+from tools.api.verdicts import Verdicts
 
-ROUTERS = (api_routes.router, coverage.router, api_routes.open_router)
+ROUTERS = (api_routes.router, by_id.router, coverage.router, exports.router, metrics.router, api_routes.open_router)
 OPEN = (LOGIN, "/healthz")
 """What needs no token."""
 PAGES = Path(__file__).with_name("dashboard")
@@ -78,7 +80,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         generate_unique_id_function=_operation,
     )
     keys = None if settings.token is None else keys_of(settings.token)
-    app.state.context = Context(settings, sessions, hub, Exports(sessions), set(), keys)
+    app.state.context = Context(settings, sessions, hub, Exports(sessions), set(), Newest(), keys, Verdicts())
     for router in ROUTERS:
         app.include_router(router)
     app.add_exception_handler(AwayError, _away)

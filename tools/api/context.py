@@ -8,8 +8,10 @@ import db
 from tools.api.door import Keys
 from tools.api.download import Exports
 from tools.api.hub import Hub
+from tools.api.newest import Newest
 from tools.api.sessions import Sessions
 from tools.api.settings import ApiSettings
+from tools.api.verdicts import Verdicts
 
 RETRY_AFTER_S = 1
 
@@ -22,7 +24,9 @@ class Context(NamedTuple):
     hub: Hub
     exports: Exports
     symbols: set[str]
+    newest: Newest
     keys: Keys | None
+    verdicts: Verdicts
 
 
 def context_of(request: Request) -> Context:

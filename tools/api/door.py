@@ -13,14 +13,16 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+import config
 from tools.api import shapes
-from tools.api.settings import ApiSettings, is_loopback
+from tools.api.settings import ApiSettings
 
 BODY_BYTES_MAX = 4_096
 """Of a request; only a login has one."""
 COOKIE = "trades_session"
 COOKIE_S = 30 * 86_400
 LOGIN = "/api/login"
+METRICS = "/metrics"
 
 _HEADERS = {
     "Content-Security-Policy": (
@@ -112,12 +114,13 @@ class Door:
         host = host_of(text)
         if self._hosts is None or host in self._hosts or host == self._own or host.endswith(".localhost"):
             return True
-        return is_loopback(host)
+        return config.is_loopback(host)
 
     def _may_enter(self, scope: Scope, headers: Headers) -> bool:
         # A browser asks before it sends the token to another origin, and cannot show it then.
         path = scope["path"]
-        if self._keys is None or not path.startswith("/api/") or path == LOGIN or scope["method"] == "OPTIONS":
+        guarded = path.startswith("/api/") or path == METRICS
+        if self._keys is None or not guarded or path == LOGIN or scope["method"] == "OPTIONS":
             return True
         scheme, _, secret = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer" and is_token(self._keys, secret):

@@ -8,13 +8,18 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeAlias
 
+import msgspec
+
 from tools.api.cursor import Seen
-from tools.api.shapes import Tick
+from tools.api.shapes import Status, Tick
 
 STREAMS_MAX = 100
 """Streams at once; one more is answered with 503."""
 QUEUE_BYTES_MAX = 4_000_000
 """A client that lets so much wait is cut off; it comes back with Last-Event-ID and loses nothing."""
+STALL_S = 3.0
+"""The feed posts a status each second. After so long without one its database does not answer: clients are told."""
+STALL_AGAIN_S = 1.0
 _MESSAGE_BYTES = 200
 """What a message weighs beside its text."""
 
@@ -35,14 +40,15 @@ class Beat(NamedTuple):
 
 
 class Word(NamedTuple):
-    """The status, as JSON."""
+    """The status, as JSON, with the symbols of one client."""
 
     database: bool
     data: bytes
 
 
 class Begin(NamedTuple):
-    """From here on: of each symbol the trades with an id above that of `highs` follow. `ticks` is how things are."""
+    """From here on: of each symbol the trades with an id above that of `highs` follow. `ticks` is how things are. Both
+    have the symbols of those who begin."""
 
     highs: dict[str, int]
     ticks: dict[str, Tick]
@@ -56,17 +62,21 @@ class FullError(Exception):
 
 
 class Listener:
-    """A client of the stream: what it wants, what it has seen, and what waits for it. `ended`: nothing more follows."""
+    """A client of the stream: what it wants, what it has seen, and what waits for it. `word` is the last status that
+    was put. `ended`: nothing more follows."""
 
     def __init__(self, symbols: frozenset[str], ticks: bool, seen: dict[str, Seen]) -> None:
         self.symbols, self.ticks, self.seen = symbols, ticks, seen
         self.ended = False
+        self.word: Word | None = None
         self._queue: deque[Message] = deque()
         self._bytes = 0
         self._news = asyncio.Event()
 
     def put(self, message: Message) -> None:
         """Adds what it wants of the messages; ends it when too much waits."""
+        if isinstance(message, Word):
+            self.word = message
         if isinstance(message, Trades | Beat) and (
             message.symbol not in self.symbols or isinstance(message, Beat) != self.ticks
         ):
@@ -107,6 +117,12 @@ class Hub:
         # Replaced and never changed, so that the feed may read it at any time.
         self._wanted: tuple[frozenset[str], bool] = (frozenset(), False)
         self._everyone: set[Listener] = set()
+        self._stalled: Callable[[], Status] | None = None
+        self._stall: asyncio.TimerHandle | None = None
+
+    def on_stall(self, status: Callable[[], Status]) -> None:
+        """Says what clients are told when the feed hangs: `status` is called on the event loop."""
+        self._stalled = status
 
     def join(self, listener: Listener) -> None:
         """Lets the feed begin with `listener`. Raises FullError."""
@@ -114,6 +130,8 @@ class Hub:
             raise FullError
         self._loop = asyncio.get_running_loop()
         self._everyone.add(listener)
+        if len(self._everyone) == 1:
+            self._watch(STALL_S)
         self._count()
         self._joining.append(listener)
 
@@ -142,9 +160,10 @@ class Hub:
         """Hands messages to those who have begun, in order. For the feed."""
         self._call(self._deliver, messages)
 
-    def post_word(self, word: Word) -> None:
-        """Hands the status to all, even those who cannot begin because the database is away. For the feed."""
-        self._call(self._deliver_word, word)
+    def post_status(self, status: Status) -> None:
+        """Hands the status to all, to each with its symbols, even to those who cannot begin because the database is
+        away. For the feed."""
+        self._call(self._tell, status)
 
     def post_begin(self, listeners: Sequence[Listener], begin: Begin) -> None:
         """Lets `listeners` begin: what is posted from now on they get too. For the feed."""
@@ -159,9 +178,26 @@ class Hub:
             for message in messages:
                 listener.put(message)
 
-    def _deliver_word(self, word: Word) -> None:
+    def _tell(self, status: Status) -> None:
+        self._watch(STALL_S)
+        self._deliver_status(status)
+
+    def _watch(self, seconds: float) -> None:
+        if self._stall is not None:
+            self._stall.cancel()
+        here = self._loop is not None and self._everyone and not self.closing
+        self._stall = self._loop.call_later(seconds, self._say_stalled) if here and self._loop else None
+
+    def _say_stalled(self) -> None:
+        self._watch(STALL_AGAIN_S)
+        if self._stalled is not None:
+            self._deliver_status(self._stalled())
+
+    def _deliver_status(self, status: Status) -> None:
         for listener in self._everyone:
-            listener.put(word)
+            symbols = {name: status.symbols[name] for name in listener.symbols if name in status.symbols}
+            data = msgspec.json.encode(msgspec.structs.replace(status, symbols=symbols))
+            listener.put(Word(status.database, data))
 
     def _deliver_begin(self, listeners: Sequence[Listener], begin: Begin) -> None:
         for listener in listeners:

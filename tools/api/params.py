@@ -12,11 +12,14 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, WithJsonSchema
 
 from storage.pages import EARLIEST, LATEST
+from storage.values import SYMBOL_CHARS_MAX
 
 TIME_CHARS_MAX = 40
 LIMIT_DEFAULT, LIMIT_MAX = 1_000, 5_000
 """Trades on a page; the latter is about 1 MB of JSON."""
 GAPS_MAX = 1_000
+SYMBOLS_MAX = 5_000
+"""In one answer, which is about 1 MB of JSON; the exchange has about 3,600."""
 ID_MAX = 2**63 - 1
 FIRST_DAY, LAST_DAY = EARLIEST.date(), LATEST.date() - timedelta(days=1)
 
@@ -110,6 +113,16 @@ LastDay = Annotated[
     ),
 ]
 Limit = Annotated[int, Query(ge=1, le=LIMIT_MAX, description="How many trades at most.", examples=[100])]
+After = Annotated[
+    str,
+    AfterValidator(lambda text: text.strip().upper()),
+    Query(
+        max_length=SYMBOL_CHARS_MAX,
+        description="Go on behind this symbol: `next_after` of the page before.",
+        examples=["BTCUSDT"],
+    ),
+]
+SymbolLimit = Annotated[int, Query(ge=1, le=SYMBOLS_MAX, description="How many symbols at most.", examples=[1_500])]
 GapLimit = Annotated[int, Query(ge=1, le=GAPS_MAX, description="How many gaps are listed at most.", examples=[20])]
 
 

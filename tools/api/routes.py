@@ -49,6 +49,21 @@ def symbols(request: Request) -> Response:
     return Json(shapes.Symbols(context_of(request).sessions.ask(db.symbols)))
 
 
+@router.get("/latest", **described(shapes.LatestOfAll, 422))
+def latest_of_all(
+    request: Request, after: params.After = "", limit: params.SymbolLimit = params.SYMBOLS_MAX
+) -> Response:
+    """The newest trade of every symbol, at one moment. If they are many: repeat with `after` = `next_after`."""
+    context = context_of(request)
+    # One more than asked for tells whether there are more.
+    found = context.sessions.ask(lambda c: questions.latest_prices(c, datetime.now(UTC), after, limit + 1))
+    shown, more = found[:limit], len(found) > limit
+    next_after = shown[-1].trade.symbol if more else None
+    return Json(
+        shapes.LatestOfAll([context.newest.tell(one) for one in shown], next_after, sum(one.missing for one in shown))
+    )
+
+
 @router.get("/latest/{symbol}", **described(answers.Latest, 404, 422))
 def latest(request: Request, symbol: params.Symbol) -> Response:
     """The newest trade, whose price is the latest price."""
@@ -229,7 +244,8 @@ def _ask_health(context: Context) -> shapes.Health:
     missing: tuple[int | None, int | None] = (None, None)
     try:
         found = context.sessions.ask(lambda c: _health(c, context.settings))
-        status = "stale" if any(one.stale for one in found.values()) else "ok"
+        silent = context.settings.is_silent({symbol: one.age_ms for symbol, one in found.items()})
+        status = "stale" if silent or any(one.stale for one in found.values()) else "ok"
         missing = sum(one.open_gaps for one in found.values()), sum(one.missing for one in found.values())
     except AwayError:
         status = "down"
@@ -273,34 +289,11 @@ def logout(request: Request) -> Response:
 
 def _health(connection: Connection, settings: ApiSettings) -> dict[str, shapes.SymbolHealth]:
     missing = stored_gaps.count_open_gaps(connection)
-    names = sorted({*db.symbols(connection), *settings.settings.symbols})
+    newest = {trade.symbol: trade for trade in db.latest_of_all(connection)}
     return {
-        name: shapes.symbol_health(db.latest(connection, name), missing.get(name, _NOTHING), settings.stale_s(name))
-        for name in names
+        name: shapes.symbol_health(newest.get(name), missing.get(name, _NOTHING), settings.stale_s(name))
+        for name in sorted(settings.captured.union(newest))
     }
-
-
-@router.get(
-    "/export/{symbol}.csv",
-    response_class=Response,
-    responses={200: {"description": "The trades.", "content": {"text/csv": {"schema": {"type": "string"}}}}}
-    | {status: content(shapes.Problem, status) for status in (404, 503)}
-    | {422: content(shapes.Mistakes, 422)},
-)
-def export(
-    request: Request,
-    symbol: params.Symbol,
-    start: params.MaybeStart = EARLIEST,
-    end: params.MaybeEnd = LATEST,
-) -> Response:
-    """The trades of [start, end) as CSV, however many, in constant memory. An answer that breaks off is incomplete.
-
-    The header Missing-Ids says how many trade ids were missing in the range when the answer began.
-    """
-    context = context_of(request)
-    check_known(context, symbol)
-    params.check_range(start, end)
-    return context.exports.answer(symbol, (start, end))
 
 
 @router.get(
@@ -347,11 +340,13 @@ async def stream(
     """
     context = context_of(request)
     wanted = [part.strip().upper() for part in symbols.split(",") if part.strip()]
-    wanted = wanted or list(context.settings.settings.symbols)
+    wanted = wanted or list(context.settings.settings.names)
+    if not wanted:
+        params.refuse("query", "symbols", "SYMBOLS has only patterns: name the symbols")
     if len(wanted) > STREAM_SYMBOLS_MAX:
         params.refuse("query", "symbols", f"{len(wanted)} symbols, and {STREAM_SYMBOLS_MAX} is the most for a stream")
     # One that is to be captured may be waited for.
-    for symbol in {*wanted} - {*context.settings.settings.symbols}:
+    for symbol in {*wanted} - context.settings.captured:
         await run_in_threadpool(check_known, context, symbol)
     seen: dict[str, cursor.Seen] = {}
     if last_event_id:

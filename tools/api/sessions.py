@@ -10,6 +10,7 @@ from typing import TypeVar
 import config
 import db
 from db import Connection
+from storage.errors import FileError
 
 log = logging.getLogger("api")
 T = TypeVar("T")
@@ -50,6 +51,9 @@ class Sessions:
             raise AwayError(f"all {SESSIONS_MAX} sessions with the database are busy")
         try:
             return self._ask(question)
+        except FileError as error:
+            self._say(str(error))
+            raise AwayError(str(error)) from error
         except db.DatabaseError as error:
             self._say(f"the database does not answer: {error}")
             raise AwayError("the database does not answer") from error

@@ -1,7 +1,6 @@
 """The settings of the API: flag, then environment or `.env`, then default; read once, at the edge."""
 
 import argparse
-import ipaddress
 import re
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -17,7 +16,8 @@ STALE_S = 60.0
 
 class ApiSettings(NamedTuple):
     """`token` None: nobody has to show one. `origins`: the web pages that may ask (CORS). `port` 0: any free one.
-    `hosts`: the names by which it may be called, beside those of this machine; None: any."""
+    `hosts`: the names by which it may be called, beside those of this machine; None: any. `captured`: the symbols that
+    SYMBOLS names; of those that a pattern matches many are quiet, and nobody asked for just them."""
 
     settings: config.Settings
     host: str = "127.0.0.1"
@@ -26,10 +26,20 @@ class ApiSettings(NamedTuple):
     origins: tuple[str, ...] = ()
     stale_after_s: float = STALE_S
     hosts: frozenset[str] | None = frozenset()
+    captured: frozenset[str] = frozenset()
 
     def stale_s(self, symbol: str) -> float | None:
         """The age in seconds from which the newest trade of `symbol` is too old; None: it is not captured."""
-        return self.stale_after_s if symbol in self.settings.symbols else None
+        return self.stale_after_s if symbol in self.captured else None
+
+    def is_silent(self, ages_ms: Mapping[str, int | None]) -> bool:
+        """Whether SYMBOLS has patterns, and of all that they match nothing is newer than `stale_after_s`: some are
+        quiet at any time, but not all of them."""
+        asked = self.settings
+        if asked.names == asked.symbols:
+            return False
+        ages = (ages_ms[symbol] for symbol in asked.wanted(ages_ms))
+        return not any(age is not None and age <= self.stale_after_s * 1000 for age in ages)
 
 
 def load(options: argparse.Namespace, environ: Mapping[str, str] | None = None) -> ApiSettings:
@@ -38,14 +48,14 @@ def load(options: argparse.Namespace, environ: Mapping[str, str] | None = None) 
     settings = config.load(environ)
     given = {name: environ.get(name, "").strip() for name in config.API_NAMES}
     host = options.host or given["API_HOST"] or "127.0.0.1"
-    token = given["API_TOKEN"] or None
-    if not is_loopback(host) and token is None:
+    token = config.secret(environ, "API_TOKEN").strip() or None
+    if not config.is_loopback(host) and token is None:
         raise config.ConfigError(
-            f"API_HOST={host!r} can be reached by others: set API_TOKEN to a secret, which they must then show as "
-            "`Authorization: Bearer …`; or keep to 127.0.0.1"
+            f"API_HOST={host!r} can be reached by others: set API_TOKEN or API_TOKEN_FILE to a secret, which they must"
+            " then show as `Authorization: Bearer …`; or keep to 127.0.0.1"
         )
     if token is not None:
-        _check_token(token, public=not is_loopback(host))
+        _check_token(token, public=not config.is_loopback(host))
     hosts = parse_hosts("API_ALLOWED_HOSTS", given["API_ALLOWED_HOSTS"])
     return ApiSettings(
         config.demo_of(settings) if options.demo else settings,
@@ -55,13 +65,14 @@ def load(options: argparse.Namespace, environ: Mapping[str, str] | None = None) 
         parse_origins("API_CORS_ORIGINS", options.cors_origins or given["API_CORS_ORIGINS"]),
         options.stale_after,
         # Whoever must show a token cannot be tricked by the name of a host.
-        hosts if hosts or is_loopback(host) else None,
+        hosts if hosts or config.is_loopback(host) else None,
+        frozenset(settings.names),
     )
 
 
 def _check_token(token: str, public: bool) -> None:
-    # A header has no other characters, and the token itself must not be in an error.
-    if not (token.isascii() and token.isprintable()) or " " in token:
+    # The token itself must not be in an error.
+    if not config.fits_header(token):
         raise config.ConfigError(
             "API_TOKEN has a character that a header cannot carry; use ASCII letters, digits and signs, no spaces, such"
             " as what `openssl rand -hex 24` prints"
@@ -71,14 +82,6 @@ def _check_token(token: str, public: bool) -> None:
             f"API_TOKEN has {len(token)} characters, which can be guessed: on an address that others can reach it needs"
             f" {TOKEN_CHARS_MIN} or more, such as what `openssl rand -hex 24` prints"
         )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach a server that is bound to `host`."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def parse_port(name: str, text: str) -> int:

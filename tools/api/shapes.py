@@ -16,7 +16,7 @@ from msgspec import Meta
 import db
 from model import gaps
 from model.times import MILLISECOND
-from report.answers import ANSWERS, Amount, Bar, Count, Id, Missing, Time, Trade, time
+from report.answers import ANSWERS, Amount, Bar, Count, Id, Latest, Missing, QuoteSum, Sum, Time, Trade, time
 from report.text import iso
 from storage import gaps as stored_gaps
 
@@ -27,6 +27,15 @@ class Symbols(msgspec.Struct, frozen=True):
     symbols: list[str]
 
 
+class LatestOfAll(msgspec.Struct, frozen=True):
+    """The newest trade of each symbol, in order of the symbols. `next_after`: the `after` of the next page; null: none.
+    `missing`: the sum of theirs."""
+
+    latest: list[Latest]
+    next_after: str | None
+    missing: Missing
+
+
 class Page(msgspec.Struct, frozen=True):
     """Trades of [start, end) in order of time and id. `next_after_id`: the `after_id` of the next page; null: none.
     `missing` is that of the time from the place before the first trade of this page to the last, or to `end`."""
@@ -35,6 +44,16 @@ class Page(msgspec.Struct, frozen=True):
     trades: list[Trade]
     next_after_id: Id | None
     missing: Missing
+
+
+class Numbered(msgspec.Struct, frozen=True):
+    """Trades by rising id. `next_id`: the `first_id` of the next page; null: none. `missing`: how many of the ids that
+    were asked for, up to the next page or to the last, are not stored here."""
+
+    symbol: str
+    trades: list[Trade]
+    next_id: Id | None
+    missing: Count
 
 
 class Newest(msgspec.Struct, frozen=True):
@@ -77,7 +96,8 @@ class SymbolHealth(msgspec.Struct, frozen=True):
 
 
 class Health(msgspec.Struct, frozen=True):
-    """`status` is ok, stale (no new trades) or down (no database). Only the symbols that are captured can be stale.
+    """`status` is ok, stale (no new trades) or down (no database). Only a symbol that SYMBOLS names can be stale; those
+    of a pattern make the status stale if none of them has new trades.
     `open_gaps` and `missing` are null if the database, which would know, is down."""
 
     status: Annotated[str, Meta(extra_json_schema={"enum": ["ok", "stale", "down"]})]
@@ -107,22 +127,41 @@ class Tick(msgspec.Struct, frozen=True):
     lag_ms: int | None
 
 
+class LastDay(msgspec.Struct, frozen=True):
+    """The 24 hours up to the newest trade, as they were a few seconds ago. `missing`: how many ids are missing then."""
+
+    low: Amount
+    high: Amount
+    volume: Sum
+    quote_volume: QuoteSum
+    missing: Missing
+
+
 class SymbolStatus(SymbolHealth, frozen=True):
     """A symbol's health, speed and lag, and the trade whose price was the price a minute, an hour and a day before the
-    newest one; null: none is stored from before then."""
+    newest one; null: none is stored from before then. `day` null: it is not known yet."""
 
     per_second: float | None
     lag_ms: int | None
     before: dict[str, Trade | None]
+    day: LastDay | None
 
 
 class Status(msgspec.Struct, frozen=True):
-    """How the recorder is, once a second. `database` false: it is away, and nothing else is known."""
+    """How the recorder is, once a second. `database` false: nothing else is known of what is stored, since (`trouble`)
+    it is `away`, or `silent`: there, but without an answer. `capture`: whether one is `running` on this machine,
+    `frozen` (its process is suspended) or `stopped`; null: not known. `open_gaps` and `missing` count those of all
+    symbols, and `newest` is the time of the newest trade of all; `symbols` has those of this stream."""
 
     time: Time
     database: bool
+    trouble: Annotated[str | None, Meta(extra_json_schema={"enum": ["away", "silent", None]})]
+    capture: Annotated[str | None, Meta(extra_json_schema={"enum": ["running", "frozen", "stopped", None]})]
     database_name: str
     demo: bool
+    newest: Time | None
+    open_gaps: Count | None
+    missing: Count | None
     symbols: dict[str, SymbolStatus]
 
 
@@ -154,7 +193,7 @@ def problem(status: int, detail: str) -> Problem:
     return Problem(title=HTTPStatus(status).phrase, status=status, detail=detail)
 
 
-SHAPES = (*ANSWERS, Symbols, Page, Newest, Gaps, Health, Trade, Tick, Status, Problem, Mistakes)
+SHAPES = (*ANSWERS, Symbols, LatestOfAll, Page, Numbered, Newest, Gaps, Health, Trade, Tick, Status, Problem, Mistakes)
 
 
 class Json(JSONResponse):

@@ -5,7 +5,7 @@ lost, however long it was away, and nothing is kept for it here.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import suppress
 from decimal import Decimal
 from functools import partial
@@ -37,6 +37,8 @@ PAGE_TRADES = 1_000
 FOLD_TRADES_MAX = 200_000
 """A stream of ticks that has missed more begins anew, and says so: reading them would take seconds."""
 AWAY_S = 1.0
+ALIVE_S = 1.0
+"""How often a client hears something while what it has missed is read."""
 
 
 class EndedError(Exception):
@@ -110,11 +112,31 @@ async def events(sessions: Sessions, listener: Listener) -> AsyncIterator[bytes]
             messages = await listener.take(SILENT_S_MAX)
             begin = next((message for message in messages if isinstance(message, Begin)), None)
             if begin is not None:
-                async for piece in stream.begin(begin):
+                async for piece in _audibly(stream, listener, stream.begin(begin)):
                     yield piece
             piece = b"".join(map(stream.write, messages)) if messages else b": nothing new\n\n"
             if piece:
                 yield piece
+
+
+async def _audibly(stream: "Stream", listener: Listener, pieces: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
+    """`pieces`, and while one is waited for, the status: a client must not take a slow database for a dead API."""
+    told = listener.word
+    coming = asyncio.ensure_future(anext(pieces, None))
+    try:
+        while True:
+            done, _ = await asyncio.wait({coming}, timeout=ALIVE_S)
+            if not done:
+                word, told = (listener.word if listener.word is not told else None), listener.word
+                yield (stream.write(word) if word else b"") or b": still reading\n\n"
+                continue
+            piece = coming.result()
+            if piece is None:
+                return
+            yield piece
+            coming = asyncio.ensure_future(anext(pieces, None))
+    finally:
+        coming.cancel()
 
 
 class Stream:
@@ -140,7 +162,7 @@ class Stream:
                 return _event("status", data) if self._listener.ticks or changed else b""
         return b""
 
-    async def begin(self, begin: Begin) -> AsyncIterator[bytes]:
+    async def begin(self, begin: Begin) -> AsyncGenerator[bytes, None]:
         """What the client has missed up to the ids where the live stream begins; then where it begins."""
         self._listener.seen = self._seen = {
             symbol: self._listener.seen.get(symbol) or Seen(begin.highs[symbol])

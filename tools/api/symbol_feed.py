@@ -3,6 +3,8 @@
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import groupby
+from operator import itemgetter
 from typing import NamedTuple
 
 import db
@@ -18,6 +20,10 @@ TAPE_TRADES = 20
 LAG_TRADES = 200
 RATE_S = 10.0
 """Trades per second are those of so long."""
+KNOWN_CANDLES = 3
+"""Of a resolution: the one that grows and those before it, for a trade whose time is slightly before the newest's."""
+TICK_CANDLES = 300
+"""Of a resolution, in one tick; of more, which come after a long silence, the newest."""
 
 
 Missing = Mapping[tuple[int, datetime], int]
@@ -42,7 +48,8 @@ class Line:
         self.newest = newest
         self._tape = deque(reversed(start.newest), TAPE_TRADES)
         self._lags = deque(_lags(start.newest), LAG_TRADES)
-        self._growing = {candle.resolution: candle for candle in start.candles}
+        # Of each resolution by time, oldest first; one that is older than these is not known whole.
+        self._known = {candle.resolution: {candle.timestamp: candle} for candle in start.candles}
         self._grown: dict[tuple[int, datetime], bars.Candle] = {}
         self._pending: list[db.Trade] = []
         self._counted = 0
@@ -63,19 +70,27 @@ class Line:
 
     def _grow(self, candles: Iterable[bars.Candle]) -> None:
         for candle in sorted(candles, key=lambda one: one.timestamp):
-            known = self._grown.get((candle.resolution, candle.timestamp), self._growing.get(candle.resolution))
-            whole = bars.joined(known, candle) if known and known.timestamp == candle.timestamp else candle
-            self._grown[candle.resolution, candle.timestamp] = self._growing[candle.resolution] = whole
+            resolution, begin = candle.resolution, candle.timestamp
+            known = self._known.setdefault(resolution, {})
+            if begin in known:
+                candle = bars.joined(known[begin], candle)
+            elif known and begin < next(iter(known)):
+                # Some of its trades were stored before this began.
+                continue
+            known[begin] = self._grown[resolution, begin] = candle
+            self._known[resolution] = dict(sorted(known.items())[-KNOWN_CANDLES:])
 
     @property
     def grown(self) -> list[bars.Candle]:
-        """The candles that the next tick tells of."""
-        return list(self._grown.values())
+        """The candles that the next tick tells of, of each resolution the newest TICK_CANDLES."""
+        # In order of resolution and time.
+        groups = groupby(sorted(self._grown), key=itemgetter(0))
+        return [self._grown[key] for _, keys in groups for key in list(keys)[-TICK_CANDLES:]]
 
     @property
     def growing(self) -> list[bars.Candle]:
         """The candles that the newest trade is in."""
-        return list(self._growing.values())
+        return [known[max(known)] for known in self._known.values()]
 
     def tick(self, now: float, missing: Missing) -> Tick | None:
         """What has happened since the last call; None: nothing. `missing`: the ids missing in each of `grown`, if any
@@ -86,7 +101,7 @@ class Line:
         if not self._pending:
             return None
         trades, self._pending = self._pending, []
-        candles, self._grown = list(self._grown.values()), {}
+        candles, self._grown = self.grown, {}
         return self._tick(trades, trades[-TAPE_TRADES:], candles, missing)
 
     def snapshot(self, missing: Missing) -> Tick | None:

@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import http.client
+import io
 import json
 import os
 import re
@@ -16,6 +17,8 @@ from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
+from urllib.request import urlopen
 
 import pytest
 from fastapi import HTTPException
@@ -31,7 +34,7 @@ from tests.support.servers import PrivateServer, Server
 from tests.support.serving import Api, serving
 from tests.support.tables import ask
 from tools.api.connections import CONNECTIONS_MAX
-from tools.api.download import Exports
+from tools.api.download import CSV, Exports
 from tools.api.sessions import Sessions
 
 pytestmark = pytest.mark.slow
@@ -257,6 +260,23 @@ def test_pages_of_trades(api: Api) -> None:
     assert [one["trade_id"] for one in ranged["trades"]] == [13, 14]
 
 
+def test_pages_of_ids(api: Api) -> None:
+    """By rising id, whatever the time; ids that are missing are passed over and counted, also before the first stored
+    and behind the last."""
+    everything = api.json("/api/trades/BTCUSDT/by-id", first_id=1, last_id=25)
+    page = api.json("/api/trades/BTCUSDT/by-id", first_id=14, last_id=19, limit=1)
+    last = api.json("/api/trades/BTCUSDT/by-id", first_id=page["next_id"], last_id=19, limit=5)
+    inside = api.json("/api/trades/BTCUSDT/by-id", first_id=15, last_id=16)
+    beyond = api.json("/api/trades/BTCUSDT/by-id", first_id=20, last_id=2**63 - 1)
+
+    assert everything["trades"] == [shown(one) for one in [*STORED, LATE]]
+    assert (everything["next_id"], everything["missing"]) == (None, 18)
+    assert page == {"symbol": "BTCUSDT", "trades": [shown(STORED[3])], "next_id": 17, "missing": 2}
+    assert last == {"symbol": "BTCUSDT", "trades": [*map(shown, [*STORED[4:], LATE])], "next_id": None, "missing": 0}
+    assert inside == {"symbol": "BTCUSDT", "trades": [], "next_id": None, "missing": 2}
+    assert (beyond["trades"], beyond["missing"]) == ([], 2**63 - 20)
+
+
 def test_the_newest_trades(api: Api) -> None:
     """Newest first, as many as were asked for."""
     assert api.json("/api/trades/BTCUSDT/newest", limit=2)["trades"] == [shown(LATE), shown(STORED[-1])]
@@ -359,6 +379,36 @@ def test_export(api: Api) -> None:
     assert lines[-1] == "BTCUSDT,2025-03-07T12:00:00.000Z,19,97126.00000000,1.00000000,true,"
     assert len(lines) == len(STORED) + 2
     assert [line.split(",")[2] for line in part.body.splitlines()[1:]] == ["14", "17"]
+    name = "BTCUSDT-20250301T120001Z-20250301T120200Z.csv"
+    assert part.headers["content-disposition"] == f'attachment; filename="{name}"'
+
+
+def test_export_as_parquet(api: Api) -> None:
+    """The trades of a range, or none, with exact decimals, in a file that names both."""
+    parquet = pytest.importorskip("pyarrow.parquet")
+    times = {"start": "2025-03-01T12:00:00", "end": "2025-03-01T12:02:00"}
+    name, found = _downloaded(api, times)
+    rows = parquet.read_table(io.BytesIO(found)).to_pylist()
+    _, nothing = _downloaded(api, {"start": "2001-01-01", "end": "2001-01-02"})
+
+    assert name == 'attachment; filename="BTCUSDT-20250301T120000Z-20250301T120200Z.parquet"'
+    assert rows[0] == {
+        "symbol": "BTCUSDT",
+        "timestamp": datetime(2025, 3, 1, 12, tzinfo=UTC),
+        "trade_id": 11,
+        "price": Decimal("97123.45000000"),
+        "quantity": Decimal("0.50000000"),
+        "buyer_is_maker": False,
+        "received_at": datetime(2025, 3, 1, 12, 0, 0, 2_500, tzinfo=UTC),
+    }
+    assert [row["trade_id"] for row in rows][-2:] == [14, 17]
+    assert parquet.read_table(io.BytesIO(nothing)).num_rows == 0
+
+
+def _downloaded(api: Api, times: dict[str, str]) -> tuple[str, bytes]:
+    """The name that the API gives the file, and the file."""
+    with urlopen(f"{api.address}/api/export/BTCUSDT.parquet?{urlencode(times)}") as answer:
+        return answer.headers["Content-Disposition"], answer.read()
 
 
 def test_export_is_what_the_script_writes(api: Api, filled: dict[str, str], tmp_path: Path) -> None:
@@ -396,6 +446,8 @@ def test_export_is_what_the_script_writes(api: Api, filled: dict[str, str], tmp_
         ("trades/BTCUSDT", {"after_id": "1.5"}, "after_id"),
         ("trades/BTCUSDT", {"after_id": "9" * 400}, "after_id"),
         ("trades/BTCUSDT/newest", {"limit": "many"}, "limit"),
+        ("trades/BTCUSDT/by-id", {"first_id": "5", "last_id": "4"}, "first_id"),
+        ("trades/BTCUSDT/by-id", {"first_id": "5"}, "last_id"),
         ("gaps", {"limit": "-3"}, "limit"),
         ("export/BTCUSDT.csv", {"start": "2025-03-02", "end": "2025-03-01"}, "start"),
         ("stream", {"mode": "sometimes"}, "mode"),
@@ -507,7 +559,10 @@ def test_candles_of_a_stream_say_what_is_missing(filled: dict[str, str], server:
         ask(connection, f"DROP DATABASE {settings.mysql_database}")
         db.close(connection)
 
-    assert [{bar["missing"] for bars in tick["candles"].values() for bar in bars} for tick in ticks] == [{2}, {2}]
+    missing = [{name: bars[-1]["missing"] for name, bars in tick["candles"].items()} for tick in ticks]
+    longer = dict.fromkeys(("1m", "5m", "15m", "1h", "4h", "1d"), 2)
+    # The second of the last trade begins after what is missing.
+    assert missing == [{"1s": 2} | longer, {"1s": 0} | longer]
 
 
 # ---- What holds for every request.
@@ -689,7 +744,7 @@ def test_description(api: Api) -> None:
     operations = {f"{method} {path}": one for path, ways in found["paths"].items() for method, one in ways.items()}
     parameters = [(name, one) for name, operation in operations.items() for one in operation.get("parameters", ())]
 
-    assert len(operations) == 16
+    assert len(operations) == 20
     assert operations["get /api/range/{symbol}"]["summary"] == (
         "The low and the high of the price in [start, end), with the trade of each; as quick for years as for a minute"
     )
@@ -933,9 +988,9 @@ def test_a_third_export_at_once(filled: dict[str, str]) -> None:
     assert sessions.revive()
     exports = Exports(sessions)
     times = (datetime(2000, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC))
-    first, _second = (exports.answer("BTCUSDT", times) for _ in range(2))
+    first, _second = (exports.answer("BTCUSDT", times, CSV) for _ in range(2))
     with pytest.raises(HTTPException) as refused:
-        exports.answer("BTCUSDT", times)
+        exports.answer("BTCUSDT", times, CSV)
 
     async def gone(_message: object = None) -> Any:
         raise ConnectionError
@@ -943,5 +998,5 @@ def test_a_third_export_at_once(filled: dict[str, str]) -> None:
     with pytest.raises(BaseException):  # noqa: B017, PT011
         asyncio.run(first({"type": "http", "asgi": {"spec_version": "2.4"}}, gone, gone))
     assert (refused.value.status_code, refused.value.headers) == (503, {"Retry-After": "10"})
-    assert exports.answer("BTCUSDT", times)
+    assert exports.answer("BTCUSDT", times, CSV)
     sessions.close()

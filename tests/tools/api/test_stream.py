@@ -3,11 +3,12 @@
 import asyncio
 import http.client
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import count
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -23,6 +24,7 @@ from tools.api import stream as api_stream
 from tools.api.cursor import Seen
 from tools.api.hub import Begin, Listener, Trades, Word
 from tools.api.sessions import Sessions
+from tools.api.shapes import Status
 
 pytestmark = pytest.mark.slow
 
@@ -234,7 +236,8 @@ def test_ticks(api: Api, tape: Tape) -> None:
     assert (ticks[0].data["low"], ticks[-1].data["high"]) == ("4.00000000", "39.00000000")
     assert ticks[-1].id == f"{tape.symbol}:39"
     assert ticks[-1].data["lag_ms"] == 7
-    assert ticks[-1].data["candles"]["1d"][-1]["close"] == "39.00000000"
+    assert list(ticks[-1].data["candles"]) == ["1s", "1m", "5m", "15m", "1h", "4h", "1d"]
+    assert {bars[-1]["close"] for bars in ticks[-1].data["candles"].values()} == {"39.00000000"}
 
 
 def ticks_until(stream: Stream, trade_id: int) -> list[Event]:
@@ -416,3 +419,58 @@ def test_a_stream_of_ticks_that_missed_too_much(settings: config.Settings, monke
 def api_feed_line(tape: Tape, sessions: Sessions) -> symbol_feed.Line:
     """What the feed knows of that symbol."""
     return symbol_feed.Line(sessions.ask(lambda c: feed._start(c, tape.symbol)), 0.0)
+
+
+def test_a_feed_that_hangs_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Again and again until it says something itself: its database does not answer, whoever asks."""
+    monkeypatch.setattr(hub, "STALL_S", 0.01)
+    monkeypatch.setattr(hub, "STALL_AGAIN_S", 0.01)
+
+    async def heard() -> tuple[list[hub.Message], list[hub.Message]]:
+        found = hub.Hub()
+        found.on_stall(lambda: Status("now", False, "silent", None, "trades", False, None, None, None, {}))
+        listener = Listener(frozenset({"BTCUSDT"}), True, {})
+        found.join(listener)
+        stalled: list[hub.Message] = []
+        while len(stalled) < 2:
+            stalled += await listener.take(5)
+        monkeypatch.setattr(hub, "STALL_S", 60.0)
+        found.post_status(Status("now", True, None, None, "trades", False, None, 0, 0, {}))
+        last: list[hub.Message] = []
+        while not any(isinstance(one, Word) and one.database for one in last):
+            last += await listener.take(5)
+        found.leave(listener)
+        return stalled, last
+
+    stalled, last = asyncio.run(heard())
+    assert all(isinstance(one, Word) and b'"trouble":"silent"' in one.data for one in stalled)
+    assert isinstance(last[-1], Word)
+    assert b'"trouble":null' in last[-1].data
+
+
+def test_a_slow_beginning_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While what was missed is read, a client hears the status or at least that somebody is there."""
+    monkeypatch.setattr(api_stream, "ALIVE_S", 0.01)
+
+    async def heard() -> list[bytes]:
+        listener = Listener(frozenset(), True, {})
+        go_on = asyncio.Event()
+
+        async def slowly() -> AsyncGenerator[bytes, None]:
+            yield b"first"
+            await go_on.wait()
+            yield b"last"
+
+        found: list[bytes] = []
+        stream = api_stream.Stream(cast(Sessions, None), listener)
+        async for piece in api_stream._audibly(stream, listener, slowly()):
+            found.append(piece)
+            if piece == b": still reading\n\n":
+                listener.put(Word(False, b"{}"))
+            if piece.startswith(b"event: status"):
+                go_on.set()
+        return found
+
+    found = asyncio.run(heard())
+    told = found.index(b"event: status\ndata: {}\n\n")
+    assert (found[0], found[-1], set(found[1:told])) == (b"first", b"last", {b": still reading\n\n"})
