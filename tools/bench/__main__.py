@@ -30,7 +30,21 @@ from mysqld import program
 from process import command
 from process.child import ROOT
 from process.command import Parser
-from tools.bench import api, backfill, export, history, ingest, latency, live, memory, queries, symbols
+from tools.bench import (
+    api,
+    backfill,
+    export,
+    history,
+    ingest,
+    latency,
+    live,
+    memory,
+    network,
+    queries,
+    replay,
+    retention,
+    symbols,
+)
 from tools.bench.figures import Figure, machine, table
 from tools.bench.stage import Bench, BenchServer
 from tools.lab.children import RigError
@@ -39,14 +53,17 @@ from tools.lab.servers import copy_sparse, find_server
 PARTS: dict[str, Callable[[Bench], list[Figure]]] = {
     ingest.PART: ingest.run,
     latency.PART: latency.run,
+    network.PART: network.run,
     live.PART: live.run,
     memory.PART: memory.run,
     symbols.PART: symbols.run,
     backfill.PART: backfill.run,
     history.PART: history.run,
     export.PART: export.run,
+    replay.PART: replay.run,
     api.PART: api.run,
     queries.PART: queries.run,
+    retention.PART: retention.run,
 }
 SCHEMA = ROOT / "schema.sql"
 KEPT = ROOT / ".cache" / "bench"

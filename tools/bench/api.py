@@ -4,14 +4,23 @@ The same load twice: first the capture alone, then with 50 clients that each ask
 and 20 open dashboards. The time of an answer counts from when the request was due. The effect on the capture is the
 time from sending a trade to another connection's SELECT, as in the part `latency`, but checked only every 2 ms, to
 leave the machine to what is measured.
+
+Then, on a table of 1,500 symbols, one client asks for the newest trade of all of them, over a connection that it keeps.
 """
 
+import http.client
+import json
 import re
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from statistics import median
 from typing import Any, NamedTuple
 
+import config
+import db
 from tools.bench.feed import SYMBOLS
 from tools.bench.figures import Figure, at_most
 from tools.bench.latency import LATE_S_MAX, RATE, latencies_ms, percentile
@@ -21,18 +30,23 @@ from tools.lab.children import Process, RigError, wait_for
 PART = "api"
 CLIENTS, PER_SECOND, DASHBOARDS = 50, 2, 20
 LOOK_S = 0.002
+ALL_SYMBOLS = 1_500
+ANSWER_S_MAX = 10.0
 START_S_MAX = 30.0
 
 
 class Sizes(NamedTuple):
-    """The seconds of the warm-up and of a run, and the number of runs that count."""
+    """The seconds of the warm-up and of a run, and the number of runs that count; of each of ALL_SYMBOLS the trades,
+    and the questions of a run."""
 
     warm_up_s: float
     run_s: float
     runs: int
+    trades: int
+    questions: int
 
 
-FULL, QUICK = Sizes(3.0, 8.0, 3), Sizes(0.3, 1.0, 1)
+FULL, QUICK = Sizes(3.0, 8.0, 3, 200, 100), Sizes(0.3, 1.0, 1, 2, 2)
 
 
 def run(bench: Bench) -> list[Figure]:
@@ -53,7 +67,8 @@ def run(bench: Bench) -> list[Figure]:
                 say(f"{PART}: run {index + 1}: p99 {percentile(answers[-1]['ms'], 99):.1f} ms")
         watcher.close()
         waiting = _queue(on)
-    return [*_figures(alone, loaded, answers), Figure(PART, "queue of the capture, longest", "trades", [waiting])]
+    queue = Figure(PART, "queue of the capture, longest", "trades", [waiting])
+    return [*_figures(alone, loaded, answers), queue, _latest_of_all(bench, sizes)]
 
 
 def _figures(alone: list[list[float]], loaded: list[list[float]], answers: list[dict[str, Any]]) -> list[Figure]:
@@ -73,10 +88,9 @@ def _figures(alone: list[list[float]], loaded: list[list[float]], answers: list[
 
 
 @contextmanager
-def _clients(on: Stage) -> Iterator[Child]:
-    """The clients, and the API that they use, which reads the capture's database."""
-    environ = on.bench.child_environ(on.name, on.feed) | {"SYMBOLS": ",".join(SYMBOLS)}
-    api = Process(["-m", "tools.api", "--port", "0"], environ, on.bench.log("api"))
+def _serving(bench: Bench, environ: Mapping[str, str], log: str) -> Iterator[str]:
+    """The address of an API with these variables, which has a `log` of its own."""
+    api = Process(["-m", "tools.api", "--port", "0"], environ, bench.log(log))
 
     def address() -> str:
         if api.exit_code is not None:
@@ -86,10 +100,78 @@ def _clients(on: Stage) -> Iterator[Child]:
 
     try:
         wait_for("the API listens", address, START_S_MAX)
-        with Child(["-m", "tools.bench.api_load", address(), SYMBOLS[0]]) as clients:
-            yield clients
+        yield address()
     finally:
         api.kill()
+
+
+@contextmanager
+def _clients(on: Stage) -> Iterator[Child]:
+    """The clients, and the API that they use, which reads the capture's database."""
+    environ = on.bench.child_environ(on.name, on.feed) | {"SYMBOLS": ",".join(SYMBOLS)}
+    with (
+        _serving(on.bench, environ, "api") as address,
+        Child(["-m", "tools.bench.api_load", address, SYMBOLS[0]]) as clients,
+    ):
+        yield clients
+
+
+def _latest_of_all(bench: Bench, sizes: Sizes) -> Figure:
+    """The time of the answer about ALL_SYMBOLS, from the request to the last byte: the median of each run."""
+    with bench.database("bench_latest") as settings:
+        _fill(bench, settings, sizes.trades)
+        environ = config.as_environment(settings)
+        with _serving(bench, environ, "api_all") as address, closing(_Client(address)) as client:
+            wait_for("the API has the database", lambda: len(client.ask()) == ALL_SYMBOLS, START_S_MAX)
+            runs = [median(client.ask_ms() for _ in range(sizes.questions)) for _ in range(sizes.runs)]
+    say(f"{PART}: all {ALL_SYMBOLS:,} symbols: {median(runs):.1f} ms")
+    return Figure(PART, f"latest of all {ALL_SYMBOLS:,} symbols in one request", "ms", runs, at_most(50, 10))
+
+
+def _fill(bench: Bench, settings: config.Settings, trades: int) -> None:
+    """So many trades of each symbol, a second apart, and the server's count of what is there."""
+    begin = datetime.now(UTC).replace(microsecond=0) - timedelta(seconds=trades)
+    with closing(db.connect(settings)) as connection:
+        for number in range(ALL_SYMBOLS):
+            price = Decimal(number + 1)
+            db.insert_trades(
+                connection,
+                [
+                    db.Trade(f"S{number:04d}USDT", begin + timedelta(seconds=n), n + 1, price, price, n % 2 == 0)
+                    for n in range(trades)
+                ],
+            )
+    with closing(bench.server.connect_to(settings.mysql_database)) as plain, plain.cursor() as cursor:
+        cursor.execute("ANALYZE TABLE trades")
+        cursor.fetchall()
+
+
+class _Client:
+    """Asks over one connection, which it keeps."""
+
+    def __init__(self, address: str) -> None:
+        self._connection = http.client.HTTPConnection(address.removeprefix("http://"), timeout=ANSWER_S_MAX)
+
+    def ask(self) -> list[Any]:
+        """What is known; nothing while the database is not."""
+        self._connection.request("GET", "/api/latest")
+        response = self._connection.getresponse()
+        content = response.read()
+        return list(json.loads(content)["latest"]) if response.status == 200 else []
+
+    def ask_ms(self) -> float:
+        """The milliseconds until the answer is here."""
+        begun_ns = time.perf_counter_ns()
+        self._connection.request("GET", "/api/latest")
+        response = self._connection.getresponse()
+        response.read()
+        if response.status != 200:
+            raise RigError(f"the API answers {response.status}")
+        return (time.perf_counter_ns() - begun_ns) / 1e6
+
+    def close(self) -> None:
+        """Hangs up."""
+        self._connection.close()
 
 
 def _load(clients: Child, seconds: float) -> None:

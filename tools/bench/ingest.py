@@ -87,9 +87,9 @@ def _rounds(bench: Bench, sizes: Sizes) -> list[Round]:
         for index in range(repeats):
             last = on.feed.order("prepare", trades=sizes.trades)
             floor_rate = _peer_rate(on, floor, "floor", sizes.trades)
-            capture_rate = _capture_rate(on, last, sizes.trades)
-            rounds.append(Round(floor_rate, capture_rate, _peer_rate(on, plain, "plain", sizes.plain)))
-            _expect_rows(on, sizes.trades * (index + 1))
+            ours = capture_rate(on, last, sizes.trades)
+            rounds.append(Round(floor_rate, ours, _peer_rate(on, plain, "plain", sizes.plain)))
+            expect_rows(on, sizes.trades * (index + 1))
             say(f"{PART}: {'warm-up' if not index else f'round {index}'}: {_text(rounds[-1])}")
     return rounds[1:]
 
@@ -101,8 +101,8 @@ def _standby(bench: Bench, sizes: Sizes) -> list[float]:
     with stage(bench, "bench_standby", connections=2) as on:
         for index in range(sizes.standby_rounds + 1):
             last = on.feed.order("prepare", trades=trades)
-            rates.append(_capture_rate(on, last, trades))
-            _expect_rows(on, trades * (index + 1))
+            rates.append(capture_rate(on, last, trades))
+            expect_rows(on, trades * (index + 1))
     return rates[1:]
 
 
@@ -116,7 +116,8 @@ def _peer_rate(on: Stage, peer: Child, group: str, trades: int) -> float:
     return float(trades / (peer.answer()["ns"] - sent["begun_ns"]) * 1e9)
 
 
-def _capture_rate(on: Stage, last: dict[str, Any], trades: int) -> float:
+def capture_rate(on: Stage, last: dict[str, Any], trades: int) -> float:
+    """The trades per second of the capture, from the first byte of the prepared ones until `last` is visible."""
     watcher = Watcher(on.bench.server, on.name, last["symbol"])
     on.feed.tell({"do": "send", "to": on.name})
     look = watcher.wait_for(last["last_id"], on.capture.process)
@@ -124,7 +125,7 @@ def _capture_rate(on: Stage, last: dict[str, Any], trades: int) -> float:
     return trades / (look.ns - int(on.feed.answer()["begun_ns"])) * 1e9
 
 
-def _expect_rows(on: Stage, rows: int) -> None:
+def expect_rows(on: Stage, rows: int) -> None:
     """Raises RigError if anything was dropped: then the round does not count."""
     with on.bench.server.connect_to(on.name) as connection, connection.cursor() as cursor:
         cursor.execute("SELECT COUNT(*) FROM trades")

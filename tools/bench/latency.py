@@ -69,8 +69,8 @@ def run(bench: Bench) -> list[Figure]:
         watchers = [Watcher(bench.server, on.name, SYMBOLS[0], table=table) for table in ("trades", PLAIN_TABLE)]
         for index, count in enumerate(counts):
             on.feed.order("prepare", trades=count)
-            ours.append(_watched(on, on.name, watchers[0], seconds[index]))
-            plain.append(_watched(on, "plain", watchers[1], seconds[index]))
+            ours.append(watched(on, on.name, watchers[0], seconds[index]))
+            plain.append(watched(on, "plain", watchers[1], seconds[index]))
             peer.answer()
             disk.append(disk_ms(bench.folder / "disk", RATE, seconds[index] / 3))
             p50 = [percentile(one[-1].latencies, 50) for one in (ours, plain)]
@@ -113,7 +113,7 @@ def plain_peer(on: Stage, counts: list[int]) -> Child:
     return peer
 
 
-def _watched(on: Stage, group: str, watcher: Watcher, seconds: float) -> Run:
+def watched(on: Stage, group: str, watcher: Watcher, seconds: float) -> Run:
     """The prepared trades sent to `group`, watched from before the first was sent until the last was seen."""
     looks = [watcher.look()]
     on.feed.tell({"do": "pace", "to": group, "rate": RATE, "symbol": SYMBOLS[0]})

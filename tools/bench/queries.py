@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import config
 import db
 from storage import questions, sealing
+from tools.bench import boards
 from tools.bench.figures import Figure, at_least, at_most
 from tools.bench.stage import Bench, say
 from tools.lab.children import RigError
@@ -76,10 +77,14 @@ def run(bench: Bench) -> list[Figure]:
     """The times and their ratios, run by run."""
     sizes = sizes_of(bench.quick)
     if bench.has_database(DATABASE):
-        return _ask(bench.settings(DATABASE), sizes)
+        return [*_ask(bench.settings(DATABASE), sizes), *_boards(bench, sizes)]
     with bench.database(DATABASE, keep=bench.keep) as settings:
         built = _build(bench, settings, sizes)
-        return [*built, *_ask(settings, sizes)]
+        return [*built, *_ask(settings, sizes), *_boards(bench, sizes)]
+
+
+def _boards(bench: Bench, sizes: Sizes) -> list[Figure]:
+    return boards.slowest(bench, PART, DATABASE, BEGIN + timedelta(days=sizes.days))
 
 
 def sizes_of(quick: bool) -> Sizes:

@@ -1,6 +1,7 @@
 """Shared by the parts of the benchmark: a durable server, the feed and its readers, and a watcher of the database."""
 
 import json
+import math
 import os
 import queue
 import re
@@ -26,6 +27,7 @@ from process.child import ROOT
 from tools.bench.feed import MARKET_RATE
 from tools.lab.children import Capture, Process, RigError
 from tools.lab.servers import PrivateServer
+from tools.lab.tls import make_certificate, server_options
 
 ANSWER_S_MAX = 180.0
 """How long a child may take for an answer; encoding 100,000 frames takes one second."""
@@ -40,7 +42,10 @@ _UNSET = (
     "MYSQL_HOST",
     "MYSQL_PORT",
     "MYSQL_PASSWORD",
+    "MYSQL_PASSWORD_FILE",
     "MYSQL_SSL_CA",
+    "MYSQL_TLS",
+    "MYSQL_COMPRESS",
     "SYMBOLS",
     "BINANCE_ARCHIVE_URL",
 )
@@ -57,6 +62,23 @@ class BenchServer(PrivateServer):
             *program.command(binary, folder / "data", self.socket_path, folder / "pid"),
             "--local-infile=1",
         ]
+
+    @contextmanager
+    def over_tls(self, folder: Path) -> Iterator[Path]:
+        """The block has the server listen on its port of 127.0.0.1, with TLS, and gets the certificate of its CA."""
+        make_certificate(folder, "bench")
+        network = ["--skip-networking=0", "--bind-address=127.0.0.1", f"--init-file={self._folder / 'accounts.sql'}"]
+        before = self._command
+        self._restart([*before, *network, *server_options(folder, "bench")])
+        try:
+            yield folder / "bench-ca.pem"
+        finally:
+            self._restart(before)
+
+    def _restart(self, command: list[str]) -> None:
+        self.stop()
+        self._command = command
+        self.start()
 
     def connect_to(self, database: str) -> Any:
         """A plain connection of the driver that may load files, and sees each commit at once."""
@@ -114,23 +136,29 @@ class Bench(NamedTuple):
             cursor.execute(f"DROP DATABASE IF EXISTS {name}")
 
     def child_environ(self, database: str, feed: "Feed") -> dict[str, str]:
-        """The variables for a child: this database, by the socket as with the private server, and the feed's group of
-        the same name; none of the user's settings."""
+        """The variables for a child: those of environ(), and the feed's group of the same name."""
+        return {
+            **self.environ(database),
+            "BINANCE_WS_URL": f"{feed.ws}/{database}",
+            "BINANCE_REST_URL": feed.http,
+        }
+
+    def environ(self, database: str) -> dict[str, str]:
+        """The variables of a database, by the socket as with the private server; none of the user's settings."""
         return {
             **dict.fromkeys(_UNSET, ""),
             "MYSQL_UNIX_SOCKET": str(self.server.socket_path),
             "MYSQL_USER": self.server.user,
             "MYSQL_DATABASE": database,
             "DATA_DIR": str(self.folder / database),
-            "BINANCE_WS_URL": f"{feed.ws}/{database}",
-            "BINANCE_REST_URL": feed.http,
         }
 
-    def capture(self, database: str, feed: "Feed", *flags: str) -> Capture:
-        """`python ws_client.py` in that environment."""
+    def capture(self, database: str, feed: "Feed", *flags: str, way: Mapping[str, str] | None = None) -> Capture:
+        """`python ws_client.py` in that environment; `way`: the variables of another way to the server."""
         # If this process is killed, the capture ends by itself some time later.
         flags = ("--duration", f"{CAPTURE_S_MAX:.0f}", *flags)
-        return Capture(self.child_environ(database, feed), self.folder / database, ("ws_client.py", *flags))
+        environ = self.child_environ(database, feed) | dict(way or {})
+        return Capture(environ, self.folder / database, ("ws_client.py", *flags))
 
     def log(self, name: str) -> Path:
         """The log file of a child with that name."""
@@ -250,6 +278,13 @@ class Watcher:
                 raise RigError(f"trade {trade_id} is not visible, but {look.newest} is\n{words}")
             time.sleep(POLL_S)
 
+    def age_ms(self) -> float:
+        """How old the newest visible trade is, by its own time and this machine's clock, in milliseconds."""
+        self._cursor.execute(self._sql.replace("trade_id", "timestamp", 1))
+        rows = self._cursor.fetchall()
+        now = datetime.now(UTC).replace(tzinfo=None)
+        return float((now - rows[0][0]).total_seconds() * 1_000) if rows else math.inf
+
     def close(self) -> None:
         """Closes the connection."""
         self._connection.close()
@@ -272,16 +307,14 @@ class Stage(NamedTuple):
 
 @contextmanager
 def stage(
-    bench: Bench, name: str, connections: int, symbols: Sequence[str] = (), market_rate: float = MARKET_RATE
+    bench: Bench, name: str, connections: int, market_rate: float = MARKET_RATE, way: Mapping[str, str] | None = None
 ) -> Iterator[Stage]:
-    """A connected capture that has stored nothing yet, of the feed's own or of these symbols; at the end it must have
-    stored everything it was sent."""
-    flags = ["--connections", str(connections)]
-    flags += ["--symbols", ",".join(symbols)] if symbols else []
+    """A connected capture that has stored nothing yet; at the end it must have stored everything it was sent. `way`:
+    the variables of another way to the server than its socket."""
     with (
-        Feed(*symbols, market_rate=market_rate) as feed,
+        Feed(market_rate=market_rate) as feed,
         bench.database(name),
-        bench.capture(name, feed, *flags) as capture,
+        bench.capture(name, feed, "--connections", str(connections), way=way) as capture,
     ):
         feed.order("wait", to=name, connections=connections)
         yield Stage(bench, name, feed, capture)
