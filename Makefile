@@ -7,13 +7,13 @@ ARGS ?=
 FAMILY ?= mariadb
 SECONDS ?= 60
 SEED ?=
-# Only charts need matplotlib, which is large.
-REPORT := $(if $(filter --plot% --html%,$(ARGS)),.venv/.tools,.venv/.run)
+# Only pictures need matplotlib, which is large.
+REPORT := $(if $(filter --plot%,$(ARGS)),.venv/.tools,.venv/.run)
 
-.PHONY: help run demo api report test endure soak bench lint clean ahead server
+.PHONY: help run demo api report test endure clusters containers soak bench lint sbom clean ahead server
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
 
 run: .venv/.run server ## capture the trades of SYMBOLS from Binance until Ctrl-C
 	@exec $(BIN)/python ws_client.py $(ARGS)
@@ -29,13 +29,27 @@ report: $(REPORT) server ## latest price, price at a second, low and high of a r
 
 test: ahead .venv/.dev server ## the tests, on MariaDB and MySQL, or on the server in MYSQL_*; ARGS="-m 'not slow'"
 	@test -n "$$MYSQL_HOST$$MYSQL_UNIX_SOCKET" || tests/fetch_mysql.sh
+	@tests/fetch_debian.sh usr/bin/promtool prometheus
+	@tests/fetch_debian.sh usr/bin/influxd influxdb
+	@tests/fetch_debian.sh usr/bin/mariadb-dump mariadb-client
+	@tests/fetch_debian.sh usr/sbin/logrotate logrotate libpopt0
 	@tools/setup.sh postgres
 	@tools/setup.sh browser
-	$(if $(ARGS),,@echo "Running all of the tests (about 13 min on two cores) ..." >&2)
-	@exec $(BIN)/python -m pytest -rs -n 2 --dist loadfile $(if $(ARGS),$(ARGS),-m "not heavy")
+	$(if $(ARGS),,@echo "Running all of the tests (about 15 min on two cores) ..." >&2)
+	@exec $(BIN)/python -m pytest -rs -n 2 --dist loadfile \
+	    $(if $(ARGS),$(ARGS),-m "not heavy and not second and not clusters and not containers")
 
-endure: .venv/.dev server ## the tests that kill and break everything again and again, which `make test` leaves out
-	@exec $(BIN)/python -m pytest -rs -n 2 --dist loadfile -m heavy $(ARGS)
+endure: .venv/.dev server ## what `make test` leaves out: tests that take minutes, and on MySQL those that were run on MariaDB
+	@exec $(BIN)/python -m pytest -rs -n 2 --dist loadfile -m "heavy or second" $(ARGS)
+
+clusters: .venv/.dev server ## the tests on Galera, group replication and Spider, three servers each, whose nodes are killed
+	@tests/fetch_mysql.sh
+	@tests/fetch_clusters.sh
+	@exec $(BIN)/python -m pytest -rs -s -m clusters tests/clusters $(ARGS)
+
+containers: .venv/.dev server ## the tests of the image, which podman and buildah build without a registry, on Debian as root
+	@tests/build_image.sh
+	@exec $(BIN)/python -m pytest -rs -m containers tests/deploy $(ARGS)
 
 soak: .venv/.demo server ## capture while everything around it fails, then compare every trade; SECONDS=600 SEED=7 FAMILY=mysql
 	@test $(FAMILY) != mysql || tests/fetch_mysql.sh
@@ -45,17 +59,21 @@ bench: .venv/.demo server ## measure speed, latency and memory against their bou
 	@test $(FAMILY) != mysql || tests/fetch_mysql.sh
 	@exec $(BIN)/python -m tools.bench --family $(FAMILY) --json .cache/bench-$(FAMILY).json $(ARGS)
 
-lint: .venv/.dev ## ruff and mypy
+lint: .venv/.dev ## ruff and mypy, and what is known against the packages, where that can be asked
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy .
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m tests.support.supply audit
+
+sbom: .venv/.dev ## lists of all packages that are used (CycloneDX), in .cache/sbom
+	@$(BIN)/python -m tests.support.supply sbom .cache/sbom
 
 clean: ## remove the virtual environment and the caches, but never data/
 	rm -rf .venv .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './data/*' -prune -exec rm -rf {} +
 
 ahead:
-	@test -e .venv/.dev || echo "First the set-up (about 3 min, 2.5 GB), then the tests (about 13 min on two cores)." >&2
+	@test -e .venv/.dev || echo "First the set-up (about 3 min, 2.5 GB), then the tests (about 15 min on two cores)." >&2
 
 server:
 	@tools/setup.sh server

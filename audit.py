@@ -12,13 +12,12 @@ if __name__ == "__main__":
     start.prepare()
 
 import argparse
-import json
 import logging
 import os
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -27,15 +26,15 @@ import db
 from binance.archive import Archive, ArchiveError
 from binance.limits import Cooldown
 from binance.rest import Rest, RestError
-from capture import demo
+from capture import demo, roster
 from process import command
 from process.command import Parser, utc_day
 from process.log import set_up as log_set_up
-from proof import calendar, certificate, recheck, text
+from proof import calendar, certificate, recheck, record, text
 from proof.against import Against, AgainstError, chosen
 from proof.archive import archive_days
-from proof.days import AUTO, Auditor
-from storage.proofs import CONTIGUOUS, DIFFERENT, EQUAL, GAPPED, UNVERIFIABLE, Proof
+from proof.days import AUTO
+from storage.proofs import CONTIGUOUS, DIFFERENT, EQUAL, GAPPED, UNVERIFIABLE
 
 log = logging.getLogger("audit")
 
@@ -43,9 +42,6 @@ GOOD, WRONG, UNTRIED, UNSURE = 0, 1, 2, 3
 """Exit codes."""
 READ_S_MAX = 300
 """For the server to make the bars of a large day once more."""
-FOLDER = "audit"
-"""In DATA_DIR: files while they are compared, and the lists of differences."""
-CHAIN_FILE = "proofs.jsonl"
 
 
 class Interrupted(Exception):
@@ -123,11 +119,11 @@ def _audit(settings: config.Settings, arguments: argparse.Namespace) -> int:
     untried = ""
     if not arguments.json:
         print(f"database {settings.place}; days are UTC", flush=True)
-    with _auditor(settings, connection) as auditor:
+    with record.auditor(settings, connection) as auditor:
         for symbol, day in asked:
             found = against.audit(auditor, symbol, day)
             if found.is_settled:
-                found = found._replace(proof=_recorded(settings, connection, found.proof))
+                found = found._replace(proof=record.recorded(settings, connection, found.proof))
             verdicts[found.proof.verdict] += 1
             untried = untried or found.untried
             print(text.as_json(found) if arguments.json else text.of(found), flush=True)
@@ -221,28 +217,6 @@ def _refuse_future(arguments: argparse.Namespace) -> None:
         raise WrongError(f"{'--day' if arguments.day else '--since'}={day} has not begun yet: today is {today} (UTC)")
 
 
-@contextmanager
-def _auditor(settings: config.Settings, connection: db.Connection) -> Iterator[Auditor]:
-    folder = settings.capture_dir / FOLDER
-    archive = Archive(settings.archive_url, folder / str(os.getpid()))
-    try:
-        with closing(db.connect(settings, read_only=True)) as beside:
-            yield Auditor(connection, archive, Rest(settings.rest_url, Cooldown()), folder, beside)
-    finally:
-        archive.close()
-
-
-def _recorded(settings: config.Settings, connection: db.Connection, proof: Proof) -> Proof:
-    """The proof in the chain, and as a line of the file beside it."""
-    proof = db.add_proof(connection, proof)
-    settings.capture_dir.mkdir(parents=True, exist_ok=True)
-    with (settings.capture_dir / CHAIN_FILE).open("a", encoding="utf-8") as file:
-        # Several databases may share the folder.
-        row = {"database": settings.mysql_database, **text.values(proof)}
-        file.write(json.dumps(row, ensure_ascii=False) + "\n")
-    return proof
-
-
 # ---- What else there is to look at.
 
 
@@ -252,12 +226,12 @@ def _archive_only(settings: config.Settings, arguments: argparse.Namespace) -> i
     if first is None:
         raise WrongError("--archive-only: give --day or --since")
     _refuse_future(arguments)
-    symbols = config.parse_symbols("--symbol", arguments.symbol) if arguments.symbol else settings.symbols
+    settings = config.asked_for(settings, "--symbol", arguments.symbol or None)
     last = arguments.day or datetime.now(UTC).date() - timedelta(days=1)
     good = True
-    with closing(Archive(settings.archive_url, settings.capture_dir / FOLDER / str(os.getpid()))) as archive:
+    with closing(Archive(settings.archive_url, settings.capture_dir / record.FOLDER / str(os.getpid()))) as archive:
         rest = Rest(settings.rest_url, Cooldown())
-        for symbol in symbols:
+        for symbol in roster.listed(settings, rest):
             for line in archive_days(archive, rest, symbol, (first, last)):
                 good = good and line.whole
                 print(line, flush=True)
@@ -270,12 +244,12 @@ def _recheck(settings: config.Settings, arguments: argparse.Namespace) -> int:
     connection = db.connect(settings, create=False, read_s_max=READ_S_MAX)
     symbols = _symbols(connection, settings, arguments)
     proofs, broken = recheck.broken_links(
-        db.proofs(connection), settings.capture_dir / CHAIN_FILE, settings.mysql_database
+        db.proofs(connection), settings.capture_dir / record.CHAIN_FILE, settings.mysql_database
     )
     for line in broken:
         print(f"the chain of proofs: {line}", file=sys.stderr if arguments.json else sys.stdout)
     kinds: Counter[recheck.Kind] = Counter()
-    with _auditor(settings, connection) as auditor:
+    with record.auditor(settings, connection) as auditor:
         for symbol in symbols:
             for one in recheck.newest(connection, symbol, arguments.day, arguments.since):
                 if one.day.toordinal() % parts != number - 1:

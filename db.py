@@ -6,7 +6,7 @@ exceptions of storage/errors.py. SQL is written here, in storage/ and in schema.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Sequence
 from datetime import datetime
 from itertools import chain
 from operator import itemgetter
@@ -26,9 +26,11 @@ from storage.errors import (
     NotWritableError,
     OtherHistoryError,
     RefusedError,
+    RetainedError,
     guard,
 )
 from storage.gaps import (
+    DISORDER,
     Reasons,
     account,
     check_history,
@@ -44,16 +46,20 @@ from storage.gaps import (
 )
 from storage.loading import Lines
 from storage.loading import load as load_history
+from storage.pages import with_ids
 from storage.proofs import ArchivedFile, add_proof, coverage, loaded_files, newest_proof, proofs, record_file
 from storage.ranges import MinMax, candles, min_max, min_max_by_scan
+from storage.retained import days_in_files
+from storage.retention import not_in_files
 from storage.runs import missing_runs
 from storage.sealing import Sealable, first_from, remake_statements, seal, seal_history, seal_locked, sealable
 from storage.session import Connection, close, is_fast
-from storage.trades import latest, price_as_of, symbols, trades_in_second
+from storage.trades import latest, latest_of_all, price_as_of, symbols, trades_in_second
 from storage.transaction import State, pull_down_fence, store_at_once, store_few, transaction
-from storage.values import batches, check_symbol, rows_max, rows_sql, time_sql
+from storage.values import INSERT, REPEATED, check_symbol, insert_statements, rows_max, rows_sql, time_sql
 
 __all__ = [
+    "DISORDER",
     "AccessError",
     "ArchivedFile",
     "Connection",
@@ -67,6 +73,7 @@ __all__ = [
     "NothingError",
     "OtherHistoryError",
     "RefusedError",
+    "RetainedError",
     "Sealable",
     "Trade",
     "add_proof",
@@ -74,12 +81,14 @@ __all__ = [
     "close",
     "connect",
     "coverage",
+    "days_in_files",
     "first_from",
     "forget_history",
     "give_up",
     "ids_beside",
     "is_fast",
     "latest",
+    "latest_of_all",
     "load_history",
     "loaded_files",
     "min_max",
@@ -97,6 +106,7 @@ __all__ = [
     "sealable",
     "symbols",
     "trades_in_second",
+    "with_ids",
 ]
 
 
@@ -120,16 +130,13 @@ def insert_trades(
     Repeats and any order are fine. Ids that turn out to be missing become rows of `gaps` with that `reason` (appended
     to `opened`), and open gaps that the trades fall into shrink, split or close. `resumed`: the symbols of which these
     are the first since the capture began, so that what is missing right before them has another reason; if it is given,
-    trades that contradict what is stored are refused. Raises RefusedError (a part may be stored then), GoneError (all,
-    a part or nothing is stored: repeat), ContentionError, NotWritableError, FatalError, OtherHistoryError.
+    trades that contradict what is stored are refused. Repeats of what is in Parquet files are passed over. Raises
+    RefusedError (a part may be stored then), GoneError (all, a part or nothing is stored: repeat), RetainedError,
+    ContentionError, NotWritableError, FatalError, OtherHistoryError.
     """
     if not trades:
         return 0
-    groups: dict[str, list[Trade]] = defaultdict(list)
-    for trade in trades:
-        groups[trade.symbol].append(trade)
-    for symbol in groups:
-        check_symbol(symbol)
+    groups = _grouped(trades)
     earliest = _earliest(trades)
     continuing = {symbol: continued(connection.spans.get(symbol), group) for symbol, group in groups.items()}
     ahead = {symbol: span for symbol, span in continuing.items() if span is not None}
@@ -146,6 +153,8 @@ def insert_trades(
     bytes_max = connection.manners.bytes_max
     with transaction(connection, sorted(groups)) as work:
         known = _known(connection, groups, work.states, resumed is not None)
+        groups = _not_in_files(connection, groups, work.states)
+        trades = list(chain.from_iterable(groups.values()))
         grown: dict[str, Span] = {}
         for symbol, group in groups.items():
             reasons = Reasons(reason, trade_ids.AWAY if resumed is not None and symbol in resumed else reason)
@@ -157,7 +166,7 @@ def insert_trades(
             for symbol, group in groups.items()
         )
         work.last = chain(
-            _insert_statements(trades, bytes_max), replace_statements(connection, found), chain.from_iterable(remake)
+            insert_statements(trades, bytes_max), replace_statements(connection, found), chain.from_iterable(remake)
         )
         # Before the commit: should anything go wrong with that, all of them are forgotten.
         connection.spans.update(grown)
@@ -169,6 +178,16 @@ def insert_trades(
             symbol for symbol, group in groups.items() if continued(known[symbol], group)
         )
     return new
+
+
+def _grouped(trades: Sequence[Trade]) -> dict[str, list[Trade]]:
+    """The trades of each symbol. Raises RefusedError for a symbol that does not fit."""
+    groups: dict[str, list[Trade]] = defaultdict(list)
+    for trade in trades:
+        groups[trade.symbol].append(trade)
+    for symbol in groups:
+        check_symbol(symbol)
+    return groups
 
 
 def _known(
@@ -187,6 +206,16 @@ def _known(
     return known
 
 
+def _not_in_files(
+    connection: Connection, groups: dict[str, list[Trade]], states: dict[str, State]
+) -> dict[str, list[Trade]]:
+    """What there is to store of the symbols: without repeats of what is in files. Raises RetainedError."""
+    kept = {
+        symbol: not_in_files(connection, symbol, group, states[symbol].sealed_until) for symbol, group in groups.items()
+    }
+    return {symbol: group for symbol, group in kept.items() if group}
+
+
 def _earliest(trades: Sequence[Trade]) -> datetime:
     """The earliest time. Raises RefusedError if only some have a time zone."""
     try:
@@ -200,10 +229,10 @@ def _store_ahead(connection: Connection, trades: Sequence[Trade], symbols: Seque
     """How many of `trades` were stored, all of which come next in their symbols: all of them, or the rows of `symbols`
     are not as this connection left them."""
     when = f"'{time_sql(earliest, 3)}'"
-    if len(trades) <= FEW_TRADES_MAX:
+    if len(trades) <= FEW_TRADES_MAX and not connection.certified:
         rows = list(zip(map(_symbol, trades), rows_sql(trades), strict=True))
-        return store_few(connection, _INSERT, rows, when, _REPEATED)
-    statements = _insert_statements(trades, connection.manners.bytes_max)
+        return store_few(connection, INSERT, rows, when, REPEATED)
+    statements = insert_statements(trades, connection.manners.bytes_max)
     return sum(store_at_once(connection, symbols, when, statements) or ())
 
 
@@ -229,12 +258,4 @@ def insert_acceptable(
     return sum(insert_acceptable(connection, part, refuse, opened, resumed) for part in parts)
 
 
-def _insert_statements(trades: Sequence[Trade], bytes_max: int) -> Iterator[str]:
-    for part in batches(trades, bytes_max):
-        yield f"{_INSERT} VALUES ({'),('.join(rows_sql(part))}) {_REPEATED}"
-
-
-_INSERT = "INSERT INTO trades (symbol, timestamp, trade_id, price, quantity, buyer_is_maker, received_at)"
-# INSERT IGNORE would clip what does not fit; this keeps the row that is there and changes nothing.
-_REPEATED = "ON DUPLICATE KEY UPDATE trade_id = trades.trade_id"
 _symbol, _timestamp = itemgetter(0), itemgetter(1)

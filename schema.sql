@@ -106,6 +106,25 @@ CREATE TABLE IF NOT EXISTS archive_files (
     PRIMARY KEY (symbol, day, sha256)
 ) ENGINE = InnoDB;
 
+-- One row is a UTC day of a symbol whose trades were written to a Parquet file (tools/retain.py): `state` says where they
+-- are now. `leaving`: the file is the day, and its rows go from `trades`; `gone`: they went; `returning`: the file is the
+-- day still, and its rows come back (tools/restore.py); `restored`: `trades` is the day again. Candles, gaps and proofs stay.
+CREATE TABLE IF NOT EXISTS retained (
+    symbol          VARCHAR(32) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+    day             DATE            NOT NULL COMMENT 'UTC',
+    state           VARCHAR(16)     NOT NULL COMMENT 'leaving, gone, returning or restored',
+    first_trade_id  BIGINT UNSIGNED NOT NULL COMMENT 'the lowest id of the day',
+    last_trade_id   BIGINT UNSIGNED NOT NULL COMMENT 'the highest',
+    first_timestamp DATETIME(3)     NOT NULL COMMENT 'of the first trade by time',
+    last_timestamp  DATETIME(3)     NOT NULL,
+    trades          BIGINT UNSIGNED NOT NULL COMMENT 'how many',
+    sha256          CHAR(64)        NOT NULL COMMENT 'of their canonical lines, as in proofs',
+    path            VARCHAR(500)    NOT NULL COMMENT 'of the file, in the folder parquet/<database> of DATA_DIR',
+    file_sha256     CHAR(64)        NOT NULL COMMENT 'of the file itself',
+    retained_at     DATETIME(6)     NOT NULL COMMENT 'this machine''s clock, UTC: since when the file is the day',
+    PRIMARY KEY (symbol, day)
+) ENGINE = InnoDB;
+
 -- The plain table that most people look for:
 -- SELECT * FROM prices WHERE symbol = 'BTCUSDT' ORDER BY timestamp DESC LIMIT 1
 CREATE OR REPLACE SQL SECURITY INVOKER VIEW prices AS SELECT `timestamp`, symbol, price FROM trades;
@@ -117,4 +136,4 @@ CREATE TABLE IF NOT EXISTS schema_version (
 ) ENGINE = InnoDB;
 
 -- Last, so that a database has a version only once everything above is in it.
-INSERT INTO schema_version (version) VALUES (3) ON DUPLICATE KEY UPDATE version = schema_version.version;
+INSERT INTO schema_version (version) VALUES (4) ON DUPLICATE KEY UPDATE version = schema_version.version;

@@ -1,9 +1,10 @@
 """Candles (open, high, low, close, volume): their grid of times, and how a range is made up of them. Pure, no SQL."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
+from itertools import groupby
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -15,6 +16,8 @@ FINE, MINUTE, HOUR, DAY = 1, 60, 3_600, 86_400
 """Resolutions that are stored, in seconds; FINE only within a minute that is not over yet."""
 RESOLUTIONS = (MINUTE, HOUR, DAY)
 """Those that are kept."""
+OFFERED = (1, MINUTE, 300, 900, HOUR, 14_400, DAY)
+"""Those that are asked for, finest first: each divides the next, and a day."""
 FINER = {DAY: HOUR, HOUR: MINUTE, MINUTE: 0, FINE: 0}
 """What the candles of a resolution are made of; 0: of trades."""
 
@@ -99,21 +102,31 @@ def _cut(start: datetime, end: datetime, coarsest: int) -> list[Piece]:
 
 
 def of_trades(trades: Sequence[Trade]) -> list[Candle]:
-    """The candles of all kept resolutions that `trades` of one symbol make, each of which is given once."""
+    """The candles of all offered resolutions that `trades` of one symbol make, each of which is given once."""
+    finest, *coarser = OFFERED
     groups: dict[datetime, list[Trade]] = defaultdict(list)
     for trade in trades:
-        groups[floor(trade.timestamp, MINUTE)].append(trade)
-    minutes = [_of_minute(begin, group) for begin, group in groups.items()]
-    return [*minutes, *_coarser(minutes, HOUR), *_coarser(minutes, DAY)]
+        groups[floor(trade.timestamp, finest)].append(trade)
+    made = found = [_made(finest, begin, group) for begin, group in groups.items()]
+    for resolution in coarser:
+        made = _coarser(made, resolution)
+        found = found + made
+    return found
 
 
-def _of_minute(begin: datetime, trades: Sequence[Trade]) -> Candle:
+def in_order(trades: Iterable[Trade], resolution: int) -> Iterator[Candle]:
+    """The candles of one resolution that trades of one symbol make; both are in the order of time."""
+    for begin, group in groupby(trades, lambda trade: floor(trade.timestamp, resolution)):
+        yield _made(resolution, begin, list(group))
+
+
+def _made(resolution: int, begin: datetime, trades: Sequence[Trade]) -> Candle:
     first, last = min(trades, key=_trade_id), max(trades, key=_trade_id)
     prices = list(map(_price, trades))
     bought = [trade for trade in trades if not trade.buyer_is_maker]
     return Candle(
         first.symbol,
-        MINUTE,
+        resolution,
         begin,
         first.price,
         max(prices),

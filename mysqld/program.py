@@ -20,6 +20,9 @@ LAST_WORDS_CHARS_MAX = 500
 BUFFER_POOL_BYTES = 256 << 20
 REDO_LOG_BYTES = 256 << 20
 CONNECTIONS_MAX = 100
+RESERVED_PERCENT = 1
+"""Of the pages of a table, how many MySQL keeps empty. By default an eighth, by which a table grows from which days
+leave as others come: measured, 10 % in eleven days, and with this nothing. MariaDB has no such setting."""
 FAMILIES = {"mariadb": "MariaDB", "mysql": "MySQL"}
 
 _SERVER_NAMES = ("mariadbd", "mysqld")
@@ -128,8 +131,9 @@ def command(binary: Binary, data: Path, socket_path: Path, pid_file: Path) -> li
     if binary.family == "mariadb":
         line += [f"--innodb-log-file-size={REDO_LOG_BYTES}", "--log-warnings=1"]
     else:
-        # `loose`: MySQL before 8.0.30 does not know it. The folder for secure-file-priv comes with another package.
+        # `loose`: MySQL before 8.0.30 does not know all. The folder for secure-file-priv comes with another package.
         line += [f"--loose-innodb-redo-log-capacity={REDO_LOG_BYTES}", "--mysqlx=OFF", "--secure-file-priv=NULL"]
+        line += [f"--loose-innodb-segment-reserve-factor={RESERVED_PERCENT}"]
     return line + _as_root()
 
 

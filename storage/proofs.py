@@ -135,6 +135,14 @@ def newest_proofs(connection: Connection, symbol: str, first: date, last: date) 
     return {proof.day: proof for proof in map(_proof, _rows(connection, sql, (symbol, first, last)))}
 
 
+@guard
+def count_verdicts(connection: Connection) -> dict[str, int]:
+    """How many days of all symbols have each verdict by their last proof."""
+    newest = "SELECT MAX(number) AS newest FROM proofs GROUP BY symbol, day"
+    sql = f"SELECT verdict, COUNT(*) FROM proofs JOIN ({newest}) AS of_day ON number = newest GROUP BY verdict"
+    return {verdict: int(days) for verdict, days in _rows(connection, sql, ())}
+
+
 def _rows(connection: Connection, sql: str, values: Sequence[Any]) -> list[Any]:
     """The rows of a query; none if the database is of a version that has no proofs yet, as one that is only read."""
     try:

@@ -20,7 +20,7 @@ from storage.session import Connection, run, select
 log = logging.getLogger("schema")
 
 SCHEMA_FILE = Path(__file__).parent.with_name("schema.sql")
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 
 class _Column(NamedTuple):
@@ -40,13 +40,18 @@ class _Table(NamedTuple):
 @guard
 def is_current(connection: Connection) -> bool:
     """Whether the database has SCHEMA_VERSION. Raises FatalError for a newer one."""
+    return _known_version(connection) == SCHEMA_VERSION
+
+
+def _known_version(connection: Connection) -> int | None:
+    """The version of the database; None: it has none. Raises FatalError for one that this program does not know."""
     version = _version(connection)
     if version is not None and version > SCHEMA_VERSION:
         raise FatalError(
             f"the database has schema version {version}, this program knows {SCHEMA_VERSION}: "
             "update the program, or set MYSQL_DATABASE to another name"
         )
-    return version == SCHEMA_VERSION
+    return version
 
 
 @guard
@@ -66,9 +71,10 @@ def apply(connection: Connection) -> None:
     FatalError for a database of a newer version, and for one whose tables are not as this program needs them: nothing
     is created in it then.
     """
-    if is_current(connection):
+    # Read once: another program may be creating the tables at this moment.
+    version = _known_version(connection)
+    if version == SCHEMA_VERSION:
         return
-    version = _version(connection)
     # Whoever waits for a table to be changed holds up all who come later: rather give up soon, and try again.
     run(connection, f"SET lock_wait_timeout = {session.LOCK_WAIT_S_MAX}")
     _check(connection)
@@ -78,7 +84,8 @@ def apply(connection: Connection) -> None:
         for step in steps if number > (version or 0) else ():
             step(connection)
     for statement in statements():
-        run(connection, statement)
+        if _VIEW not in statement or not _has_view(connection):
+            run(connection, statement)
     if version is not None:
         log.warning("the database has schema version %d now", SCHEMA_VERSION)
 
@@ -87,6 +94,15 @@ def statements() -> list[str]:
     """The statements of schema.sql, in order, without their comments."""
     bare = re.sub(r"--.*", "", SCHEMA_FILE.read_text(encoding="utf-8"))
     return [statement.strip() for statement in bare.split(";\n") if statement.strip()]
+
+
+def _has_view(connection: Connection) -> bool:
+    """Whether `prices` is there as schema.sql has it. Two programs that replace it at once, on two nodes of a Galera
+    cluster, may stop the cluster."""
+    sql = "SELECT security_type FROM information_schema.views" + _HERE + " AND table_name = 'prices'"
+    columns = "SELECT column_name FROM information_schema.columns" + _HERE + " AND table_name = 'prices'"
+    names = [name for (name,) in select(connection, columns + " ORDER BY ordinal_position")]
+    return select(connection, sql) == [("INVOKER",)] and names == ["timestamp", "symbol", "price"]
 
 
 def _version(connection: Connection) -> int | None:
@@ -197,6 +213,7 @@ def _tables() -> dict[str, _Table]:
     return found
 
 
+_VIEW = " VIEW prices "
 _HERE = " WHERE table_schema = DATABASE()"
 _COLUMN = re.compile(r"`?(\w+)`?\s+([A-Z]+(?:\([0-9,]+\))?(?: UNSIGNED)?)")
 

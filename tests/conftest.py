@@ -16,7 +16,7 @@ from hypothesis import settings as examples
 import config
 import db
 from binance import rest
-from capture import gap_filler
+from capture import gap_filler, pages
 from mysqld import program, shared
 from process import lock, log, retry
 from process.child import ROOT
@@ -44,6 +44,23 @@ def pytest_configure() -> None:
     os.environ.update(dict.fromkeys(servers.SETTING_NAMES, ""))
     # A script that a test starts without a DATA_DIR must not find the user's data.
     os.environ["DATA_DIR"] = str(Path(tempfile.gettempdir()) / f"trades-tests-{os.getpid()}")
+
+
+# Where SQL is made, and what the two families do differently. What the rest asks of the database was asked there.
+ON_BOTH = ("tests/storage/", "tests/capture/", "tests/mysqld/", "tests/test_db.py")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks the second turn of the rest, so that `make test` is short; `make endure` runs it."""
+    if isinstance(servers.find_server(FAMILIES[0]), str):
+        # It is the only turn.
+        return
+    for item in items:
+        turn = getattr(item, "callspec", None)
+        families = [turn.params.get(name) for name in ("server", "killable_server")] if turn else []
+        if FAMILIES[1] in families and not item.location[0].startswith(ON_BOTH):
+            item.add_marker("second")
 
 
 def pytest_unconfigure() -> None:
@@ -217,5 +234,5 @@ def quick_filling(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gap_filler, "HAND_S", 0.01)
     monkeypatch.setattr(gap_filler, "AGAIN_S", 0.01)
     monkeypatch.setattr(gap_filler, "AGAIN_S_MAX", 0.05)
-    monkeypatch.setattr(gap_filler, "PAGES_MAX", 1)
+    monkeypatch.setattr(pages, "PAGES_MAX", 1)
     monkeypatch.setattr(rest, "READ_S_MAX", 0.5)

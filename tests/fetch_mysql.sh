@@ -1,5 +1,5 @@
 #!/bin/sh
-# Unpacks a real MySQL server into .cache/mysql, for the tests, without installing anything: Debian's unstable suite has
+# Unpacks a real MySQL server, with mysqldump and mysql, into .cache/mysql, for the tests, without installing anything: Debian's unstable suite has
 # one (its stable suites have only MariaDB). Quick when it is there. Where it cannot be had, one line says why, the tests
 # of MySQL are skipped with that line, and the exit code is still 0: the tests of MariaDB go on.
 set -eu
@@ -34,11 +34,11 @@ own_apt() {
         -o Acquire::Retries=1 -o "Acquire::http::Timeout=$CONNECTION_SECONDS_MAX" "$@"
 }
 
-if [ -x mysqld ] && ./mysqld --no-defaults --version >/dev/null 2>&1; then
+if [ -x mysql ] && [ -x mysqldump ] && [ -x mysqld ] && ./mysqld --no-defaults --version >/dev/null 2>&1; then
     exit 0
 fi
 command -v mysqld >/dev/null && ! mysqld --no-defaults --version | grep -q MariaDB && exit 0
-rm -rf new root mysqld why
+rm -rf new root mysqld mysqldump mysql why
 
 command -v apt-get >/dev/null && command -v dpkg >/dev/null || give_up "MySQL can be fetched on Debian only"
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
@@ -53,7 +53,7 @@ printf 'Types: deb\nURIs: %s\nSuites: unstable\nComponents: main\nSigned-By: %s\
 
 echo "Fetching a MySQL server for the tests into .cache/mysql (about 20 s, 70 MB to download) ..." >&2
 own_apt update >new/log 2>&1 || give_up "MySQL was not fetched: $(grep -m 1 '^[EW]:' new/log || echo 'apt-get update failed')"
-own_apt -y --download-only install mysql-server-core >new/log 2>&1 ||
+own_apt -y --download-only install mysql-server-core mysql-client-core >new/log 2>&1 ||
     give_up "MySQL was not fetched: $(grep -m 1 '^E:' new/log || echo 'apt-get install failed')"
 for package in new/cache/archives/*.deb; do
     dpkg -x "$package" new/root
@@ -64,14 +64,15 @@ libraries=$(cd new/root && dirname "$(find . -name libc.so.6 | head -n 1)")
 mv new/root root
 rm -rf new
 
-# The server needs a newer C library than the system's, so it runs through the dynamic loader that came along.
-cat >mysqld.new <<END
-#!/bin/sh
-root='$cache/root'
-exec "\$root/$loader" --library-path "\$root/$libraries:\$root/usr/lib/mysql/private" "\$root/usr/sbin/mysqld" "\$@" \\
-    --lc-messages-dir="\$root/usr/share/mysql" --character-sets-dir="\$root/usr/share/mysql/charsets" \\
-    --plugin-dir="\$root/usr/lib/mysql/plugin"
-END
-chmod +x mysqld.new
-./mysqld.new --no-defaults --version >/dev/null 2>&1 || give_up "MySQL was fetched, but does not run on this machine"
-mv mysqld.new mysqld
+# They need a newer C library than the system's, so they run through the dynamic loader that came along.
+through_loader() {
+    printf '#!/bin/sh\nroot=%s\nexec "$root/%s" --library-path "$root/%s:$root/usr/lib/mysql/private" "$root/%s" "$@"%s\n' \
+        "'$cache/root'" "$loader" "$libraries" "$2" "${3:-}" >"$1.new"
+    chmod +x "$1.new"
+    "./$1.new" --no-defaults --version >/dev/null 2>&1 || give_up "MySQL was fetched, but does not run on this machine"
+    mv "$1.new" "$1"
+}
+through_loader mysql usr/bin/mysql
+through_loader mysqldump usr/bin/mysqldump
+through_loader mysqld usr/sbin/mysqld ' --lc-messages-dir="$root/usr/share/mysql" \
+    --character-sets-dir="$root/usr/share/mysql/charsets" --plugin-dir="$root/usr/lib/mysql/plugin"'

@@ -26,9 +26,19 @@ FOLDERS = {
     "report",
     "tools",
     "docs",
+    "deploy",
     "tests",
 }
-PAPERS = {"CHANGELOG.md", "LICENSE", "Makefile", "README.md", "pyproject.toml", "schemathesis.toml"}
+PAPERS = {
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "LICENSE",
+    "SECURITY.md",
+    "Makefile",
+    "README.md",
+    "pyproject.toml",
+    "schemathesis.toml",
+}
 REQUIREMENTS = {f"requirements{part}.txt" for part in ("", "-demo", "-dev", "-tools")}
 
 BELOW_SCRIPTS = "capture history proof report db storage binance model mysqld process config"
@@ -51,8 +61,13 @@ ALLOWED = {
     "tools.mirror": BELOW_TOOLS,
     "tools.api": BELOW_TOOLS,
     "tools.reseal": BELOW_TOOLS,
+    "tools.retain": BELOW_TOOLS,
+    "tools.restore": BELOW_TOOLS,
+    "tools.users": BELOW_TOOLS,
+    "tools.migrate": BELOW_TOOLS,
+    "tools.load": BELOW_TOOLS,
     # The benchmark measures the capture's and the stand-in's parts one by one, which no process of theirs would show.
-    "tools.bench": f"{BELOW_TOOLS} capture tools.lab tools.exchange",
+    "tools.bench": f"{BELOW_TOOLS} capture deploy tools.lab tools.exchange",
     "tools.soak": f"{BELOW_TOOLS} tools.lab",
     # The demo is the capture with the API beside it: one process in the terminal, and one Ctrl-C.
     "tools.demo": f"{BELOW_TOOLS} ws_client",

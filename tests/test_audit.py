@@ -295,6 +295,7 @@ BROKEN = [
 ]
 
 
+@pytest.mark.heavy
 def test_a_broken_archive_is_no_verdict_about_our_trades(case: Audited, exchange: StandIn) -> None:
     """Whatever is wrong with its file, the day agrees with the klines; the archive alone says nothing about it, and is
     named."""
@@ -585,6 +586,7 @@ def rss_kb(case: Audited, *argv: str) -> int:
     return int(done.stderr.splitlines()[-1])
 
 
+@pytest.mark.heavy
 def test_memory_does_not_grow_with_the_day(case: Audited, tmp_path: Path) -> None:
     """Ten times the trades, a few megabytes more: a block of them is in memory, whatever they are."""
     small, large = days_ago(12), days_ago(11)

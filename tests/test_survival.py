@@ -326,7 +326,7 @@ STATEMENTS = (
     "REPLACE INTO gaps",
     "UPDATE symbols SET fence",
     "INSERT INTO candles",
-    "UPDATE symbols SET sealed_until",
+    "UPDATE symbols SET fence = IF(",
     "COMMIT",
 )
 POINTS = (

@@ -57,11 +57,11 @@ def test_floor_and_ceil_enclose(microseconds: int, resolution: int) -> None:
 
 
 def test_one_trade_makes_a_candle_of_each_resolution() -> None:
-    """A single trade is open, high, low and close of its minute, hour and day."""
+    """A single trade is open, high, low and close of its second, minute, …, hour and day."""
+    begins = {1: "23:59:59", MINUTE: "23:59", 300: "23:55", 900: "23:45", HOUR: "23:00", 14_400: "20:00", DAY: "00:00"}
     assert candles.of_trades([trade(7, LAST_MS, "97000.12345678")]) == [
-        candle(MINUTE, datetime(2025, 2, 28, 23, 59, tzinfo=UTC), ["97000.12345678"] * 4, (7, 7)),
-        candle(HOUR, datetime(2025, 2, 28, 23, tzinfo=UTC), ["97000.12345678"] * 4, (7, 7)),
-        candle(DAY, datetime(2025, 2, 28, tzinfo=UTC), ["97000.12345678"] * 4, (7, 7)),
+        candle(resolution, datetime.fromisoformat(f"2025-02-28T{begin}+00:00"), ["97000.12345678"] * 4, (7, 7))
+        for resolution, begin in begins.items()
     ]
 
 
@@ -69,7 +69,7 @@ def test_open_and_close_go_by_the_id() -> None:
     """Within a millisecond, and where time stamps go backwards, the smaller id is the earlier trade."""
     same = [trade(3, MIDNIGHT, "3"), trade(1, MIDNIGHT + timedelta(milliseconds=5), "9"), trade(2, MIDNIGHT, "1")]
 
-    (minute, _, _) = candles.of_trades(same)
+    (minute,) = (bar for bar in candles.of_trades(same) if bar.resolution == MINUTE)
 
     assert minute == candle(MINUTE, MIDNIGHT, ["9", "9", "1", "3"], (1, 3))
     assert minute.trades == 3
@@ -80,12 +80,7 @@ def test_midnight_divides_every_resolution() -> None:
     made = candles.of_trades([trade(1, LAST_MS, "1"), trade(2, MIDNIGHT, "2")])
 
     assert sorted((bar.resolution, bar.first_trade_id, bar.last_trade_id) for bar in made) == [
-        (MINUTE, 1, 1),
-        (MINUTE, 2, 2),
-        (HOUR, 1, 1),
-        (HOUR, 2, 2),
-        (DAY, 1, 1),
-        (DAY, 2, 2),
+        (resolution, trade_id, trade_id) for resolution in candles.OFFERED for trade_id in (1, 2)
     ]
 
 
@@ -111,7 +106,7 @@ def test_candles_need_no_order(trades: list[Trade], random: object) -> None:
     random.shuffle(shuffled)  # type: ignore[attr-defined]
 
     assert sorted(candles.of_trades(shuffled)) == sorted(
-        bar for resolution in candles.RESOLUTIONS for bar in plain_bars(trades, resolution)
+        bar for resolution in candles.OFFERED for bar in plain_bars(trades, resolution)
     )
 
 

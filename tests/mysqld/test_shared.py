@@ -50,6 +50,8 @@ def test_the_first_use_starts_a_durable_server_without_network(data_dir: Path, f
     durable, binary_log, no_network, doublewrite = ask(socket_path, f"SELECT {settings}")
     assert (durable, binary_log, no_network, str(doublewrite)) in [(1, 0, 1, "1"), (1, 0, 1, "ON")]
     assert ("MariaDB" in (program.fetch_version(socket_path) or "")) == (family == "mariadb")
+    if family == "mysql":
+        assert ask(socket_path, "SELECT @@innodb_segment_reserve_factor") == (program.RESERVED_PERCENT,)
     assert stat.S_IMODE((data_dir / "mysql").stat().st_mode) == 0o700
     assert (data_dir / "mysql" / "family").read_text() == f"{family} {binary.version}\n"
     leave(data_dir)

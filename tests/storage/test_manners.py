@@ -41,7 +41,7 @@ def writer(behind: tuple[MysqlProxy, config.Settings], tmp_path: Path) -> Iterat
     _, settings = behind
     rejects = Rejects(tmp_path)
     rejects.start()
-    thread = Writer(settings, Inbox(settings.symbols), rejects)
+    thread = Writer(settings, Inbox(), rejects)
     thread.start()
     yield thread
     thread._inbox.stop()
@@ -162,7 +162,7 @@ def test_an_error_of_no_known_kind_that_stays_is_said_in_one_line(
 
     monkeypatch.setattr(db, "insert_acceptable", refuse)
     rejects = Rejects(tmp_path)
-    inbox = Inbox(settings.symbols)
+    inbox = Inbox()
     thread = Writer(settings, inbox, rejects)
     thread.start()
     inbox.put(stream(1, 3))

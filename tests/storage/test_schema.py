@@ -73,10 +73,10 @@ def test_a_database_of_version_1_is_migrated(
 
     with closing(db.connect(settings)) as connection:
         assert rows(root) == before
-        assert ask(root, "SELECT version FROM schema_version ORDER BY 1") == [(1,), (3,)]
+        assert ask(root, "SELECT version FROM schema_version ORDER BY 1") == [(1,), (4,)]
         assert [record.getMessage() for record in caplog.records if record.name == "schema"] == [
-            "the database has schema version 1: it is changed to version 3 now",
-            "the database has schema version 3 now",
+            "the database has schema version 1: it is changed to version 4 now",
+            "the database has schema version 4 now",
         ]
         assert ask(root, "SELECT symbol, token, sealed_until FROM symbols") == [
             ("BTCUSDT", 17, None),
@@ -169,7 +169,7 @@ def test_a_migration_that_is_killed_goes_on(root: Any, settings: config.Settings
         codes.append(ended(forked_before(settings, number)))
         with closing(db.connect(settings)) as connection:
             assert rows(connection) == before
-            assert ask(connection, "SELECT version FROM schema_version ORDER BY 1") == [(1,), (3,)]
+            assert ask(connection, "SELECT version FROM schema_version ORDER BY 1") == [(1,), (4,)]
             if number == 1:
                 right = shape(connection)
             assert shape(connection) == right
@@ -204,14 +204,14 @@ def forked_before(settings: config.Settings, number: int) -> int:
 
 
 def test_programs_that_migrate_together(root: Any, settings: config.Settings) -> None:
-    """Several that find version 1 at the same moment: each gets version 3, without an error."""
+    """Several that find version 1 at the same moment: each gets version 4, without an error."""
     version_1.make(root, 500)
     before = rows(root)
     pids = [forked(settings, lambda _: None) for _ in range(4)]
 
     assert [ended(pid) for pid in pids] == [0] * 4
     assert rows(root) == before
-    assert ask(root, "SELECT MAX(version) FROM schema_version") == [(3,)]
+    assert ask(root, "SELECT MAX(version) FROM schema_version") == [(4,)]
 
 
 def test_a_long_report_holds_a_migration_up_for_a_while_only(
@@ -228,7 +228,7 @@ def test_a_long_report_holds_a_migration_up_for_a_while_only(
             db.connect(settings)
         ask(reader, "COMMIT")
     with closing(db.connect(settings)) as connection:
-        assert ask(connection, "SELECT MAX(version) FROM schema_version") == [(3,)]
+        assert ask(connection, "SELECT MAX(version) FROM schema_version") == [(4,)]
 
 
 # ---- Of other programs.
@@ -301,6 +301,29 @@ def test_the_view_has_the_rights_of_who_asks(connection: db.Connection) -> None:
     """So that a reader of `prices` sees what he may see of `trades`, whoever created it."""
     sql = "SELECT security_type FROM information_schema.views WHERE table_schema = DATABASE() AND table_name = 'prices'"
     assert ask(connection, sql) == [("INVOKER",)]
+
+
+def test_a_view_that_is_there_is_left_alone(connection: db.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is replaced only if it is another one: on a cluster two programs that replace it at once are in the way."""
+    ran: list[str] = []
+
+    def run(_: db.Connection, sql: str) -> None:
+        ran.append(sql)
+        ask(connection, sql)
+
+    monkeypatch.setattr(schema, "run", run)
+    for made, wanted in (
+        ("SELECT 1", 0),
+        ("CREATE OR REPLACE SQL SECURITY DEFINER VIEW prices AS SELECT `timestamp`, symbol, price FROM trades", 1),
+        ("CREATE OR REPLACE SQL SECURITY INVOKER VIEW prices AS SELECT symbol, price FROM trades", 1),
+        ("DROP VIEW prices", 1),
+    ):
+        ask(connection, made)
+        ask(connection, "DELETE FROM schema_version")
+        ran.clear()
+        schema.apply(connection)
+        assert sum("VIEW" in sql for sql in ran) == wanted
+    test_the_view_has_the_rights_of_who_asks(connection)
 
 
 def test_every_table_of_the_file_is_checked() -> None:

@@ -47,10 +47,10 @@ class Outcome(NamedTuple):
 
 
 class Audited:
-    """A database of its own on `server`, and the exchange at `url`."""
+    """A database of its own, or the one of that name, on `server`, and the exchange at `url`."""
 
-    def __init__(self, server: Server, url: str, folder: Path) -> None:
-        self.name = f"test_{uuid.uuid4().hex[:12]}"
+    def __init__(self, server: Server, url: str, folder: Path, name: str = "") -> None:
+        self.name = name or f"test_{uuid.uuid4().hex[:12]}"
         self.folder, self._url = folder, url
         self.settings: config.Settings = server.settings(self.name, folder)
         self.environ = server.environ | {"MYSQL_DATABASE": self.name, "DATA_DIR": str(folder), "SYMBOLS": BTC}

@@ -45,11 +45,13 @@ QUICK: dict[str, Any] = {
 
 
 class Rig:
-    """A capture from a stand-in exchange into a database of its own on `server`, in `folder`. Use it in a `with`
-    block, at whose end all of it is gone."""
+    """A capture of `symbols` from a stand-in exchange into a database of its own on `server`, in `folder`. Use it in a
+    `with` block, at whose end all of it is gone."""
 
-    def __init__(self, server: Server, folder: Path, flags: Sequence[str] = ()) -> None:
-        self.server, self.folder = server, folder
+    def __init__(
+        self, server: Server, folder: Path, flags: Sequence[str] = (), symbols: Sequence[str] = SYMBOLS
+    ) -> None:
+        self.server, self.folder, self.symbols = server, folder, symbols
         self.database = f"rig_{uuid.uuid4().hex[:12]}"
         self._captures: list[Capture] = []
         self._stack = ExitStack()
@@ -71,7 +73,7 @@ class Rig:
     def environ(self) -> dict[str, str]:
         """The settings that join the three."""
         environ = self.server.environ | self.exchange.environ | {"MYSQL_DATABASE": self.database}
-        return environ | {"DATA_DIR": str(self.folder / "data"), "SYMBOLS": ",".join(SYMBOLS)}
+        return environ | {"DATA_DIR": str(self.folder / "data"), "SYMBOLS": ",".join(self.symbols)}
 
     def capture(
         self,
@@ -103,7 +105,7 @@ class Rig:
         except mysql.connector.Error:
             # There is no such table yet, or no server.
             rows = []
-        return {**dict.fromkeys(SYMBOLS, 0), **dict(rows)}
+        return {**dict.fromkeys(self.symbols, 0), **dict(rows)}
 
     def open_gaps(self) -> list[tuple[str, int, int, str]]:
         """Symbol, first and last missing id and reason of each open gap."""
@@ -119,7 +121,7 @@ class Rig:
             if not any(capture.running() for capture in started):
                 raise RigError(f"no capture runs\n{started[-1].process.last_words()}")
             found = self.newest_stored()
-            return all(found[symbol] > newest[symbol] for symbol in SYMBOLS)
+            return all(found[symbol] > newest[symbol] for symbol in self.symbols)
 
         wait_for("what was emitted is stored", stored, seconds)
 
@@ -142,5 +144,5 @@ class Rig:
         with self.server.connect() as connection:
             return [
                 compare(connection, self.database, symbol, fetch_truth(self.exchange.http, symbol))
-                for symbol in SYMBOLS
+                for symbol in self.symbols
             ]

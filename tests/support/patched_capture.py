@@ -3,7 +3,8 @@
 PATCHES is a JSON object: "package.module.NAME" sets a module's constant, "limits" gives fields of standby.Limits.
 SIGUSR1 moves this machine's clock an hour ahead, SIGUSR2 an hour back.
 DIE_AT="before|after N WORDS" ends the process with SIGKILL at the N-th call of the server that contains WORDS, or at
-the N-th appending to the spool (WORDS "append") or removal of one of its segments (WORDS "unlink"). AWAY_S: for so
+the N-th appending to the spool (WORDS "append"), removal of one of its segments (WORDS "unlink") or renaming of a file
+(WORDS "replace"). AWAY_S: for so
 many seconds from the first one on the database refuses every commit.
 """
 
@@ -90,12 +91,15 @@ def _dying(do: Callable[..., Any], when: str, number: int, matches: Callable[...
     return perhaps
 
 
-def _let_die(wish: str) -> None:
+def let_die(wish: str) -> None:
+    """Ends the process as DIE_AT says."""
     when, number, words = wish.split(" ", 2)
     if words == "append":
         spool.Spool.append = _dying(spool.Spool.append, when, int(number), lambda *_: True)  # type: ignore[method-assign]
     elif words == "unlink":
         Path.unlink = _dying(Path.unlink, when, int(number), lambda path: path.suffix == ".spool")  # type: ignore[method-assign]
+    elif words == "replace":
+        Path.replace = _dying(Path.replace, when, int(number), lambda *_: True)  # type: ignore[method-assign]
     else:
         matches = functools.partial(_contains, words)
         db.Connection.cmd_query = _dying(db.Connection.cmd_query, when, int(number), matches)  # type: ignore[method-assign]
@@ -126,7 +130,7 @@ def main() -> int:
     set_constants(json.loads(os.environ.get("PATCHES", "{}")))
     _let_clock_step()
     if os.environ.get("DIE_AT"):
-        _let_die(os.environ["DIE_AT"])
+        let_die(os.environ["DIE_AT"])
     if os.environ.get("AWAY_S"):
         _refuse_for(float(os.environ["AWAY_S"]))
     return ws_client.main()

@@ -59,8 +59,8 @@ def rows(first: int, count: int) -> Reply:
 
 
 class ScriptedRest:
-    """Answers historicalTrades as `script(symbol, query)` says. `asked`: the calls and their queries, in order;
-    `units`: the unit of time that each wants."""
+    """Answers historicalTrades as `script(symbol, query)` says; another call without a symbol gives its path instead.
+    `asked`: the calls and their queries, in order; `units`: the unit of time that each wants."""
 
     def __init__(self, script: Script) -> None:
         self.script = script
@@ -107,7 +107,7 @@ class ScriptedRest:
         query = {name: values[0] for name, values in parse_qs(parts.query).items()}
         self.asked.append((call, query))
         self.units.append(handler.headers.get("X-MBX-TIME-UNIT"))
-        self._send(handler, self.info if call == "exchangeInfo" else self.script(query["symbol"], query))
+        self._send(handler, self.info if call == "exchangeInfo" else self.script(query.get("symbol", call), query))
 
     def _send(self, handler: BaseHTTPRequestHandler, reply: Reply) -> None:
         self.clients.add(handler.client_address)

@@ -18,7 +18,7 @@ from tests.support.servers import Server
 from tests.support.serving import Api
 from tools.demo import HISTORY_DAYS
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.heavy]
 
 WAIT_S = 40.0
 
