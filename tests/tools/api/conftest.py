@@ -9,7 +9,9 @@ import pytest
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
-@pytest.fixture(scope="session")
+# Not of the session: until Playwright ends, an event loop runs in this thread, and asyncio.run() fails in whatever
+# file of tests comes next in the same process.
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """A Chromium, which is Debian's where it is installed."""
     program = next((found for name in BROWSERS if (found := shutil.which(name))), None)
