@@ -33,12 +33,23 @@ TRADES = f"SELECT timestamp AS time, trades {BARS} ORDER BY timestamp"
 LATEST = """\
 SELECT timestamp AS time, price FROM trades WHERE symbol = '$symbol' ORDER BY timestamp DESC, trade_id DESC LIMIT 1"""
 EXTREMES = f"SELECT MIN(low) AS low, MAX(high) AS high, SUM(quote_volume) AS volume {BARS}"
-LAG = f"""\
-SELECT c.timestamp AS time,
-  (SELECT AVG(TIMESTAMPDIFF(MICROSECOND, t.timestamp, t.received_at)) / 1000 FROM trades AS t
-   WHERE t.symbol = c.symbol AND t.timestamp >= c.timestamp AND t.timestamp < c.timestamp + INTERVAL 1 SECOND) AS lag_ms
-FROM candles AS c WHERE c.symbol = '$symbol' AND c.resolution = {RESOLUTION} AND $__timeFilter(c.timestamp)
-ORDER BY c.timestamp"""
+LAG_MOMENTS, LAG_TRADES = 60, 20
+_SAMPLE = f"""\
+SELECT {{end}} AS time, AVG(TIMESTAMPDIFF(MICROSECOND, timestamp, received_at)) / 1000 AS lag_ms
+FROM (SELECT timestamp, received_at FROM trades
+  WHERE symbol = '$symbol' AND timestamp > {{start}} AND timestamp <= {{end}}
+  ORDER BY symbol DESC, timestamp DESC, trade_id DESC LIMIT {LAG_TRADES}) AS sample"""
+
+
+def _moment(number: int) -> str:
+    return f"FROM_UNIXTIME($__unixEpochFrom() + FLOOR({_RANGE_S} * {number} / {LAG_MOMENTS}))"
+
+
+# Moments of one SELECT each: a subquery about each candle reads all trades of the symbol every time, since neither
+# MariaDB nor MySQL looks up a range in a key whose bounds are a column of another table.
+LAG = "\nUNION ALL ".join(
+    _SAMPLE.format(start=_moment(number - 1), end=_moment(number)) for number in range(1, LAG_MOMENTS + 1)
+)
 MISSING = "SELECT COALESCE(SUM(last_trade_id - first_trade_id + 1), 0) AS missing FROM gaps WHERE filled_at IS NULL"
 GAPS = """\
 SELECT symbol, first_trade_id, last_trade_id, last_trade_id - first_trade_id + 1 AS missing, reason, detected_at,
@@ -122,7 +133,11 @@ def health() -> Dashboard:
             .datasource(SOURCE)
         )
         .with_panel(_table("Age of the newest trade, oldest first", AGE, 18, 6))
-        .with_panel(_lines("Lag of $symbol: mean of the first second of each candle (ms)", LAG))
+        .with_panel(
+            _lines(
+                f"Lag of $symbol: mean of the last {LAG_TRADES} trades before each of {LAG_MOMENTS} moments (ms)", LAG
+            )
+        )
         .with_panel(_lines("Trades of $symbol for each candle", TRADES))
         .with_panel(_table("Open gaps", GAPS, 24, 8))
         .with_panel(_table("Coverage of $symbol: the last audit of each day", COVERAGE, 24, 10))
