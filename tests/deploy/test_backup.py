@@ -24,6 +24,8 @@ from storage import accounts
 from storage.accounts import READER, RIGHTS, Account
 from tests.makers import trade
 from tests.support.audited import BTC, COIN, DAY_TRADES, FLAGS, MORE, Audited, audited, days_ago
+from tests.support.keeping import DAY_TRADES as KEPT_TRADES
+from tests.support.keeping import keeping
 from tests.support.servers import MYSQL_CACHE, Server
 from tests.support.stand_in import StandIn
 from tests.support.tables import ask, check, due, runs, sealed, stored
@@ -219,6 +221,28 @@ def test_parquet_files_elsewhere_are_the_same(
         assert sum(row["verdict"] == "equal" for row in rows) == 3
     finally:
         there.sql(f"DROP DATABASE {there.name}")
+
+
+@pytest.mark.timeout(300)
+def test_loading_goes_on_wherever_it_was_killed(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At every moment what is not stored yet is above what is, or a gap; the next run loads the rest."""
+    lost = 2 * KEPT_TRADES + 7
+    with keeping(server, tmp_path) as here, keeping(server, tmp_path) as there:
+        here.fill(without=[lost], given_up=False)
+        monkeypatch.setattr(config, "load", lambda: here.settings)
+        assert export.main(["parquet", str(tmp_path / "backup"), "--partition"]) == 0
+        for death in ("before 1 INSERT", "after 2 INSERT", "before 7 INSERT", "after 5 COMMIT", "after 1 candles"):
+            there.load(tmp_path / "backup", die_at=death)
+            with closing(db.connect(there.settings)) as connection:
+                check(connection)
+        done = there.load(tmp_path / "backup")
+        assert (done.code, done.err) == (0, "")
+        assert there.state().trades == here.state().trades
+        assert there.state().bars == here.state().bars
+        with closing(db.connect(there.settings)) as connection:
+            assert runs(connection) == [(lost, lost)]
 
 
 def test_files_that_are_not_as_they_were_exported(

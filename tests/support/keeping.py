@@ -31,7 +31,11 @@ DAY = timedelta(days=1)
 DAYS, DAY_TRADES = 5, 40
 """So many days before today and today have so many trades each."""
 SCRIPT_S_MAX = 60
-QUICK: dict[str, Any] = {"storage.retained.KNOWN_S_MAX": 0.02, "storage.retention.PIECE_ROWS": 15}
+QUICK: dict[str, Any] = {
+    "storage.retained.KNOWN_S_MAX": 0.02,
+    "storage.retention.PIECE_ROWS": 15,
+    "tools.load.BATCH_ROWS": 15,
+}
 
 
 class Outcome(NamedTuple):
@@ -109,6 +113,10 @@ class Keeping:
     def restore(self, *argv: str, die_at: str = "", **environ: str) -> Outcome:
         """tools.restore, the same way."""
         return self._run(["--restore", *argv], die_at, environ)
+
+    def load(self, folder: Path, die_at: str = "") -> Outcome:
+        """tools.load, the same way."""
+        return self._run(["--load", str(folder)], die_at, {})
 
     def _run(self, argv: Sequence[str], die_at: str, environ: dict[str, str]) -> Outcome:
         around = {"PATCHES": json.dumps(QUICK), "DIE_AT": die_at, **environ}

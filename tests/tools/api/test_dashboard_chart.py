@@ -319,6 +319,67 @@ def test_a_click_on_a_candle_is_an_event(opened: Callable[..., Chart]) -> None:
     assert datetime.fromisoformat(clicked["end"]) - datetime.fromisoformat(clicked["start"]) == timedelta(minutes=5)
 
 
+def test_the_keyboard_points_and_asks(opened: Callable[..., Chart]) -> None:
+    """Shift with an arrow points at a candle, as the mouse does, Enter asks about it, Escape lets go."""
+    page = opened("#ETHUSDT/5m")
+    newest = datetime.fromisoformat(page.text("#legend .when").removesuffix(" UTC"))
+    page.page.focus("#chart")
+    for _ in range(4):
+        page.page.keyboard.press("Shift+ArrowLeft")
+    page.page.keyboard.press("Shift+ArrowRight")
+    when = newest - timedelta(minutes=10)
+    assert page.text("#legend .when") == f"{when:%Y-%m-%d %H:%M} UTC"
+    page.page.keyboard.press("Enter")
+    page.went(f"#ETHUSDT/5m/{when:%Y-%m-%dT%H:%M:%SZ}/{when + timedelta(minutes=5):%Y-%m-%dT%H:%M:%SZ}")
+    assert page.page.input_value("#at-time") == f"{when:%Y-%m-%d %H:%M:%S}"
+    page.page.keyboard.press("Escape")
+
+    assert page.text("#legend .when") == f"{newest:%Y-%m-%d %H:%M} UTC"
+
+
+def behind(page: Chart) -> float:
+    """How many places are behind the right edge of the chart."""
+    return -float(page.page.get_attribute("#chart", "data-places-after"))
+
+
+def test_a_range_comes_into_sight(opened: Callable[..., Chart], stored: config.Settings) -> None:
+    """That of a link, also where it must be read first, and of whatever is chosen then; one too far back is said."""
+    end = now() - timedelta(minutes=5)
+    long = [trade("LONGUSDT", one, end + timedelta(seconds=one - 1300), "3.25") for one in range(1, 1301)]
+    early = end - timedelta(hours=12)
+    with closing(db.connect(stored)) as connection:
+        db.insert_trades(connection, [trade("LONGUSDT", 0, early, "3.25"), *long])
+
+    def link(resolution: str, start: datetime) -> str:
+        return f"#LONGUSDT/{resolution}/{start:%Y-%m-%dT%H:%M:%SZ}/{start + timedelta(seconds=30):%Y-%m-%dT%H:%M:%SZ}"
+
+    page = opened(link("1s", long[20].timestamp))
+    page.until(lambda: behind(page) > 1_000)
+    pointed_at(page, f"{long[30].timestamp:%Y-%m-%d %H:%M:%S}")
+    assert page.page.is_hidden("#chart-far")
+    page = opened(link("1s", early))
+    page.page.wait_for_selector("#chart-far:visible")
+    assert page.text("#chart-far") == (
+        "The range that was asked for is further back than candles of 1s reach: choose longer ones."
+    )
+    page.page.click("label:has([name=resolution][value='5m'])")
+    page.page.wait_for_selector("#chart-far", state="hidden")
+    page.until(lambda: page.look() == ("LONGUSDT", "5m") and 80 < behind(page) < 145)
+    pointed_at(page, f"{early:%Y-%m-%d} {early.hour:02}:{early.minute // 5 * 5:02}")
+
+
+def test_an_instant(opened: Callable[..., Chart], api: Api) -> None:
+    """A time with a fraction asks for the price at that instant too."""
+    page = opened("#ETHUSDT/1m")
+    found = api.json("/api/trades/ETHUSDT", limit=1)["trades"][0]
+    second = found["timestamp"][:19]
+    for fraction, said in ((".500", f"2600.50000000 USDT {second.replace('T', ' ')}.250"), (".100", "not known")):
+        page.page.fill("#at-time", second + fraction)
+        page.page.press("#at-time", "Enter")
+        page.until(lambda said=said: said in page.text("#at-answer"))
+        assert f"At {second[11:]}{fraction}" in page.text("#at-answer")
+
+
 def test_the_first_minutes_are_seconds(opened: Callable[..., Chart], stored: config.Settings) -> None:
     """A short history is shown in seconds, unless the address says otherwise."""
     with closing(db.connect(stored)) as connection:

@@ -29,10 +29,18 @@ const forms = connect(() => state.symbol, (answer, isChosen) => {
   if (!isChosen) return;
   state.range = { start: answer.start, end: answer.end };
   keep(state);
+  reveal();
 });
 const coverage = new Coverage($("coverage"));
 const chooseSymbol = (symbol) => choose(symbol, state.resolution);
 const finder = new Finder($("finder"), chooseSymbol);
+
+/** Brings the range that was asked for into the chart's sight, or says why not. */
+async function reveal() {
+  const note = $("chart-far");
+  note.hidden = !state.range || (await chart.reveal(state.range)) !== false;
+  note.textContent = `The range that was asked for is further back than candles of ${state.resolution} reach: choose longer ones.`;
+}
 
 // ---- What is chosen: kept in the address, so that it can be linked to.
 
@@ -61,7 +69,7 @@ function choose(symbol, resolution, { range = state.range, replaces = false } = 
   $("tape-quantity").textContent = `Quantity ${unit(quantityOf(symbol))}`.trim();
   $("coverage-title").textContent = `Coverage of ${symbol}`;
   $("chart").ariaBusy = "true";
-  chart.show(symbol, resolution).catch(() => {}).finally(() => { $("chart").ariaBusy = "false"; });
+  chart.show(symbol, resolution).then(reveal).catch(() => {}).finally(() => { $("chart").ariaBusy = "false"; });
   if (other) {
     drawTape();
     forms.repeat();

@@ -17,6 +17,12 @@ const STEP_BARS = 10;
 const GAPS_MAX = 1_000;
 const LABELS_APART = 12;
 const NARROW_PIXELS = 500;
+// Behind the newest candle, so that the price of a mark on it is not cut off by the axis.
+const EDGE_PIXELS = 56;
+const EDGE_BARS = 4;
+// A range that was asked for is never shown nearer than this, and has so much of its width on either side.
+const RANGE_BARS = 60;
+const RANGE_EDGE = 0.08;
 // Of PLACES_MAX, which is as many as are kept; a coarser resolution shows a longer time.
 const PLACES_DROPPED = 2_000;
 // A tick has no more of a resolution: those before are asked for.
@@ -125,6 +131,34 @@ export class CandleChart {
     this.update(grown);
   }
 
+  /** Brings a range ({start, end}, texts) into sight. Returns a promise of whether the chart reaches back so far, or of
+   * nothing while there are no candles, or once something else is shown. */
+  async reveal(range) {
+    if (this.waiting || !this.places.length) return undefined;
+    this.revealed = range;
+    const [step, mine] = [STEPS[this.resolution], this.showing];
+    const [start, end] = [range.start, range.end].map((time) => Math.floor(seconds(time) / step) * step);
+    if ((this.newest - start) / step > PLACES_MAX) return false;
+    for (let first = Infinity; start < this.places[0] && this.places[0] < first;) {
+      first = this.places[0];
+      await this.loadBefore();
+      if (mine !== this.showing || this.revealed !== range) return undefined;
+    }
+    this.look(start, end);
+    return true;
+  }
+
+  /** Moves as little as shows the places from `start` to `end`. */
+  look(start, end) {
+    const at = (time) => Math.max(0, this.places.findLastIndex((place) => place <= time));
+    const [first, last] = [at(start), at(end)];
+    const scale = this.chart.timeScale();
+    const seen = scale.getVisibleLogicalRange();
+    if (seen && seen.from <= first && last <= seen.to) return;
+    const edge = Math.max((last - first) * RANGE_EDGE, (RANGE_BARS - (last - first)) / 2, EDGE_BARS);
+    scale.setVisibleLogicalRange({ from: first - edge, to: last + edge });
+  }
+
   /** Reads the last candles again, after something was stored that the stream has not told of. */
   async refresh() {
     const mine = this.showing;
@@ -196,7 +230,17 @@ export class CandleChart {
     this.draw();
   }
 
-  async loadBefore() {
+  /** Reads what is before the first candle; while that goes on, it is the same promise. */
+  loadBefore() {
+    if (this.before?.of !== this.showing) {
+      const before = { of: this.showing };
+      this.before = before;
+      before.read = this.readBefore().finally(() => { if (this.before === before) this.before = null; });
+    }
+    return this.before.read;
+  }
+
+  async readBefore() {
     if (this.loading || this.waiting || this.complete || !this.bars.size || this.places.length >= PLACES_MAX) return;
     const mine = this.showing;
     this.loading = true;
@@ -289,7 +333,9 @@ export class CandleChart {
 
   showEnd() {
     const count = this.places.length;
-    this.chart.timeScale().setVisibleLogicalRange({ from: Math.max(count - FIRST_BARS, Math.min(-20, count - 40)), to: count + 4 });
+    const width = this.container.clientWidth;
+    const edge = width < NARROW_PIXELS ? EDGE_BARS : Math.max(EDGE_BARS, Math.ceil((FIRST_BARS * EDGE_PIXELS) / width));
+    this.chart.timeScale().setVisibleLogicalRange({ from: Math.max(count - FIRST_BARS, Math.min(-20, count - 40)), to: count + edge });
   }
 
   /** Writes the exact prices of a place, of the newest candle if no `time` is pointed at. */
@@ -324,10 +370,31 @@ export class CandleChart {
     this.table.replaceChildren(...times.reverse().map((time) => row(this, time, this.bars.get(time))));
   }
 
+  /** What a mouse does, by keyboard: Shift + ← and → point at a candle, Enter chooses it, Escape lets go. Returns whether
+   * `event` was one of these. */
+  onPointer(event) {
+    const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    if (event.shiftKey && step) {
+      // At first at the last one in sight.
+      const seen = Math.floor(this.chart.timeScale().getVisibleLogicalRange().to);
+      const place = this.pointed === undefined ? seen : this.places.indexOf(this.pointed) + step;
+      const time = this.places[Math.max(0, Math.min(this.places.length - 1, place))];
+      this.look(time, time);
+      this.chart.setCrosshairPosition(Number(this.bars.get(time)?.close ?? 0), time + this.shift, this.series);
+      this.tell(time);
+    } else if (event.key === "Enter" && this.pointed !== undefined) this.choose(this.pointed);
+    else if (event.key === "Escape") {
+      this.chart.clearCrosshairPosition();
+      this.tell();
+    } else return false;
+    return true;
+  }
+
   onKey(event) {
     const scale = this.chart.timeScale();
     const range = scale.getVisibleLogicalRange();
     if (!range) return;
+    if (this.onPointer(event)) return event.preventDefault();
     const width = range.to - range.from;
     const moves = {
       ArrowLeft: [-STEP_BARS, -STEP_BARS],

@@ -105,6 +105,7 @@ function second(answer) {
       fact("Low", ...trade(answer.low)),
       fact("High", ...trade(answer.high)),
       fact("Last", ...trade(answer.last)),
+      ...answer.time === answer.second ? [] : [fact(`At ${clock(answer.time)}`, ...answer.as_of ? trade(answer.as_of, true) : ["not known"])],
     ), words(`${plural(answer.count)} of ${answer.symbol} in that second.`, "note"), ...missing(
       answer, "that second", "first, low, high and last may be wrong",
     )];
