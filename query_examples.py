@@ -59,7 +59,6 @@ from report.text import (
     as_json,
     as_text,
     average,
-    beyond_note,
     candle_table,
     count,
     coverage_line,
@@ -70,6 +69,7 @@ from report.text import (
     marks_of,
     missing_note,
     newest_table,
+    outside_note,
     quiet,
     said,
     trade_list,
@@ -78,7 +78,7 @@ from report.text import (
     volume,
     volume_table,
 )
-from storage import proofs, questions, ranges
+from storage import gaps, proofs, questions, ranges
 from storage.questions import Latest
 
 T = TypeVar("T")
@@ -242,7 +242,7 @@ def _second(connection: Connection, newest: Trade, when: datetime, which: str = 
         if len(found.trades) > len(shown):
             parts.append(f"... and {len(found.trades) - len(shown):,} more (--json has them all)")
         parts += missing_note(found.missing, "in that second", _MAY_BE_WRONG)
-    parts += beyond_note(symbol, newest.timestamp, found.second + timedelta(seconds=1))
+    parts += _outside(connection, newest, found.second, found.second + timedelta(seconds=1))
     result = as_dict(answers.second(found)) | {"trades": [as_dict(answers.trade(trade)) for trade in found.trades]}
     return Answer("at", symbol, f"What was the price of {symbol} at {said(when)} UTC{which}?", sql, result, parts)
 
@@ -260,6 +260,11 @@ def _last(ask: Callable[..., Answer], connection: Connection, newest: Trade, len
     return ask(connection, newest, end - length, end, f" in the last {name} up to its newest trade,")
 
 
+def _outside(connection: Connection, newest: Trade, start: datetime, end: datetime) -> list[Part]:
+    span = gaps.read_span(connection, newest.symbol)
+    return outside_note(span.first, newest, start, end) if span else []
+
+
 def _range(connection: Connection, newest: Trade, start: datetime, end: datetime, which: str = "") -> Answer:
     symbol = newest.symbol
     (found, traded), sql = _ask(connection, questions.range_and_volume, symbol, start, end)
@@ -270,7 +275,7 @@ def _range(connection: Connection, newest: Trade, start: datetime, end: datetime
         parts = [trade_table(marks_of(found), f"{symbol} in that range")]
         parts.append("\n".join([words, volume(traded), average(traded)]))
         parts += missing_note(found.missing, "in that range", f"{_MAY_BE_WRONG}, and volume and average too")
-    parts += beyond_note(symbol, newest.timestamp, end)
+    parts += _outside(connection, newest, start, end)
     result = as_dict(answers.low_and_high(found)) | {"equals_scan": found.equals_scan}
     result["traded"] = as_dict(answers.volume(traded))
     question = f"What were the low and the high of {symbol}{which} from {said(start)} until {said(end)} UTC?"
@@ -286,7 +291,7 @@ def _volume(connection: Connection, newest: Trade, start: datetime, end: datetim
         words = f"{average(found)}\n{count(found.count)} in {duration(end - start)}"
         parts = [volume_table(found, f"What was traded of {symbol} in that range"), words]
     parts += missing_note(found.missing, "in that range", "volume and average may be wrong")
-    parts += beyond_note(symbol, newest.timestamp, end)
+    parts += _outside(connection, newest, start, end)
     period = f"from {said(start)} until {said(end)} UTC"
     question = f"How much of {symbol} was traded{which} {period}, at what average price?"
     return Answer("vwap", symbol, question, sql, as_dict(answers.volume(found)), parts)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TextIO
 import config
 from model.amounts import EXACT
 from model.candles import MINUTE, Candle
+from model.gaps import Point
 from model.times import MILLISECOND
 from model.trade import Trade
 from report.table import Column, Table, amount, amounts, as_lines, numbers, wrap
@@ -183,10 +184,11 @@ def marks_of(found: Second | Range) -> Marks:
 
 def quiet(symbol: str, where: str, when: datetime, as_of: Aged | None, missing: int) -> list[Part]:
     """That nothing traded in `where`, with the price as of `when`; or, if ids are missing, that this is not known."""
-    first = f"No trade of {symbol} in {where}" if not missing else f"No trade of {symbol} is stored in {where}"
+    known = as_of is not None and not missing
+    first = f"No trade of {symbol} in {where}" if known else f"No trade of {symbol} is stored in {where}"
     parts: list[Part]
     if not as_of:
-        parts = [f"{first}, and none is stored from before it."]
+        parts = [f"{first}, and none from before it."]
     else:
         age = duration(timedelta(milliseconds=as_of.age_ms))
         words = f"The price as of {said(when)} UTC was {age} old:"
@@ -221,12 +223,23 @@ def instant(found: Instant) -> list[Part]:
     return parts + missing_note(found.missing, between, "the price may have been another")
 
 
-def beyond_note(symbol: str, newest: datetime, end: datetime) -> list[Part]:
-    """That nothing is known of the time behind the newest stored trade, if the time asked about reaches there."""
-    if end <= newest + MILLISECOND:
-        return []
-    words = f"The newest stored trade of {symbol} is of {said(newest)} UTC: what it traded after that is not known."
-    return [Note(words)]
+FIRST_ID = 1
+"""The exchange's number of the first trade of a symbol, or 0: before that there was none."""
+
+
+def outside_note(oldest: Point, newest: Trade, start: datetime, end: datetime) -> list[Part]:
+    """That nothing is known of the time before the oldest or after the newest stored trade, if [start, end) has any."""
+    sides = []
+    oldest_id, begin = oldest
+    if start < begin and oldest_id > FIRST_ID:
+        sides.append(("oldest", begin, "before"))
+    if end > newest.timestamp + MILLISECOND:
+        sides.append(("newest", newest.timestamp, "after"))
+    of = newest.symbol
+    return [
+        Note(f"The {which} stored trade of {of} is of {said(when)} UTC: what it traded {side} that is not known.")
+        for which, when, side in sides
+    ]
 
 
 def trade_table(rows: Marks, caption: str) -> Table:

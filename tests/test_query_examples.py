@@ -356,9 +356,28 @@ def test_an_instant_before_the_first_trade_has_no_price(ask: Ask) -> None:
 )
 def test_a_time_before_the_capture_has_no_price(ask: Ask, argv: list[str], where: str) -> None:
     """Before the first stored trade there is no price, and the answer says so."""
-    last_line = f"  No trade of BTCUSDT in that {where}, and none is stored from before it."
     outcome = ask(*argv, "--symbol", "BTCUSDT", "--no-sql")
-    assert (outcome.code, outcome.out.splitlines()[-1]) == (0, last_line)
+    words = " ".join(outcome.out.split("UTC?")[-1].split())
+    none = f"No trade of BTCUSDT is stored in that {where}, and none from before it. {OLDEST}"
+    assert (outcome.code, words) == (0, none)
+
+
+OLDEST = "The oldest stored trade of BTCUSDT is of 2025-11-19 10:15:10 UTC: what it traded before that is not known."
+
+
+def test_nothing_is_known_before_the_oldest_trade(ask: Ask, settings: config.Settings) -> None:
+    """A range that begins earlier may have had another low and another volume, unless the exchange's first trade is
+    stored."""
+    first = Trade("NEWUSDT", at("20 10:00:00.000"), 1, Decimal(1), Decimal(1), True)
+    store(settings, [*BITCOIN, *ETHER, first])
+    whole, early = ("2025-11-19T10:15:10", "2025-11-20"), ("2025-11-19T10:15:09.999", "2025-11-20")
+    for command in ("range", "vwap"):
+        notes = [
+            " ".join(ask(command, *times, "--symbol", "BTCUSDT").out.split()).count(OLDEST) for times in (whole, early)
+        ]
+        assert notes == [0, 1]
+        assert "oldest stored" not in ask(command, "2025-11-19", "2025-11-20T10:00:01", "--symbol", "NEWUSDT").out
+    assert "The oldest stored trade of ETHUSDT is of" in " ".join(ask("--symbol", "ETHUSDT").out.split())
 
 
 @pytest.mark.usefixtures("tape")

@@ -368,6 +368,11 @@ def test_a_range_comes_into_sight(opened: Callable[..., Chart], stored: config.S
     pointed_at(page, f"{early:%Y-%m-%d} {early.hour:02}:{early.minute // 5 * 5:02}")
 
 
+def answers(page: Chart, words: str) -> bool:
+    """Whether the answer about a second has these words."""
+    return words in page.text("#at-answer")
+
+
 def test_an_instant(opened: Callable[..., Chart], api: Api) -> None:
     """A time with a fraction asks for the price at that instant too."""
     page = opened("#ETHUSDT/1m")
@@ -376,8 +381,7 @@ def test_an_instant(opened: Callable[..., Chart], api: Api) -> None:
     for fraction, said in ((".500", f"2600.50000000 USDT {second.replace('T', ' ')}.250"), (".100", "not known")):
         page.page.fill("#at-time", second + fraction)
         page.page.press("#at-time", "Enter")
-        page.until(lambda said=said: said in page.text("#at-answer"))
-        assert f"At {second[11:]}{fraction}" in page.text("#at-answer")
+        page.until(partial(answers, page, f"At {second[11:]}{fraction}{said}"))
 
 
 def test_the_first_minutes_are_seconds(opened: Callable[..., Chart], stored: config.Settings) -> None:

@@ -115,7 +115,7 @@ function second(answer) {
   if (!answer.as_of) {
     return [words(new Date(answer.time) > new Date()
       ? "That second has not come yet."
-      : `No trade of ${answer.symbol}${stored} in that second, and none is stored from before it.`), ...note];
+      : `No trade of ${answer.symbol} is stored in that second, and none from before it.`), ...note];
   }
   return [
     words(`No trade${stored} in that second. ${answer.missing
@@ -129,7 +129,7 @@ function second(answer) {
 function lowAndHigh(answer) {
   if (!answer.count) {
     return [
-      words(`No trade of ${answer.symbol}${answer.missing ? " is stored" : ""} in that range.`),
+      words(`No trade of ${answer.symbol}${answer.missing || !answer.as_of ? " is stored" : ""} in that range.`),
       ...missing(answer, "that range", "it may well have traded"),
     ];
   }
