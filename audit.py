@@ -149,7 +149,7 @@ def _export(settings: config.Settings, connection: db.Connection, arguments: arg
         for symbol in _symbols(connection, settings, arguments)
         for proof in recheck.newest(connection, symbol, arguments.day, arguments.since)
     ]
-    certificate.write(arguments.export_cert, proofs, settings.place, settings.mysql_database)
+    certificate.write(arguments.export_cert, proofs, connection, settings.place, settings.mysql_database)
 
 
 def _code(verdicts: Counter[str], untried: str, arguments: argparse.Namespace) -> int:

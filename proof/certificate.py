@@ -21,6 +21,8 @@ from process.child import ROOT
 from proof.days import REASON_CHARS_MAX, Finding
 from storage import schema
 from storage.proofs import AGREES, CONTIGUOUS, DIFFERENT, EQUAL, Proof
+from storage.retained import retained_days
+from storage.session import Connection
 
 FORMAT = 1
 FILE_BYTES_MAX = 256 * 2**20
@@ -49,9 +51,9 @@ class _Certificate(msgspec.Struct):
     days: list[_Day]
 
 
-def write(path: Path, proofs: Sequence[Proof], place: str, database: str) -> None:
+def write(path: Path, proofs: Sequence[Proof], connection: Connection, place: str, database: str) -> None:
     """Puts the certificate of `proofs`, which have their blocks, at `path`; `place`: the `database`, in words."""
-    days = [_day(proof, database) for proof in proofs]
+    days = [_day(proof, connection, database) for proof in proofs]
     text = msgspec.json.format(msgspec.json.encode(_certificate(days, place)), indent=1)
     path.write_bytes(text + b"\n")
 
@@ -68,10 +70,13 @@ def _certificate(days: list[dict[str, Any]], place: str) -> dict[str, Any]:
     }
 
 
-def _day(proof: Proof, database: str) -> dict[str, Any]:
+def _day(proof: Proof, connection: Connection, database: str) -> dict[str, Any]:
+    start = midnight(proof.day)
+    files = retained_days(connection, proof.symbol, start, start + timedelta(days=1))
+    stored = _of_file(proof, connection.files / files[0].path) if files else _of_table(proof, database)
     values = proof._asdict() | {"day": str(proof.day), "proven_at": proof.as_text()["proven_at"]}
     values["blocks"] = dict(line.split() for line in proof.blocks.splitlines())
-    return values | {"checks": [_of_table(proof, database), *_of_archive(proof)]}
+    return values | {"checks": [stored, *_of_archive(proof)]}
 
 
 # Not what the client's own settings, or those of the terminal, would make of it.
@@ -90,6 +95,20 @@ def _of_table(proof: Proof, database: str) -> str:
     sql += f" AND trade_id >= {proof.first_trade_id or 0} AND trade_id <= {proof.last_trade_id or 0}"
     sql += " ORDER BY trade_id, timestamp"
     return f"{_CLIENT} -e {shlex.quote(sql)} {shlex.quote(database)} | sha256sum  # {proof.sha256}"
+
+
+_LINE_OF_FILE = "concat_ws(',', trade_id, price, quantity, epoch_ms(timestamp), buyer_is_maker::INT)"
+
+
+def _of_file(proof: Proof, path: Path) -> str:
+    """The same for who has the day's Parquet file, and DuckDB (`pip install duckdb`)."""
+    place = str(path).replace("'", "''")
+    rows = f"SELECT {_LINE_OF_FILE} FROM read_parquet('{place}')"
+    rows += f" WHERE trade_id BETWEEN {proof.first_trade_id or 0} AND {proof.last_trade_id or 0}"
+    rows += " ORDER BY trade_id, timestamp"
+    # Lines have commas, which are to stay as they are.
+    sql = f"COPY ({rows}) TO '/dev/stdout' (FORMAT csv, HEADER false, DELIMITER '|', QUOTE '')"
+    return f"python3 -c {shlex.quote(f'import duckdb; duckdb.sql({sql!r})')} | sha256sum  # {proof.sha256}"
 
 
 def _of_archive(proof: Proof) -> Iterator[str]:

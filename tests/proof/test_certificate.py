@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -21,14 +22,17 @@ from binance.limits import Cooldown
 from binance.rest import Rest
 from history.importer import import_day
 from model.proof import BLOCK_IDS
+from model.times import midnight
 from model.trade import Trade
 from process.child import ROOT
 from proof import certificate
 from proof.against import AgainstError, chosen
 from proof.certificate import Certificate, CertificateError
 from proof.days import ARCHIVE, NONE, Auditor
+from storage import day_files
 from storage.proofs import Proof
 from tests.makers import BTC, MIDNIGHT, trade
+from tests.support.moved import days, fill, move, tape
 from tests.support.servers import Server
 from tests.support.stand_in import StandIn
 from tests.support.tables import ask
@@ -62,7 +66,7 @@ class Case(NamedTuple):
     def write(self, *proofs: Proof) -> Path:
         """The certificate of these."""
         path = self.folder / "certificate.json"
-        certificate.write(path, proofs, self.settings.place, self.settings.mysql_database)
+        certificate.write(path, proofs, self.connection, self.settings.place, self.settings.mysql_database)
         return path
 
     def load(self, symbol: str, day: date) -> None:
@@ -155,6 +159,22 @@ def test_a_day_without_a_trade_can_be_certified(case: Case, server: Server) -> N
     (day,) = content(case.write(case.prove(DAY)))["days"]
     assert (day["first_trade_id"], day["trades"], day["blocks"]) == (None, 0, {})
     assert printed(day["checks"][0], case.folder, client(server, case.folder)) == (day["sha256"], day["sha256"])
+
+
+def test_a_day_in_a_file_is_checked_there(case: Case) -> None:
+    """Its trades are not in the table; times that run back, 12 and 8 digits, and a name with a quote in its folder."""
+    case.connection.files = case.folder / "o'clock"
+    fill(case.connection, tape())
+    day = days(1)[0]
+    path = move(case.connection, day)
+    proof = case.prove(day)
+    (described,) = content(case.write(proof))["days"]
+    (command,) = described["checks"]
+    # Its own Python has DuckDB.
+    environ = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    assert printed(command, case.folder, environ) == (proof.sha256, proof.sha256)
+    trades = list(day_files.trades(path, BTC, midnight(day), midnight(day) + timedelta(days=1)))
+    assert len(trades) == proof.trades > 300
 
 
 def test_amounts_of_fewer_decimals_and_months_are_checked_too(tmp_path: Path) -> None:
