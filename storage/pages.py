@@ -152,6 +152,19 @@ def newest_and_growing(connection: Connection, symbol: str, size: int) -> tuple[
     return found, ranges.growing(connection, symbol, found[0].timestamp) if found else []
 
 
+@in_snapshot
+def newer_and_growing(
+    connection: Connection, symbol: str, place: Place, size: int
+) -> tuple[list[Trade], list[Candle]] | None:
+    """What `newer` finds of `symbol` and the candles that the newest trade is in, of the same moment. None: nothing is
+    stored, or there may be more trades than that, so that the candles would be ahead of them."""
+    found = newer(connection, {symbol: place}, size).get(symbol, [])
+    last = newest(connection, symbol, 1)
+    if not last or len(found) == size:
+        return None
+    return found, ranges.growing(connection, symbol, last[0].timestamp)
+
+
 @guard
 def newer(connection: Connection, places: Mapping[str, Place], size: int) -> dict[str, list[Trade]]:
     """Of each symbol at most `size` trades with a higher id than its place, which is a trade of the last seconds; those

@@ -44,6 +44,8 @@ READ_TRADES_MAX = 2_000
 """Of a symbol at once; the next are read without a pause."""
 LOOK_S = 5.0
 """How often every symbol is looked at where they are many."""
+RENEWED_SYMBOLS = 20
+"""The growing candles of so many are read again each second, of those of which something was stored late."""
 LOOK_BACK_SYMBOLS = 100
 """Of so many it is found out each second what the prices were before."""
 SILENT_S = 2.0
@@ -85,7 +87,9 @@ class Feed(threading.Thread):
         self._before: dict[str, Before] = {}
         self._tick_at = self._status_at = self._look_at = 0.0
         # As of the last status, so that a symbol of which nothing is missing costs no question more.
-        self._gapped: frozenset[str] = frozenset()
+        self._gaps: dict[str, OpenGaps] = {}
+        # Those of which something may have been stored that their growing candles do not have; the first ones first.
+        self._stale: dict[str, None] = {}
         hub.on_stall(lambda: self._status({}, None, None, "silent"))
 
     def stop(self) -> None:
@@ -127,7 +131,10 @@ class Feed(threading.Thread):
         if now >= self._status_at:
             self._status_at = now + STATUS_S
             self._late(singly)
-            self._hub.post_status(self._sessions.ask(self._ask_status))
+            status = self._sessions.ask(self._ask_status)
+            # Before the status tells of it: then the page reads its candles, and those of the next ticks are no older.
+            self._renew(singly)
+            self._hub.post_status(status)
         return 0.0 if full else POLL_S
 
     def _line(self, symbol: str) -> Line:
@@ -145,11 +152,12 @@ class Feed(threading.Thread):
                     self._lines[symbol].seen.lose(seen.holes)
         wanted = {symbol for listener in self._joining for symbol in listener.symbols}
         lines = {symbol: line for symbol, line in self._lines.items() if symbol in wanted}
-        self._gapped |= frozenset(self._sessions.ask(stored_gaps.count_open_gaps))
+        # What is known already stays, so that the next status sees how it has changed.
+        self._gaps = self._sessions.ask(stored_gaps.count_open_gaps) | self._gaps
         ticks = {
             symbol: tick
             for symbol, line in lines.items()
-            if (tick := line.snapshot(self._missing(symbol, line.growing) if symbol in self._gapped else {}))
+            if (tick := line.snapshot(self._missing(symbol, line.growing) if symbol in self._gaps else {}))
         }
         self._hub.post_begin(self._joining, Begin({symbol: line.seen.high for symbol, line in lines.items()}, ticks))
         self._joining = []
@@ -181,7 +189,7 @@ class Feed(threading.Thread):
 
     def _tick(self, now: float) -> None:
         for symbol, line in self._lines.items():
-            tick = line.tick(now, self._missing(symbol, line.grown) if symbol in self._gapped else {})
+            tick = line.tick(now, self._missing(symbol, line.grown) if symbol in self._gaps else {})
             if tick is not None:
                 self._hub.post([Beat(symbol, line.seen.high, msgspec.json.encode(tick))])
 
@@ -192,17 +200,37 @@ class Feed(threading.Thread):
     def _late(self, singly: bool) -> None:
         """Hands on what was stored below the highest id since the stream passed it."""
         for symbol, line in self._lines.items():
-            if not singly:
+            if line.seen.holes and not singly:
+                # They may be filled before a status counts them.
+                self._stale[symbol] = None
                 line.seen.holes.clear()
             if line.seen.holes:
                 question = partial(_late, symbol=symbol, holes=list(line.seen.holes))
                 for late in self._sessions.ask(question):
                     line.seen.fill(late.run)
+                    self._stale[symbol] = None
                     self._hub.post([_message(symbol, late.trades)])
+
+    def _renew(self, singly: bool) -> None:
+        """Reads the growing candles of those symbols again of which something was stored below their highest ids."""
+        for symbol in list(self._stale)[:RENEWED_SYMBOLS]:
+            del self._stale[symbol]
+            if (line := self._lines.get(symbol)) is None:
+                continue
+            question = partial(pages.newer_and_growing, symbol=symbol, place=line.place, size=READ_TRADES_MAX)
+            found = self._sessions.ask(question)
+            if found is None:
+                # There is more to read first.
+                self._stale[symbol] = None
+            elif (fresh := line.renew(*found)) and singly:
+                self._hub.post([_message(symbol, fresh)])
 
     def _ask_status(self, connection: Connection) -> Status:
         counts = stored_gaps.count_open_gaps(connection)
-        self._gapped = frozenset(counts)
+        for symbol in self._lines:
+            if counts.get(symbol) != self._gaps.get(symbol):
+                self._stale[symbol] = None
+        self._gaps = counts
         self._look_back(connection)
         self._days.look(connection, {symbol: line.newest for symbol, line in self._lines.items()})
         symbols = {

@@ -68,6 +68,17 @@ class Line:
             self._grow(bars.of_trades(fresh))
         return fresh
 
+    def renew(self, trades: Sequence[db.Trade], growing: Sequence[bars.Candle]) -> list[db.Trade]:
+        """Takes in what was read, as `add` does, and the candles of the same moment, with what was stored late."""
+        fresh = self.add(trades)
+        for candle in growing:
+            resolution, begin = candle.resolution, candle.timestamp
+            if self._known.get(resolution, {}).get(begin) != candle:
+                self._grown[resolution, begin] = candle
+            # Those before it may lack what was stored late as well, so they are not known whole any more.
+            self._known[resolution] = {begin: candle}
+        return fresh
+
     def _grow(self, candles: Iterable[bars.Candle]) -> None:
         for candle in sorted(candles, key=lambda one: one.timestamp):
             resolution, begin = candle.resolution, candle.timestamp

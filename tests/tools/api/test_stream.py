@@ -248,6 +248,32 @@ def ticks_until(stream: Stream, trade_id: int) -> list[Event]:
     return ticks
 
 
+@pytest.mark.parametrize("mode", ["ticks", "trades"])
+def test_candles_grow_by_what_is_stored_late(api: Api, connection: db.Connection, tape: Tape, mode: str) -> None:
+    """A gap that is filled in part, then whole; whether or not somebody is told of each trade."""
+    others = begun(api, tape) if mode == "trades" else None
+    stream = begun(api, tape, mode="ticks")
+    tape.store(4, 9)
+    age(connection)
+    ticks_until(stream, 9)
+    tape.store(5)
+    highest = grown(stream, tape, from_id=10, late=3)
+    tape.store(6, 7, 8)
+    highest = grown(stream, tape, from_id=highest + 1, late=0)
+    if others:
+        assert sorted(others.ids(highest - 3))[:6] == [4, 5, 6, 7, 8, 9]
+
+
+def grown(stream: Stream, tape: Tape, from_id: int, late: int) -> int:
+    """Stores trades from that id on until the candle of the day in a tick has all of them but `late`; the last id."""
+    for number in range(from_id, from_id + 100):
+        tape.store(number)
+        if ticks_until(stream, number)[-1].data["candles"]["1d"][-1]["trades"] == number - late:
+            return number
+        time.sleep(0.05)
+    raise AssertionError("what was stored late is in no candle")
+
+
 def test_ticks_after_coming_back(api: Api, tape: Tape) -> None:
     """What was missed is counted, with its extremes."""
     stream = begun(api, tape, mode="ticks")
