@@ -78,7 +78,7 @@ from report.text import (
     volume,
     volume_table,
 )
-from storage import gaps, proofs, questions, ranges
+from storage import proofs, questions, ranges
 from storage.questions import Latest
 
 T = TypeVar("T")
@@ -231,6 +231,8 @@ def _at(connection: Connection, newest: Trade, time: datetime, exact: bool) -> A
 
 def _second(connection: Connection, newest: Trade, when: datetime, which: str = "") -> Answer:
     symbol = newest.symbol
+    second = when.replace(microsecond=0)
+    outside = questions.outside(connection, symbol, second, second + timedelta(seconds=1))
     found, sql = _ask(connection, questions.price_at, symbol, when)
     parts = quiet(symbol, "that second", when, found.as_of, found.missing)
     if found.trades:
@@ -242,8 +244,10 @@ def _second(connection: Connection, newest: Trade, when: datetime, which: str = 
         if len(found.trades) > len(shown):
             parts.append(f"... and {len(found.trades) - len(shown):,} more (--json has them all)")
         parts += missing_note(found.missing, "in that second", _MAY_BE_WRONG)
-    parts += _outside(connection, newest, found.second, found.second + timedelta(seconds=1))
-    result = as_dict(answers.second(found)) | {"trades": [as_dict(answers.trade(trade)) for trade in found.trades]}
+    parts += outside_note(symbol, outside)
+    result = as_dict(answers.second(found, outside)) | {
+        "trades": [as_dict(answers.trade(trade)) for trade in found.trades]
+    }
     return Answer("at", symbol, f"What was the price of {symbol} at {said(when)} UTC{which}?", sql, result, parts)
 
 
@@ -260,13 +264,9 @@ def _last(ask: Callable[..., Answer], connection: Connection, newest: Trade, len
     return ask(connection, newest, end - length, end, f" in the last {name} up to its newest trade,")
 
 
-def _outside(connection: Connection, newest: Trade, start: datetime, end: datetime) -> list[Part]:
-    span = gaps.read_span(connection, newest.symbol)
-    return outside_note(span.first, newest, start, end) if span else []
-
-
 def _range(connection: Connection, newest: Trade, start: datetime, end: datetime, which: str = "") -> Answer:
     symbol = newest.symbol
+    outside = questions.outside(connection, symbol, start, end)
     (found, traded), sql = _ask(connection, questions.range_and_volume, symbol, start, end)
     found = questions.compared(connection, found)
     parts = quiet(symbol, "that range", start, found.as_of, found.missing)
@@ -275,9 +275,9 @@ def _range(connection: Connection, newest: Trade, start: datetime, end: datetime
         parts = [trade_table(marks_of(found), f"{symbol} in that range")]
         parts.append("\n".join([words, volume(traded), average(traded)]))
         parts += missing_note(found.missing, "in that range", f"{_MAY_BE_WRONG}, and volume and average too")
-    parts += _outside(connection, newest, start, end)
-    result = as_dict(answers.low_and_high(found)) | {"equals_scan": found.equals_scan}
-    result["traded"] = as_dict(answers.volume(traded))
+    parts += outside_note(symbol, outside)
+    result = as_dict(answers.low_and_high(found, outside)) | {"equals_scan": found.equals_scan}
+    result["traded"] = as_dict(answers.volume(traded, outside))
     question = f"What were the low and the high of {symbol}{which} from {said(start)} until {said(end)} UTC?"
     plain = ranges.plain_sql(connection, symbol, start, end)
     return Answer("range", symbol, question, sql, result, parts, (start, end), plain)
@@ -285,16 +285,17 @@ def _range(connection: Connection, newest: Trade, start: datetime, end: datetime
 
 def _volume(connection: Connection, newest: Trade, start: datetime, end: datetime, which: str = "") -> Answer:
     symbol = newest.symbol
+    outside = questions.outside(connection, symbol, start, end)
     found, sql = _ask(connection, questions.volume, symbol, start, end)
     parts: list[Part] = [f"No trade of {symbol}{' is stored' if found.missing else ''} in that range."]
     if found.count:
         words = f"{average(found)}\n{count(found.count)} in {duration(end - start)}"
         parts = [volume_table(found, f"What was traded of {symbol} in that range"), words]
     parts += missing_note(found.missing, "in that range", "volume and average may be wrong")
-    parts += _outside(connection, newest, start, end)
+    parts += outside_note(symbol, outside)
     period = f"from {said(start)} until {said(end)} UTC"
     question = f"How much of {symbol} was traded{which} {period}, at what average price?"
-    return Answer("vwap", symbol, question, sql, as_dict(answers.volume(found)), parts)
+    return Answer("vwap", symbol, question, sql, as_dict(answers.volume(found, outside)), parts)
 
 
 _MAY_BE_WRONG = "first, low, high and last may be wrong"

@@ -93,6 +93,9 @@ class Second(msgspec.Struct, frozen=True):
 
     Of several trades at the low or the high the earliest is given; null: no trade of that second is stored. As long as
     ids are `missing`, each of these may be wrong.
+
+    `unknown_before`, `unknown_after`: the time of the oldest and of the newest stored trade, if the time that is asked
+    about reaches beyond it; nobody knows what traded there. Null: it does not.
     """
 
     symbol: str
@@ -105,6 +108,8 @@ class Second(msgspec.Struct, frozen=True):
     last: Trade | None
     as_of: AgedTrade | None
     missing: Missing
+    unknown_before: Time | None
+    unknown_after: Time | None
 
 
 class Instant(msgspec.Struct, frozen=True):
@@ -126,6 +131,9 @@ class Range(msgspec.Struct, frozen=True):
     that time is stored. As long as ids are `missing`, each of these may be wrong.
 
     `as_of`: if nothing traded, the last trade before, whose price was the price at `start`.
+
+    `unknown_before`, `unknown_after`: the time of the oldest and of the newest stored trade, if the time that is asked
+    about reaches beyond it; nobody knows what traded there. Null: it does not.
     """
 
     symbol: str
@@ -138,6 +146,8 @@ class Range(msgspec.Struct, frozen=True):
     last: Trade | None
     as_of: AgedTrade | None
     missing: Missing
+    unknown_before: Time | None
+    unknown_after: Time | None
 
 
 class Bar(msgspec.Struct, frozen=True):
@@ -177,6 +187,9 @@ class Volume(msgspec.Struct, frozen=True):
 
     `vwap`: the volume-weighted average price, quote_volume / volume, rounded to 8 decimals, half to even; null: nothing
     traded. `missing`: how many ids are in the open gaps that reach into the range.
+
+    `unknown_before`, `unknown_after`: the time of the oldest and of the newest stored trade, if the time that is asked
+    about reaches beyond it; nobody knows what traded there. Null: it does not.
     """
 
     symbol: str
@@ -189,6 +202,8 @@ class Volume(msgspec.Struct, frozen=True):
     taker_buy_quote_volume: QuoteSum
     vwap: Amount | None
     missing: Missing
+    unknown_before: Time | None
+    unknown_after: Time | None
 
 
 Day = Annotated[str, Meta(description="A day, UTC.", examples=["2025-11-20"], extra_json_schema={"format": "date"})]
@@ -291,7 +306,7 @@ def _marks(found: questions.Second | questions.Range) -> tuple[Trade | None, Tra
     return maybe(found.first), maybe(found.low), maybe(found.high), maybe(found.last)
 
 
-def second(found: questions.Second) -> Second:
+def second(found: questions.Second, outside: questions.Outside) -> Second:
     """The answer about a second."""
     return Second(
         found.symbol,
@@ -301,7 +316,13 @@ def second(found: questions.Second) -> Second:
         *_marks(found),
         maybe_aged(found.as_of),
         found.missing,
+        *_unknown(outside),
     )
+
+
+def _unknown(outside: questions.Outside) -> tuple[str | None, str | None]:
+    before, after = (None if when is None else time(when) for when in outside)
+    return before, after
 
 
 def instant(found: questions.Instant) -> Instant:
@@ -309,10 +330,10 @@ def instant(found: questions.Instant) -> Instant:
     return Instant(found.symbol, iso(found.time), maybe_aged(found.as_of), found.missing, found.is_newest)
 
 
-def low_and_high(found: questions.Range) -> Range:
+def low_and_high(found: questions.Range, outside: questions.Outside) -> Range:
     """The answer about a range."""
     about = found.symbol, iso(found.start), iso(found.end), found.count
-    return Range(*about, *_marks(found), maybe_aged(found.as_of), found.missing)
+    return Range(*about, *_marks(found), maybe_aged(found.as_of), found.missing, *_unknown(outside))
 
 
 def candles(found: questions.Candles) -> Candles:
@@ -329,11 +350,11 @@ def bar(candle: model_candles.Candle, missing: int) -> Bar:
     return Bar(**fields | {"timestamp": iso(candle.timestamp), "missing": missing})
 
 
-def volume(found: questions.Volume) -> Volume:
+def volume(found: questions.Volume, outside: questions.Outside) -> Volume:
     """The answer about the volume of a range."""
     vwap = None if found.vwap is None else amount(found.vwap)
     asked = found.symbol, iso(found.start), iso(found.end)
-    return Volume(*asked, found.count, *_sums(found), vwap, found.missing)
+    return Volume(*asked, found.count, *_sums(found), vwap, found.missing, *_unknown(outside))
 
 
 _SUMS = ("volume", "quote_volume", "taker_buy_volume", "taker_buy_quote_volume")

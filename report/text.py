@@ -12,12 +12,11 @@ from typing import Any, NamedTuple, TextIO
 import config
 from model.amounts import EXACT
 from model.candles import MINUTE, Candle
-from model.gaps import Point
 from model.times import MILLISECOND
 from model.trade import Trade
 from report.table import Column, Table, amount, amounts, as_lines, numbers, wrap
 from storage.proofs import VERDICTS, Coverage
-from storage.questions import Aged, Instant, Latest, Range, Second, Volume
+from storage.questions import Aged, Instant, Latest, Outside, Range, Second, Volume
 
 LINE_CHARS_MAX = 100
 """Longer lines are hard to read; and as long are those of a file or a pipe, whatever the terminal is."""
@@ -223,22 +222,13 @@ def instant(found: Instant) -> list[Part]:
     return parts + missing_note(found.missing, between, "the price may have been another")
 
 
-FIRST_ID = 1
-"""The exchange's number of the first trade of a symbol, or 0: before that there was none."""
-
-
-def outside_note(oldest: Point, newest: Trade, start: datetime, end: datetime) -> list[Part]:
-    """That nothing is known of the time before the oldest or after the newest stored trade, if [start, end) has any."""
-    sides = []
-    oldest_id, begin = oldest
-    if start < begin and oldest_id > FIRST_ID:
-        sides.append(("oldest", begin, "before"))
-    if end > newest.timestamp + MILLISECOND:
-        sides.append(("newest", newest.timestamp, "after"))
-    of = newest.symbol
+def outside_note(symbol: str, outside: Outside) -> list[Part]:
+    """That nothing is known of the time before the oldest or after the newest stored trade."""
+    sides = (("oldest", outside.before, "before"), ("newest", outside.after, "after"))
     return [
-        Note(f"The {which} stored trade of {of} is of {said(when)} UTC: what it traded {side} that is not known.")
+        Note(f"The {which} stored trade of {symbol} is of {said(when)} UTC: what it traded {side} that is not known.")
         for which, when, side in sides
+        if when
     ]
 
 

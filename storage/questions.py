@@ -16,6 +16,7 @@ from model.times import MILLISECOND, floor_ms
 from model.trade import Trade
 from storage import gaps as stored_gaps
 from storage import pages, ranges, trades
+from storage.errors import guard
 from storage.ranges import MinMax
 from storage.session import Connection
 from storage.transaction import in_snapshot
@@ -61,6 +62,18 @@ class Second(NamedTuple):
     last: Trade | None
     as_of: Aged | None
     missing: int
+
+
+FIRST_ID = 1
+"""The exchange's number of the first trade of a symbol, or 0: before that there was none."""
+
+
+class Outside(NamedTuple):
+    """The time of the oldest stored trade, if what is asked about reaches before it, and that of the newest, if it
+    reaches behind that: nobody knows what traded there. None: it does not."""
+
+    before: datetime | None = None
+    after: datetime | None = None
 
 
 class Instant(NamedTuple):
@@ -245,6 +258,20 @@ def volume(connection: Connection, symbol: str, start: datetime, end: datetime) 
     found = ranges.totals(connection, symbol, start, end)
     vwap = average_price(found.quote_volume, found.volume)
     return Volume(symbol, start, end, *found[:5], vwap, found.missing)
+
+
+@guard
+def outside(connection: Connection, symbol: str, start: datetime, end: datetime) -> Outside:
+    """Which side of what is stored [start, end) reaches beyond. Ask it before the question itself: then what is stored
+    between the two makes the answer say too much, and never too little."""
+    span = stored_gaps.read_span(connection, symbol)
+    if span is None:
+        return Outside()
+    (oldest_id, oldest), (_, newest) = span
+    return Outside(
+        oldest if start < oldest and oldest_id > FIRST_ID else None,
+        newest if end > newest + MILLISECOND else None,
+    )
 
 
 def _aged(trade: Trade | None, time: datetime) -> Aged | None:

@@ -655,10 +655,13 @@ def test_json_of_a_second_has_all_its_trades(ask: Ask) -> None:
         "last": trades[12],
         "as_of": trades[0] | {"age_ms": 0},
         "missing": 0,
+        "unknown_before": None,
+        "unknown_after": "2025-11-20T10:15:00.012Z",
         "trades": trades,
     }
 
 
+INSIDE = {"unknown_before": None, "unknown_after": None}
 TRADED = {
     "symbol": "BTCUSDT",
     "start": "2025-11-20T10:15:08.001Z",
@@ -670,6 +673,7 @@ TRADED = {
     "taker_buy_quote_volume": "18618.4846404000000000",
     "vwap": "61839.52783603",
     "missing": 0,
+    **INSIDE,
 }
 
 
@@ -728,6 +732,7 @@ def test_json_of_a_range(ask: Ask) -> None:
         "equals_scan": True,
         "as_of": None,
         "missing": 0,
+        **INSIDE,
         "traded": TRADED,
     }
 
@@ -748,6 +753,7 @@ def test_json_of_a_quiet_second_has_the_price_as_of_then(ask: Ask) -> None:
         "last": None,
         "as_of": before | {"age_ms": 30_000},
         "missing": 0,
+        **INSIDE,
         "trades": [],
     }
 

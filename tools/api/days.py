@@ -66,6 +66,7 @@ class Days:
 def _day(connection: Connection, newest: Trade) -> LastDay | None:
     """The 24 hours up to `newest`, that trade included; None: there is none any more. Raises FileError."""
     times = newest.timestamp - DAY, newest.timestamp + MILLISECOND
+    outside = questions.outside(connection, newest.symbol, *times)
     prices, volume = questions.range_and_volume(connection, newest.symbol, *times)
     if prices.low is None or prices.high is None:
         return None
@@ -75,4 +76,5 @@ def _day(connection: Connection, newest: Trade) -> LastDay | None:
         answers.amount(volume.volume),
         answers.quote_amount(volume.quote_volume),
         volume.missing,
+        None if outside.before is None else answers.time(outside.before),
     )

@@ -81,8 +81,14 @@ def at(request: Request, symbol: params.Symbol, time: params.Moment) -> Response
     """
     context = context_of(request)
     check_known(context, symbol)
-    found = context.sessions.ask(lambda c: questions.price_at(c, symbol, time))
-    return Json(answers.second(found._replace(as_of=_come(found.as_of, time))))
+    second = time.replace(microsecond=0)
+    outside, found = context.sessions.ask(
+        lambda c: (
+            questions.outside(c, symbol, second, second + timedelta(seconds=1)),
+            questions.price_at(c, symbol, time),
+        )
+    )
+    return Json(answers.second(found._replace(as_of=_come(found.as_of, time)), outside))
 
 
 @router.get("/range/{symbol}", **described(answers.Range, 404, 422))
@@ -91,8 +97,10 @@ def low_and_high(request: Request, symbol: params.Symbol, start: params.Start, e
     context = context_of(request)
     check_known(context, symbol)
     params.check_range(start, end)
-    found = context.sessions.ask(lambda c: questions.low_and_high(c, symbol, start, end))
-    return Json(answers.low_and_high(found._replace(as_of=_come(found.as_of, start))))
+    outside, found = context.sessions.ask(
+        lambda c: (questions.outside(c, symbol, start, end), questions.low_and_high(c, symbol, start, end))
+    )
+    return Json(answers.low_and_high(found._replace(as_of=_come(found.as_of, start)), outside))
 
 
 def _come(as_of: questions.Aged | None, time: datetime) -> questions.Aged | None:
@@ -106,7 +114,10 @@ def vwap(request: Request, symbol: params.Symbol, start: params.Start, end: para
     context = context_of(request)
     check_known(context, symbol)
     params.check_range(start, end)
-    return Json(answers.volume(context.sessions.ask(lambda c: questions.volume(c, symbol, start, end))))
+    outside, found = context.sessions.ask(
+        lambda c: (questions.outside(c, symbol, start, end), questions.volume(c, symbol, start, end))
+    )
+    return Json(answers.volume(found, outside))
 
 
 @router.get("/candles/{symbol}", **described(answers.Candles, 404, 413, 422))

@@ -128,13 +128,15 @@ class Tick(msgspec.Struct, frozen=True):
 
 
 class LastDay(msgspec.Struct, frozen=True):
-    """The 24 hours up to the newest trade, as they were a few seconds ago. `missing`: how many ids are missing then."""
+    """The 24 hours up to the newest trade, as they were a few seconds ago. `missing`: how many ids are missing then.
+    `unknown_before`: the time of the oldest stored trade, if it is less than 24 hours before; null: it is not."""
 
     low: Amount
     high: Amount
     volume: Sum
     quote_volume: QuoteSum
     missing: Missing
+    unknown_before: Time | None
 
 
 class SymbolStatus(SymbolHealth, frozen=True):

@@ -127,6 +127,8 @@ def test_a_second(api: Api) -> None:
         "high": shown(STORED[1]),
         "as_of": shown(STORED[1]) | {"age_ms": 500},
         "missing": 0,
+        "unknown_before": None,
+        "unknown_after": None,
     }
 
 
@@ -168,8 +170,31 @@ def test_a_range(api: Api) -> None:
         "high": shown(STORED[3]),
         "as_of": None,
         "missing": 2,
+        "unknown_before": None,
+        "unknown_after": None,
     }
     assert (answer["low"]["price"], answer["high"]["price"]) == ("0.00000001", "999999999999.99999999")
+
+
+def test_what_lies_outside_of_what_is_stored_is_not_known(api: Api) -> None:
+    """Each answer about a time names the oldest or the newest trade, if the time reaches beyond it."""
+    first, last = STORED[0].timestamp, max(trade.timestamp for trade in STORED)
+    early, late = (
+        f"{first - timedelta(minutes=1):%Y-%m-%dT%H:%M:%SZ}",
+        f"{last + timedelta(seconds=1):%Y-%m-%dT%H:%M:%SZ}",
+    )
+    inside, behind = f"{first:%Y-%m-%dT%H:%M:%SZ}", f"{last + timedelta(days=400):%Y-%m-%dT%H:%M:%SZ}"
+    oldest, newest = shown(STORED[0])["timestamp"], api.json("/api/latest/BTCUSDT")["timestamp"]
+    for path in ("range", "vwap"):
+        answers = [
+            api.json(f"/api/{path}/BTCUSDT", start=start, end=end)
+            for start, end in ((early, late), (inside, late), (inside, behind))
+        ]
+        sides = [(answer["unknown_before"], answer["unknown_after"]) for answer in answers]
+        assert sides == [(oldest, None), (None, None), (None, newest)]
+    seconds = [api.json("/api/at/BTCUSDT", time=time) for time in (early, inside, behind)]
+    assert [one["unknown_before"] for one in seconds] == [oldest, None, None]
+    assert [one["unknown_after"] for one in seconds] == [None, None, newest]
 
 
 def test_a_range_is_half_open(api: Api) -> None:

@@ -23,7 +23,7 @@ def test_turns(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
         raise FileError("it is damaged")
 
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(questions, "range_and_volume", fail)
+    monkeypatch.setattr(questions, "outside", fail)
     found = days.Days()
     newest = {symbol: trade(symbol, 1, datetime(2025, 3, 1, tzinfo=UTC), "5") for symbol in "ABC"}
     turns = []

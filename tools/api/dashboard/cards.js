@@ -109,7 +109,8 @@ export function showSpeed(card, { per_second: perSecond, lag_ms: lag }) {
 /** Shows the low, the high and the volume of the last 24 hours; null: they are not known. */
 export function showDay(card, day, symbol) {
   const [price, quantity] = [priceOf(symbol), quantityOf(symbol)];
-  const about = day?.missing ? ` (${day.missing.toLocaleString("en")} trades are missing in that time)` : "";
+  const missing = day?.missing ? ` (${day.missing.toLocaleString("en")} trades are missing in that time)` : "";
+  const about = `${missing}${day?.unknown_before ? `, of which nothing before ${day.unknown_before} is stored` : ""}`;
   const paid = day ? `${day.quote_volume} ${unit(price)}`.trim() : "";
   card.day.title = day ? `the 24 hours up to the newest trade${about}; traded for ${paid}` : "not known yet";
   const facts = [["24h low", day?.low, price], ["high", day?.high, price], ["volume", day?.volume, quantity]];
@@ -119,5 +120,5 @@ export function showDay(card, day, symbol) {
     if (text && kind === quantity) part.append(" ", unit(kind));
     return part;
   }));
-  if (day?.missing) card.day.append(Object.assign(document.createElement("span"), { className: "down", textContent: "incomplete" }));
+  if (day?.missing || day?.unknown_before) card.day.append(Object.assign(document.createElement("span"), { className: "down", textContent: "incomplete" }));
 }
