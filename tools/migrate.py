@@ -2,6 +2,7 @@
 
 Every program that may do so does it by itself. This is for a server on which the account of the capture may not:
 run it with MYSQL_USER and MYSQL_PASSWORD of the migrator (`python -m tools.users`) before the capture is started.
+A table that is new is granted to nobody by that: `python -m tools.users`, run again, does both.
 """
 
 if __name__ == "__main__":
@@ -29,6 +30,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _main() -> int:
+    given = {name for name, value in config.environment().items() if value.strip()}
+    if "MYSQL_USER" in given and not given & {"MYSQL_HOST", "MYSQL_UNIX_SOCKET"}:
+        # Otherwise a private server would be changed, and success reported.
+        raise config.ConfigError("MYSQL_USER is set, but no server: set MYSQL_HOST or MYSQL_UNIX_SOCKET too")
     settings = config.load()
     with closing(db.connect(settings)):
         print(f"database {settings.place} has schema version {SCHEMA_VERSION}")

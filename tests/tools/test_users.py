@@ -199,6 +199,42 @@ def test_what_an_account_could_do_beyond_is_taken_away(
     db.close(opened)
 
 
+@pytest.mark.parametrize("everywhere", [False, True])
+def test_an_account_that_could_do_everything(
+    run: Run, name: str, database: str, server: Server, everywhere: bool
+) -> None:
+    """Even hand rights on: GRANT OPTION is no right that a REVOKE takes together with ALL PRIVILEGES."""
+    set_up(run, name)
+    who, place = f"'{name}_reader'@'%'", "*.*" if everywhere else f"`{database.replace('_', chr(92) + '_')}`.*"
+    with server.connect() as root:
+        before = sorted(ask(root, f"SHOW GRANTS FOR {who}"))
+        ask(root, f"GRANT ALL PRIVILEGES ON {place} TO {who} WITH GRANT OPTION")
+    assert f"GRANT OPTION on {place}" in set_up(run, name)
+    with server.connect() as root:
+        assert sorted(ask(root, f"SHOW GRANTS FOR {who}")) == before
+    assert "taken away" not in set_up(run, name)
+
+
+def test_a_table_of_a_new_version(
+    run: Run, name: str, database: str, server: Server, settings: config.Settings
+) -> None:
+    """Run again, it makes the table and lets the writer store in it: the migrator alone could not."""
+    set_up(run, name)
+    with server.connect() as root:
+        ask(root, f"REVOKE ALL PRIVILEGES ON {database}.retained FROM '{name}_writer'@'%'")
+        ask(root, f"DROP TABLE {database}.retained")
+        ask(root, f"UPDATE {database}.schema_version SET version = 3")
+        root.commit()
+    migrated = run("migrator", "-m", "tools.migrate")
+    assert migrated.returncode == 0, migrated.stderr
+    opened = connected(settings, "writer")
+    before = is_refused(opened, settings, "DELETE FROM retained")
+    set_up(run, name)
+    after = is_refused(opened, settings, "DELETE FROM retained")
+    db.close(opened)
+    assert (before, after) == (True, False)
+
+
 @pytest.mark.parametrize(
     ("flags", "words"), [(["--name", "a b"], "--name='a b'"), (["--name", "x" * 21], "letters, digits")]
 )
@@ -217,6 +253,18 @@ def test_the_private_server_has_no_accounts(tmp_path: Path) -> None:
     )
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "MYSQL_HOST" in done.stderr
+
+
+def test_a_migrator_without_a_server_is_a_mistake(tmp_path: Path) -> None:
+    """It would bring a new private server up to date, and say that all is well."""
+    environ = os.environ | {"MYSQL_HOST": "", "MYSQL_UNIX_SOCKET": "", "DATA_DIR": str(tmp_path / "data")}
+    environ |= {"MYSQL_USER": "binance_migrator", "MYSQL_PASSWORD": "x"}
+    done = subprocess.run(
+        [sys.executable, "-m", "tools.migrate"], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=S_MAX
+    )
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert "MYSQL_UNIX_SOCKET" in done.stderr
+    assert not (tmp_path / "data").exists()
 
 
 def test_an_empty_password_is_refused(run: Run, tmp_path: Path) -> None:
