@@ -9,7 +9,11 @@ DAYS=3650
 
 # A file that is there is whole: it is renamed at its end.
 for one in root/password accounts/writer accounts/reader accounts/migrator api/token grafana/password; do
-    [ -s "$one" ] || { openssl rand -hex 24 >"$one.new" && mv "$one.new" "$one"; }
+    # Each command by itself: what fails beside || or && does not end the script.
+    if [ ! -s "$one" ]; then
+        openssl rand -hex 24 >"$one.new"
+        mv "$one.new" "$one"
+    fi
 done
 for role in writer reader; do
     cp "accounts/$role" "$role/password"

@@ -152,6 +152,19 @@ def test_what_is_secret_is_made_once(tmp_path: Path) -> None:
     assert {path.relative_to(tmp_path): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == made
 
 
+@needs_openssl
+def test_a_secret_that_cannot_be_made_ends_it(tmp_path: Path) -> None:
+    """Or all would be started without one, and say something else."""
+    for folder in {target for _, target, _ in mounts(SERVICES["secrets"])}:
+        (tmp_path / Path(folder).name).mkdir()
+    (tmp_path / "grafana" / "password.new").mkdir()
+    line = ["sh", str(DEPLOY / "compose" / "secrets.sh"), str(tmp_path)]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=60)
+    assert done.returncode != 0
+    assert "password.new" in done.stderr
+    assert done.stdout == ""
+
+
 def test_the_image_gets_the_program_and_nothing_else() -> None:
     """Each folder and file that is run; no tests, no data, no .env."""
     lines = (ROOT / ".dockerignore").read_text().splitlines()
