@@ -73,13 +73,14 @@ def find_holders(path: Path) -> list[int]:
         locks = Path("/proc/locks").read_text()
     except OSError:
         return []
-    # The kernel writes pid 0 for a process of another container.
+    # A process of another container has no line (seen with Linux 6.18), or pid 0.
     return [int(pid) for pid in re.findall(rf"FLOCK +ADVISORY +READ +(\d+) +\S+:{inode} ", locks) if int(pid)]
 
 
 def find_owner(path: Path) -> int | None:
     """The pid of the process that holds the lock file `path` exclusively; 0: one that cannot be seen from here; None:
-    none is known, as on systems that do not tell. It never takes the lock, not even for a moment."""
+    none is known, as in another container, or on systems that do not tell. It never takes the lock, not even for a
+    moment."""
     try:
         inode = path.stat().st_ino
         locks = Path("/proc/locks").read_text()
