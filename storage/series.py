@@ -16,9 +16,9 @@ from model.candles import Candle
 from model.times import MILLISECOND
 from model.trade import Trade
 from storage import pages, past
-from storage.errors import guard
 from storage.ranges import candles
 from storage.session import Connection, select
+from storage.transaction import in_snapshot
 from storage.values import ceil_ms, naive
 
 STEPS_MAX = 600
@@ -55,7 +55,8 @@ class Step(NamedTuple):
 class Series(NamedTuple):
     """The steps with trades in [start, end), each `width` long, and the lags of the trades that arrived live.
 
-    `sampled`: the steps come from candles, and the lags from the first trades of each stretch.
+    `sampled`: the steps come from candles, the first and the last of them whole, so that `start` and `end` are theirs;
+    the lags are of the first trades of each stretch.
     """
 
     start: datetime
@@ -66,7 +67,7 @@ class Series(NamedTuple):
     sampled: bool
 
 
-@guard
+@in_snapshot
 def series(connection: Connection, symbol: str, start: datetime, end: datetime, trades: int) -> Series:
     """The steps of [start, end), which holds about `trades` trades."""
     start, end = ceil_ms(start), ceil_ms(end)
@@ -169,11 +170,14 @@ def _from_candles(connection: Connection, symbol: str, start: datetime, end: dat
     seconds = next((width for width in WIDTHS_S if (end - start).total_seconds() <= width * STEPS_MAX), WIDTHS_S[-1])
     resolution = max(one for one in bars.RESOLUTIONS if seconds % one == 0)
     width, begin = timedelta(seconds=seconds), bars.floor(start, resolution)
+    # The last candle has the trades of all its time, as far as it has come.
+    _, newest = pages.ends(connection, symbol) or (end, end)
+    over = max(end, min(bars.ceil(end, resolution), newest + MILLISECOND))
     steps: dict[int, Step] = {}
     for candle in candles(connection, symbol, resolution, begin, end):
         number = (candle.timestamp - begin) // width
         steps[number] = _merge(steps.get(number), candle, begin + number * width)
-    return Series(begin, end, width, list(steps.values()), _sample_lags(connection, symbol, start, end), True)
+    return Series(begin, over, width, list(steps.values()), _sample_lags(connection, symbol, start, end), True)
 
 
 def _merge(step: Step | None, candle: Candle, begin: datetime) -> Step:

@@ -122,6 +122,25 @@ def test_a_large_range_is_drawn_from_candles(settings: config.Settings, monkeypa
     assert all(1.5 <= lag.least <= lag.mean <= lag.most < 1.507 for lag in series.lags)
 
 
+def test_the_last_candle_is_drawn_over_all_of_its_time(
+    settings: config.Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or as far as it has come: its trades are of more than the range, and so is the time that they are divided by."""
+    trades = tape(600, 1_000)
+    store(settings, trades)
+    monkeypatch.setattr(db_charts, "SCAN_TRADES_MAX", 1)
+    ends = {}
+    with closing(db.connect(settings)) as connection:
+        for seconds in (181, 599):
+            asked = BEGIN + timedelta(seconds=seconds)
+            series = db_charts.series(connection, "BTCUSDT", BEGIN, asked, 600)
+            rates = charted.rates_per_s(series)[1]
+            assert max(rates) < 1.1, seconds
+            ends[seconds] = series.end - BEGIN
+
+    assert ends == {181: timedelta(minutes=4), 599: timedelta(seconds=599, milliseconds=1)}
+
+
 @pytest.mark.parametrize(("days", "width_s"), [(0.4, 60), (1, 300), (30, 7_200), (600, 86_400)])
 def test_candles_are_put_together_for_long_ranges(
     settings: config.Settings, monkeypatch: pytest.MonkeyPatch, days: float, width_s: int
