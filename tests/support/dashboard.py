@@ -105,3 +105,23 @@ class Page:
     def price(self, symbol: str = "BTCUSDT") -> str:
         """The price on the card of a symbol."""
         return self.text(f".card:has([value={symbol}]) .price")
+
+    def hold(self, places: str) -> list[Any]:
+        """The first question to these places (a glob), in a list as soon as it comes; it is held."""
+        held: list[Any] = []
+
+        def take(route: Any) -> None:
+            if held:
+                route.fallback()
+            else:
+                held.append(route)
+
+        self.page.route(places, take)
+        return held
+
+    def release(self, held: Any, **answer: Any) -> None:
+        """Lets a question go on that was held, or gives it an answer; returns when the page has taken that in."""
+        with self.page.expect_event("requestfinished", lambda one: one == held.request):
+            held.fulfill(**answer) if answer else held.continue_()
+        # In the frame after the next one the scripts that waited for the answer have run.
+        self.page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,25 @@ def test_mistakes_are_said_at_the_field(opened: Page) -> None:
     submit(opened, "range", start="2025-03-01T12:10:00Z", end="2025-03-01 13:20:00.500+01:00")
     opened.page.wait_for_selector("#range-answer[data-state=answered]:has-text('11 trades of BTCUSDT')")
     assert wrong(opened, "range-end") == ("", None)
+
+
+@pytest.mark.parametrize(("form", "field"), [("at", "time"), ("range", "end")])
+def test_a_late_answer_is_to_an_older_question(opened: Page, form: str, field: str) -> None:
+    """It replaces neither the answer to a newer one nor what is wrong with what was typed since."""
+    output, places = f"#{form}-answer", f"**/api/{form}/**"
+    if form == "range":
+        opened.page.fill("#range-start", "2025-03-01 12:10:00")
+    for newer, state in (("2025-03-01 12:20:00", "answered"), ("noon", "mistaken")):
+        held = opened.hold(places)
+        submit(opened, form, **{field: "2025-03-01 12:15:00"})
+        opened.until(partial(bool, held))
+        submit(opened, form, **{field: newer})
+        opened.page.wait_for_selector(f"{output}[data-state={state}][aria-busy=false]", state="attached")
+        words = opened.text(output)
+        opened.release(held[0])
+
+        assert opened.text(output) == words
+        assert opened.page.get_attribute(output, "data-state") == state
 
 
 def test_a_click_on_a_candle_asks_about_it(opened: Page) -> None:

@@ -155,27 +155,38 @@ export function connect(symbol, onRange) {
   const lookUp = range.querySelector("[type=submit]");
   let last = null;
   let given = false;
+  const turns = new Map();
+  /** From now on an output is for another question. Returns a function that tells whether it still is. */
+  const turn = (output) => {
+    const mine = (turns.get(output) ?? 0) + 1;
+    turns.set(output, mine);
+    return () => turns.get(output) === mine;
+  };
+  const answerWith = (output, how, ...content) => {
+    output.replaceChildren(...content);
+    output.dataset.state = how;
+    output.ariaBusy = "false";
+  };
+  /** Asks, and shows the answer; a promise of it, or of null where there is none or another question came after it. */
   const reply = async (output, path, parameters, shown) => {
+    const isLast = turn(output);
     output.dataset.state = "asking";
     output.ariaBusy = "true";
     try {
       const answer = await ask(path, parameters);
-      output.replaceChildren(...shown(answer));
-      output.dataset.state = "answered";
+      if (!isLast()) return null;
+      answerWith(output, "answered", ...shown(answer));
       return answer;
     } catch (error) {
-      output.replaceChildren(words(refusal(error), "wrong"));
-      output.dataset.state = "refused";
+      if (isLast()) answerWith(output, "refused", words(refusal(error), "wrong"));
       return null;
-    } finally {
-      output.ariaBusy = "false";
     }
   };
   /** Whether `form` can be asked about; if not, nothing stays of an answer that was to other times. */
   const good = (form, output) => {
     if (check(form)) return true;
-    output.replaceChildren();
-    output.dataset.state = "mistaken";
+    turn(output);
+    answerWith(output, "mistaken");
     return false;
   };
   at.addEventListener("submit", (event) => {
