@@ -260,6 +260,31 @@ def test_local_time(opened: Callable[..., Chart]) -> None:
     page.until(lambda: page.text("#legend .when") == utc)
 
 
+DAY_TEXTS = """async () => {
+  const { pointedAt, tick } = await import("/static/legend.js");
+  const time = Date.UTC(2025, 2, 1) / 1000;
+  return [pointedAt(time, "1d"), tick(time, 0, "1d"), tick(time, 1, "1d"), tick(time, 2, "1d"), tick(time, 2, "1h")];
+}"""
+
+
+def test_days_are_of_utc(opened: Callable[..., Chart]) -> None:
+    """Whatever the time of this computer: a candle of a day has the date of that day, and says UTC."""
+    page = opened("#ETHUSDT/1d")
+    page.page.context.new_cdp_session(page.page).send("Emulation.setTimezoneOverride", {"timezoneId": "America/Lima"})
+    page.page.reload()
+    page.drawn()
+    page.page.click("#chart ~ details summary")
+    day = page.text("#legend .when").removesuffix(" UTC")
+    page.page.check("#local-time")
+
+    assert re.fullmatch(r"20\d\d-\d\d-\d\d", day)
+    assert (page.text("#legend .when"), page.text("#chart .zone")) == (f"{day} UTC", "UTC")
+    assert (page.text("#bars thead th"), page.text("#bars tbody th")) == ("UTC", day)
+    assert page.page.evaluate(DAY_TEXTS) == ["2025-03-01 UTC", "2025", "Mar 1", "Mar 1", "Feb 28"]
+    page.page.click("label:has([name=resolution][value='1h'])")
+    page.until(lambda: page.text("#legend .when").endswith(" UTC−5"))
+
+
 def test_a_wheel_scrolls_and_ctrl_zooms(opened: Callable[..., Chart]) -> None:
     """The page is not caught by the chart."""
     page = opened("#ETHUSDT/1m", size={"width": 1280, "height": 500})

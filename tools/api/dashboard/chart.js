@@ -266,7 +266,7 @@ export class CandleChart {
     const step = STEPS[this.resolution];
     const times = [...this.bars.keys()].sort((one, other) => one - other);
     this.newest = times.at(-1) ?? 0;
-    this.shift = ahead(this.newest);
+    this.shift = ahead(this.newest, this.resolution);
     this.places = withHoles(times, step);
     this.lacking = missingAt(this.places, this.gaps, step);
     const minMove = 10 ** -decimals(priceOf(this.symbol));
@@ -280,7 +280,7 @@ export class CandleChart {
       text: `${missing.toLocaleString("en")} missing`,
     })));
     this.drawMarks();
-    this.corner.textContent = zoneAt(this.newest);
+    this.corner.textContent = zoneAt(this.newest, this.resolution);
     const counts = { bars: times.length, slots: this.places.length, shaded: this.lacking.size };
     Object.assign(this.container.dataset, counts);
     this.note.hidden = !this.gaps.length;
@@ -366,7 +366,7 @@ export class CandleChart {
     this.container.setAttribute("aria-label", `${words}, low ${say(bar.low)}, high ${say(bar.high)}${last}${missing}`);
     if (!this.table.closest("details").open) return;
     const times = this.places.slice(-TABLE_BARS * STEP_BARS).filter((one) => this.bars.has(one)).slice(-TABLE_BARS);
-    this.table.parentElement.querySelector("th").textContent = zoneAt(this.newest);
+    this.table.parentElement.querySelector("th").textContent = zoneAt(this.newest, this.resolution);
     this.table.replaceChildren(...times.reverse().map((time) => row(this, time, this.bars.get(time))));
   }
 

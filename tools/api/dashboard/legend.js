@@ -14,9 +14,9 @@ function part(name, ...content) {
 }
 
 function when(time, resolution) {
-  const text = moment(time);
   // The seconds of a candle of minutes are always zero.
-  return resolution === "1d" ? text.slice(0, 10) : `${text.slice(0, resolution === "1s" ? 19 : 16)} ${zoneAt(time)}`;
+  const length = { "1s": 19, "1d": 10 }[resolution] ?? 16;
+  return `${moment(time, resolution).slice(0, length)} ${zoneAt(time, resolution)}`;
 }
 
 /** The parts of the legend for a place: its time, and of its `bar`, if there is one, prices, volume and trades. */
@@ -60,9 +60,9 @@ export function row({ symbol, resolution }, time, bar) {
 
 /** What stands at a place of the axis of times; `type` is that of the chart's library: year, month, day, minute, second. */
 export function tick(time, type, resolution) {
-  if (type === 0 && resolution === "1d") return moment(time).slice(0, 4);
-  if (type < 3) return day(time);
-  return moment(time).slice(11, type === 3 ? 16 : 19);
+  if (type === 0 && resolution === "1d") return moment(time, resolution).slice(0, 4);
+  if (type < 3) return day(time, resolution);
+  return moment(time, resolution).slice(11, type === 3 ? 16 : 19);
 }
 
 /** What stands at the axis of times under the pointer. */

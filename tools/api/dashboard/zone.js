@@ -14,12 +14,15 @@ export function setLocal(wanted) {
   else localStorage.removeItem(KEY);
 }
 
-/** The seconds that the chosen time is ahead of UTC at a moment, in seconds since 1970. */
-export const ahead = (seconds) => (local ? -new Date(seconds * 1000).getTimezoneOffset() * 60 : 0);
+/** The seconds that the chosen time is ahead of UTC at a moment, in seconds since 1970. Candles of a day are of days of UTC:
+ * of their begin in another time the date would be that of the day before. */
+export const ahead = (seconds, resolution) => (
+  local && resolution !== "1d" ? -new Date(seconds * 1000).getTimezoneOffset() * 60 : 0
+);
 
 /** Such as UTC, UTC+1 or UTC−3:30: the chosen time at a moment. */
-export function zoneAt(seconds) {
-  const minutes = ahead(seconds) / 60;
+export function zoneAt(seconds, resolution) {
+  const minutes = ahead(seconds, resolution) / 60;
   if (!minutes) return "UTC";
   const size = Math.abs(minutes);
   const rest = size % 60 ? `:${String(size % 60).padStart(2, "0")}` : "";
@@ -27,10 +30,12 @@ export function zoneAt(seconds) {
 }
 
 /** A moment in the chosen time, such as 2025-11-20 10:15:09. */
-export const moment = (seconds) => new Date((seconds + ahead(seconds)) * 1000).toISOString().slice(0, 19).replace("T", " ");
+export const moment = (seconds, resolution) => (
+  new Date((seconds + ahead(seconds, resolution)) * 1000).toISOString().slice(0, 19).replace("T", " ")
+);
 
 /** The day of a moment, such as Nov 20. */
-export function day(seconds) {
-  const [, month, date] = moment(seconds).slice(0, 10).split("-").map(Number);
+export function day(seconds, resolution) {
+  const [, month, date] = moment(seconds, resolution).slice(0, 10).split("-").map(Number);
   return `${MONTHS[month - 1]} ${date}`;
 }
