@@ -123,5 +123,8 @@ class Page:
         """Lets a question go on that was held, or gives it an answer; returns when the page has taken that in."""
         with self.page.expect_event("requestfinished", lambda one: one == held.request):
             held.fulfill(**answer) if answer else held.continue_()
-        # In the frame after the next one the scripts that waited for the answer have run.
+        self.settled()
+
+    def settled(self) -> None:
+        """Returns in the frame after the next one: the scripts that waited for an answer that is here have run."""
         self.page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")

@@ -421,6 +421,137 @@ def test_the_first_minutes_are_seconds(opened: Callable[..., Chart], stored: con
     assert opened("#ETHUSDT").look() == ("ETHUSDT", "1m")
 
 
+# ---- When answers fail, or come late.
+
+
+def counted(page: Chart) -> tuple[int, ...]:
+    """How many candles and places the chart has, and how many of these are shaded."""
+    return tuple(int(page.page.get_attribute("#chart", f"data-{one}") or 0) for one in ("bars", "slots", "shaded"))
+
+
+def has(page: Chart, *counts: int) -> bool:
+    """Whether the chart has so many candles and places, and none that is shaded."""
+    return counted(page) == (*counts, 0)
+
+
+def every_second(symbol: str, first_id: int, begin: datetime, count: int) -> list[Trade]:
+    """A trade a second."""
+    return [trade(symbol, first_id + one, begin + timedelta(seconds=one), "3.25") for one in range(count)]
+
+
+def refused(page: Chart, places: str) -> list[Any]:
+    """The questions to these places (a glob) that were refused; all are from now on, as while the database is away."""
+    found: list[Any] = []
+
+    def refuse(route: Any) -> None:
+        found.append(route)
+        route.fulfill(status=503, json={"detail": "the database is away"})
+
+    page.page.route(places, refuse)
+    return found
+
+
+def test_a_chart_that_cannot_be_read(opened: Callable[..., Chart], stored: config.Settings) -> None:
+    """It shows nothing of the symbol before, says so, and asks again until there is an answer."""
+    with closing(db.connect(stored)) as connection:
+        db.insert_trades(connection, every_second("LATEUSDT", 1, now() - timedelta(minutes=20), 100))
+        page = opened("#ETHUSDT/1m")
+        asked = refused(page, "**/api/candles/**")
+        page.page.click(".card:has([value=LATEUSDT])")
+        page.page.wait_for_selector("#chart-wrong:visible")
+        assert page.text("#chart-wrong") == (
+            "The candles of LATEUSDT cannot be read now (the database is away). Trying again."
+        )
+        assert (counted(page), page.text("#legend")) == ((0, 0, 0), "")
+        page.until(lambda: len(asked) > 2)
+        db.insert_trades(connection, [trade("LATEUSDT", 101, now() - timedelta(minutes=10), "4.5")])
+        page.until(lambda: page.price("LATEUSDT") == "4.50000000")
+        assert page.text("#legend") == ""
+        page.page.unroute("**/api/candles/**")
+        page.page.wait_for_selector("#chart-wrong", state="hidden")
+
+    page.drawn()
+    assert legend(page)[3] == "4.50000000"
+    assert counted(page)[0] == 3
+
+
+def test_what_came_unseen_has_no_hole(opened: Callable[..., Chart], stored: config.Settings) -> None:
+    """After more candles than an answer has, all that is shown was read again; those before are on the way back."""
+    begin = now() - timedelta(hours=1)
+    with closing(db.connect(stored)) as connection:
+        db.insert_trades(connection, every_second("SLEEPUSDT", 1, begin, 600))
+        page = opened("#SLEEPUSDT/1s")
+        edge = page.page.get_attribute("#chart", "data-places-after")
+        db.insert_trades(connection, every_second("SLEEPUSDT", 601, begin + timedelta(seconds=600), 1_200))
+    page.until(partial(has, page, 500, 500))
+    page.until(lambda: page.page.get_attribute("#chart", "data-places-after") == edge)
+    page.page.focus("#chart")
+
+    def back() -> bool:
+        page.page.keyboard.press("ArrowLeft")
+        return has(page, 1_800, 1_800)
+
+    page.until(back)
+
+
+def test_a_gap_far_back_is_filled(opened: Callable[..., Chart], stored: config.Settings) -> None:
+    """Its candles come into the chart while one looks there, which stays in sight."""
+    found = every_second("FARUSDT", 1, now() - timedelta(hours=1), 1_500)
+    with closing(db.connect(stored)) as connection:
+        db.insert_trades(connection, [*found[:600], *found[620:]])
+        page = opened("#FARUSDT/1s")
+        page.page.focus("#chart")
+
+        def back() -> bool:
+            page.page.keyboard.press("ArrowLeft")
+            return behind(page) > 850
+
+        page.until(back)
+        page.until(lambda: counted(page)[2] >= 20)
+        before = behind(page)
+        db.insert_trades(connection, found[600:620])
+        page.until(lambda: counted(page)[2] == 0)
+
+    assert counted(page)[0] == counted(page)[1] >= 1_000
+    page.until(lambda: behind(page) == before)
+    pointed_at(page, f"{found[610].timestamp:%Y-%m-%d %H:%M:%S}")
+    assert "1 trade" in page.text("#legend")
+
+
+def test_a_late_answer_does_not_undo_a_trade(opened: Callable[..., Chart], stored: config.Settings) -> None:
+    """Of a candle that is read and grows meanwhile, the one with more trades stays."""
+    begin = now()
+    with closing(db.connect(stored)) as connection:
+        db.insert_trades(connection, every_second("RACEUSDT", 1, begin, 3))
+        page = opened("#RACEUSDT/1m")
+        held = page.hold("**/api/candles/**")
+        # An id is left out: what is missing has changed, so that the chart is read again.
+        db.insert_trades(connection, [trade("RACEUSDT", 5, begin + timedelta(seconds=4), "5.5")])
+        page.until(partial(bool, held))
+        older = held[0].fetch()
+        db.insert_trades(connection, [trade("RACEUSDT", 6, begin + timedelta(seconds=5), "6.5")])
+        page.until(partial(shows, page, "6.50000000"))
+        page.release(held[0], response=older)
+
+    page.until(lambda: counted(page)[2] > 0)
+    assert legend(page)[3] == "6.50000000"
+
+
+def test_what_is_stored_before_the_stream_begins(opened: Callable[..., Chart], stored: config.Settings) -> None:
+    """Candles between the chart's first answer and the first tick are read when the stream begins."""
+    begin = now() - timedelta(minutes=30)
+    with closing(db.connect(stored)) as connection:
+        db.insert_trades(connection, every_second("BEGINUSDT", 1, begin, 100))
+        page = opened("#BEGINUSDT/1s")
+        held = page.hold("**/api/stream*")
+        page.page.reload()
+        page.until(partial(bool, held))
+        page.until(partial(has, page, 100, 100))
+        db.insert_trades(connection, every_second("BEGINUSDT", 101, begin + timedelta(seconds=100), 20))
+        held[0].continue_()
+        page.until(partial(has, page, 120, 120))
+
+
 # ---- Digits.
 
 AMOUNTS = """async () => {

@@ -23,7 +23,9 @@ const SYMBOL_CHARS = 40;
 
 let listenTo = () => {};
 
-const chart = new CandleChart($("chart"), $("legend"), $("bars").tBodies[0], $("chart-gaps"));
+const chart = new CandleChart($("chart"), {
+  legend: $("legend"), table: $("bars").tBodies[0], note: $("chart-gaps"), wrong: $("chart-wrong"),
+});
 const forms = connect(() => state.symbol, (answer, isChosen) => {
   chart.mark(answer);
   if (!isChosen) return;
@@ -69,7 +71,11 @@ function choose(symbol, resolution, { range = state.range, replaces = false } = 
   $("tape-quantity").textContent = `Quantity ${unit(quantityOf(symbol))}`.trim();
   $("coverage-title").textContent = `Coverage of ${symbol}`;
   $("chart").ariaBusy = "true";
-  chart.show(symbol, resolution).then(reveal).catch(() => {}).finally(() => { $("chart").ariaBusy = "false"; });
+  chart.show(symbol, resolution).then((isShown) => {
+    if (!isShown) return;
+    $("chart").ariaBusy = "false";
+    reveal();
+  });
   if (other) {
     drawTape();
     forms.repeat();
@@ -124,7 +130,7 @@ function onStatus(status) {
     showSpeed(card, one);
     showDay(card, one.day, symbol);
   }
-  if (status.database) onMissing(status, () => chart.refresh().catch(() => {}));
+  if (status.database) onMissing(status, () => chart.refresh());
   showTrouble();
 }
 
@@ -211,12 +217,11 @@ async function start() {
   listenTo = listen(state.symbols, {
     up: () => {
       trouble.connection = null;
-      if (lost) {
-        chart.refresh().catch(() => {});
-        coverage.refresh();
-      }
+      if (lost) coverage.refresh();
       lost = false;
     },
+    // What was stored between the chart's answer and this is in no tick.
+    begin: () => chart.refresh(),
     down: (error) => {
       lost = true;
       trouble.connection = error.status === 503 ? "too many streams" : error.message;

@@ -29,6 +29,9 @@ const PLACES_DROPPED = 2_000;
 const TICK_CANDLES = 300;
 // A history that is shorter is shown in seconds: of minutes there would be a few candles in a corner.
 const YOUNG_S = 1_800;
+// Between questions of which none was answered.
+const AGAIN_MS_MIN = 500;
+const AGAIN_MS_MAX = 10_000;
 
 const candlesOf = (symbol, parameters) => ask(`candles/${encodeURIComponent(symbol)}`, parameters);
 
@@ -41,9 +44,9 @@ export async function firstResolution(symbol) {
 
 export class CandleChart {
   /** Draws into `container`; the exact prices of a candle go to `legend`, the last candles to `table`, what is missing in
-   * the time that is drawn to `note`. */
-  constructor(container, legendElement, table, note) {
-    Object.assign(this, { container, legend: legendElement, table, note, asked: null, showing: 0, shift: 0, waiting: null });
+   * the time that is drawn to `note`, and that there is no answer to `wrong`. */
+  constructor(container, { legend: legendElement, table, note, wrong }) {
+    Object.assign(this, { container, legend: legendElement, table, note, wrong, asked: null, showing: 0, shift: 0, waiting: null });
     this.empty();
     this.chart = createChart(container, {
       autoSize: true,
@@ -75,9 +78,9 @@ export class CandleChart {
     this.paint();
   }
 
-  /** No candles. */
+  /** No candles, and nothing is pointed at. */
   empty() {
-    Object.assign(this, { bars: new Map(), places: [], gaps: [], lacking: new Map(), newest: 0, missing: 0 });
+    Object.assign(this, { bars: new Map(), places: [], gaps: [], lacking: new Map(), newest: 0, missing: 0, pointed: undefined });
   }
 
   addSeries() {
@@ -112,23 +115,90 @@ export class CandleChart {
     if (this.places.length) this.draw();
   }
 
-  /** Shows another symbol or resolution from its last candles on. */
-  async show(symbol, resolution) {
-    const mine = (this.showing += 1);
-    // What grows meanwhile is taken in afterwards: the newest of each time.
-    Object.assign(this, { symbol, resolution, complete: false, loading: true, waiting: new Map() });
-    const answer = await candlesOf(symbol, { resolution });
-    if (mine !== this.showing) return;
+  /** Shows another symbol or resolution from its last candles on, and nothing until they are there. Returns a promise of
+   * whether they are: not if something else was chosen meanwhile. */
+  show(symbol, resolution) {
+    this.showing += 1;
+    // What grows meanwhile is taken in afterwards.
+    Object.assign(this, { symbol, resolution, waiting: new Map(), stale: true });
+    this.wrong.hidden = true;
     this.empty();
-    this.take(answer.candles);
-    await this.findGaps(mine);
-    if (mine !== this.showing) return;
     this.draw();
-    this.showEnd();
-    this.loading = false;
+    return this.readEnd();
+  }
+
+  /** Reads the last candles again, after something was stored that the stream has not told of. */
+  async refresh() {
+    if (!this.symbol) return;
+    // An answer that is on its way may be from before that.
+    this.stale = true;
+    this.wake?.();
+    if (this.reading !== this.showing) await this.readEnd();
+  }
+
+  /** Reads the last candles until there is an answer that is not stale. Returns a promise of whether they are drawn. */
+  async readEnd() {
+    const mine = this.showing;
+    this.reading = mine;
+    for (let wait = AGAIN_MS_MIN; this.stale; wait = Math.min(wait * 2, AGAIN_MS_MAX)) {
+      this.stale = false;
+      const answer = await this.read().catch((error) => ({ error }));
+      if (mine !== this.showing) return false;
+      this.wrong.hidden = !answer.error;
+      if (!answer.error) {
+        this.renew(answer);
+        continue;
+      }
+      this.stale = true;
+      this.wrong.textContent = `The candles of ${this.symbol} cannot be read now (${answer.error.message}). Trying again.`;
+      await new Promise((resolve) => {
+        this.wake = resolve;
+        setTimeout(resolve, wait);
+      });
+      if (mine !== this.showing) return false;
+    }
+    this.reading = null;
+    return true;
+  }
+
+  /** The last candles, or those before an `end`, as far back as is in sight, and what is missing from then on. */
+  async read(before = {}) {
+    const { symbol, resolution, showing } = this;
+    const first = this.away()?.time ?? Infinity;
+    let { candles } = await candlesOf(symbol, { resolution, ...before });
+    while (showing === this.showing && candles.length < PLACES_MAX && seconds(candles[0]?.timestamp) > first) {
+      const earlier = await candlesOf(symbol, { resolution, end: candles[0].timestamp });
+      if (!earlier.candles.length) break;
+      candles = [...earlier.candles, ...candles];
+    }
+    return { candles, ...await this.gapsFrom(candles) };
+  }
+
+  /** Takes in what was read. What is older goes: it may have changed too, and is read again when one goes back to it. */
+  renew({ candles, gaps, missing }) {
+    const first = candles.length ? seconds(candles[0].timestamp) : 0;
+    const [isFirst, away] = [!this.places.length, this.away()];
+    this.bars = new Map([...this.bars].filter(([time]) => time >= first));
+    Object.assign(this, { gaps, missing, complete: false });
+    this.take(candles);
+    this.draw();
+    if (isFirst) this.showEnd();
+    else if (away) {
+      const moved = Math.max(0, this.places.findIndex((time) => time >= away.time)) - away.place;
+      this.chart.timeScale().setVisibleLogicalRange({ from: away.from + moved, to: away.to + moved });
+    }
+    if (!this.waiting) return;
     const grown = [...this.waiting.values()];
     this.waiting = null;
     this.update(grown);
+  }
+
+  /** What is in sight, and the first place and time of it; null if the end is in sight, which the chart follows. */
+  away() {
+    const range = this.chart.timeScale().getVisibleLogicalRange();
+    if (!range || range.to >= this.places.length - 1) return null;
+    const place = Math.max(0, Math.ceil(range.from));
+    return { ...range, place, time: this.places[place] };
   }
 
   /** Brings a range ({start, end}, texts) into sight. Returns a promise of whether the chart reaches back so far, or of
@@ -159,51 +229,42 @@ export class CandleChart {
     scale.setVisibleLogicalRange({ from: first - edge, to: last + edge });
   }
 
-  /** Reads the last candles again, after something was stored that the stream has not told of. */
-  async refresh() {
-    const mine = this.showing;
-    const { symbol, resolution } = this;
-    if (!symbol) return;
-    const answer = await candlesOf(symbol, { resolution });
-    if (mine !== this.showing) return;
-    this.take(answer.candles);
-    await this.findGaps(mine);
-    if (mine === this.showing) this.draw();
-  }
-
   take(bars) {
-    for (const bar of bars) this.bars.set(seconds(bar.timestamp), bar);
+    for (const bar of bars) {
+      const time = seconds(bar.timestamp);
+      // A candle's trades only grow: one with fewer was read before the one that is here.
+      if (!(this.bars.get(time)?.trades > bar.trades)) this.bars.set(time, bar);
+    }
     learn(bars.flatMap((bar) => [bar.high, bar.low]), priceOf(this.symbol));
     learn(bars.map((bar) => bar.volume), quantityOf(this.symbol));
   }
 
-  /** Finds the open gaps in the time of the candles that are there; of very many the longest. */
-  async findGaps(mine) {
-    const times = [...this.bars.keys()];
-    if (!times.length) return;
+  /** The open gaps from the first of `candles` to the newest that is here; of very many the longest. */
+  async gapsFrom(candles) {
+    if (!candles.length) return { gaps: [], missing: 0 };
     const bound = (time) => new Date(time * 1000).toISOString();
-    const [start, end] = [times.reduce((one, other) => Math.min(one, other)), times.reduce((one, other) => Math.max(one, other))];
-    const range = { start: bound(start), end: bound(end + STEPS[this.resolution]) };
+    const [start, last] = [candles[0], candles.at(-1)].map(({ timestamp }) => seconds(timestamp));
+    const range = { start: bound(start), end: bound(Math.max(last, this.newest) + STEPS[this.resolution]) };
     const { gaps, missing } = await ask("gaps", { symbol: this.symbol, ...range, limit: GAPS_MAX });
-    if (mine !== this.showing) return;
-    this.missing = missing;
     const ends = (gap) => ({ from: seconds(gap.timestamp_before), to: seconds(gap.timestamp_after) });
-    this.gaps = gaps.map((gap) => ({ ...ends(gap), missing: gap.missing }));
+    return { gaps: gaps.map((gap) => ({ ...ends(gap), missing: gap.missing })), missing };
   }
 
   /** Takes in candles that have grown. */
   update(bars) {
     if (this.waiting) {
       for (const bar of bars.slice(-TICK_CANDLES)) this.waiting.set(bar.timestamp, bar);
+      // An answer has those before.
+      for (const time of [...this.waiting.keys()].slice(0, -TICK_CANDLES)) this.waiting.delete(time);
       return;
     }
     // There were more than a tick may have.
-    if (bars.length >= TICK_CANDLES) this.refresh().catch(() => {});
-    this.take(bars);
-    for (const bar of bars) {
+    if (bars.length >= TICK_CANDLES) this.refresh();
+    // Older ones are read when one goes back to them.
+    const known = bars.filter((bar) => !(seconds(bar.timestamp) < this.places[0]));
+    this.take(known);
+    for (const bar of known) {
       const time = seconds(bar.timestamp);
-      // Older ones are read when one goes back to them.
-      if (time < this.places[0]) continue;
       if (time > this.newest) this.append(time);
       this.series.update(this.candle(time), time < this.newest);
       this.volume.update(this.column(time), time < this.newest);
@@ -241,25 +302,17 @@ export class CandleChart {
   }
 
   async readBefore() {
-    if (this.loading || this.waiting || this.complete || !this.bars.size || this.places.length >= PLACES_MAX) return;
-    const mine = this.showing;
-    this.loading = true;
-    try {
-      const end = new Date(this.places[0] * 1000).toISOString();
-      const { symbol, resolution } = this;
-      const { candles } = await candlesOf(symbol, { resolution, end });
-      if (mine !== this.showing) return;
-      this.complete = candles.length === 0;
-      if (candles.length) {
-        this.take(candles);
-        await this.findGaps(mine);
-        if (mine === this.showing) this.draw();
-      }
-    } catch {
-      // The next move of the chart tries again; the banner says what is wrong.
-    } finally {
-      if (mine === this.showing) this.loading = false;
-    }
+    if (this.waiting || this.complete || !this.places.length || this.places.length >= PLACES_MAX) return;
+    const { showing: mine, places: [first] } = this;
+    // Without an answer, the next move of the chart asks again; the banner says what is wrong.
+    const answer = await this.read({ end: new Date(first * 1000).toISOString() }).catch(() => null);
+    // What is shown may have been read again meanwhile, from another time on.
+    if (!answer || mine !== this.showing || first !== this.places[0]) return;
+    this.complete = answer.candles.length === 0;
+    if (this.complete) return;
+    Object.assign(this, { gaps: answer.gaps, missing: answer.missing });
+    this.take(answer.candles);
+    this.draw();
   }
 
   draw() {
@@ -280,7 +333,7 @@ export class CandleChart {
       text: `${missing.toLocaleString("en")} missing`,
     })));
     this.drawMarks();
-    this.corner.textContent = zoneAt(this.newest, this.resolution);
+    this.corner.textContent = this.newest ? zoneAt(this.newest, this.resolution) : "";
     const counts = { bars: times.length, slots: this.places.length, shaded: this.lacking.size };
     Object.assign(this.container.dataset, counts);
     this.note.hidden = !this.gaps.length;
@@ -357,8 +410,12 @@ export class CandleChart {
   /** For those who do not see it: a sentence, and a table of the last candles. */
   describe() {
     const bar = this.bars.get(this.newest);
-    if (!bar) return;
     this.tell(this.pointed);
+    if (!bar) {
+      this.container.setAttribute("aria-label", `${this.symbol}, candles of ${this.resolution}; none yet`);
+      this.table.replaceChildren();
+      return;
+    }
     const say = (text) => `${shown(text, priceOf(this.symbol))} ${unit(priceOf(this.symbol))}`.trim();
     const words = `${this.symbol}, candles of ${this.resolution}; the last one opened at ${say(bar.open)}, is at ${say(bar.close)}`;
     const missing = this.gaps.length ? `; ${this.missing} trades are missing in the time that is drawn` : "";
