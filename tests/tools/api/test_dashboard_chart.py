@@ -552,6 +552,44 @@ def test_what_is_stored_before_the_stream_begins(opened: Callable[..., Chart], s
         page.until(partial(has, page, 120, 120))
 
 
+def test_a_range_that_cannot_be_read(opened: Callable[..., Chart], stored: config.Settings) -> None:
+    """The chart stays where it is, and goes there when there is an answer."""
+    found = every_second("BACKUSDT", 1, now() - timedelta(hours=1), 1_300)
+    with closing(db.connect(stored)) as connection:
+        db.insert_trades(connection, found)
+    page = opened("#BACKUSDT/1s")
+    before = behind(page)
+    asked = refused(page, "**/api/candles/**end=**")
+    page.page.fill("#range-start", f"{found[20].timestamp:%Y-%m-%d %H:%M:%S}")
+    page.page.fill("#range-end", f"{found[50].timestamp:%Y-%m-%d %H:%M:%S}")
+    page.page.press("#range-end", "Enter")
+    page.until(partial(bool, asked))
+    page.settled()
+    assert behind(page) == before
+    page.page.unroute("**/api/candles/**end=**")
+    page.page.press("#range-end", "Enter")
+    page.until(lambda: behind(page) > 1_000)
+
+
+def test_only_the_last_range_is_called_too_far_back(opened: Callable[..., Chart], stored: config.Settings) -> None:
+    """One that was given up for it changes nothing of what is said."""
+    found = every_second("NOTEUSDT", 1, now() - timedelta(hours=1), 1_300)
+    with closing(db.connect(stored)) as connection:
+        db.insert_trades(connection, found)
+    page = opened("#NOTEUSDT/1s")
+    held = page.hold("**/api/candles/**end=**")
+    page.page.fill("#range-start", f"{found[20].timestamp:%Y-%m-%d %H:%M:%S}")
+    page.page.fill("#range-end", f"{found[50].timestamp:%Y-%m-%d %H:%M:%S}")
+    page.page.press("#range-end", "Enter")
+    page.until(partial(bool, held))
+    page.page.fill("#range-start", f"{now() - timedelta(days=3):%Y-%m-%d %H:%M:%S}")
+    page.page.press("#range-end", "Enter")
+    page.page.wait_for_selector("#chart-far:visible")
+    page.release(held[0])
+
+    assert page.page.is_visible("#chart-far")
+
+
 # ---- Digits.
 
 AMOUNTS = """async () => {

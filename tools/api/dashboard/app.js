@@ -40,7 +40,10 @@ const finder = new Finder($("finder"), chooseSymbol);
 /** Brings the range that was asked for into the chart's sight, or says why not. */
 async function reveal() {
   const note = $("chart-far");
-  note.hidden = !state.range || (await chart.reveal(state.range)) !== false;
+  note.hidden = true;
+  // A call that was given up for a newer one says nothing: the newer one does.
+  if (!state.range || (await chart.reveal(state.range)) !== false) return;
+  note.hidden = false;
   note.textContent = `The range that was asked for is further back than candles of ${state.resolution} reach: choose longer ones.`;
 }
 

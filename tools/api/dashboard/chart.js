@@ -209,7 +209,9 @@ export class CandleChart {
     const [step, mine] = [STEPS[this.resolution], this.showing];
     const [start, end] = [range.start, range.end].map((time) => Math.floor(seconds(time) / step) * step);
     if ((this.newest - start) / step > PLACES_MAX) return false;
-    for (let first = Infinity; start < this.places[0] && this.places[0] < first;) {
+    for (let first = Infinity; start < this.places[0] && !this.complete;) {
+      // There was no answer: the next move of the chart asks again, and so may the reader.
+      if (this.places[0] === first) return undefined;
       first = this.places[0];
       await this.loadBefore();
       if (mine !== this.showing || this.revealed !== range) return undefined;
