@@ -200,13 +200,13 @@ def test_every_resolution(opened: Callable[..., Chart], api: Api, stored: config
             assert page.look() == ("BTCUSDT", name)
 
 
-def pointed_at(page: Chart, text: str) -> None:
-    """Moves the pointer over the chart until the legend has this text."""
+def pointed_at(page: Chart, text: str) -> int:
+    """Moves the pointer over the chart until the legend has this text; returns how far from the left that is."""
     box = page.page.locator("#chart").bounding_box()
     for x in range(5, int(box["width"]) - 70, 5):
         page.page.mouse.move(box["x"] + x, box["y"] + box["height"] / 2)
         if text in page.text("#legend"):
-            return
+            return x
     raise AssertionError(f"nowhere {text}")
 
 
@@ -360,6 +360,58 @@ def test_the_keyboard_points_and_asks(opened: Callable[..., Chart]) -> None:
     page.page.keyboard.press("Escape")
 
     assert page.text("#legend .when") == f"{newest:%Y-%m-%d %H:%M} UTC"
+
+
+def points_at(page: Chart, when: datetime) -> bool:
+    """Whether the legend is about this time."""
+    return page.text("#legend .when") == f"{when:%Y-%m-%d %H:%M:%S} UTC"
+
+
+CROSSHAIR_X = """() => {
+  const areas = [...document.querySelectorAll("#chart canvas")].filter((one) => one.style.zIndex === "2");
+  const canvas = areas.sort((one, other) => other.width * other.height - one.width * one.height)[0];
+  const { data, width, height } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+  const alphas = (x) => Array.from({ length: height }, (_, y) => data[(y * width + x) * 4 + 3]);
+  const drawn = (x) => alphas(x).filter(Boolean).length;
+  const columns = Array.from({ length: width }, (_, x) => drawn(x));
+  const most = Math.max(...columns);
+  return most < height / 4 ? null : (columns.indexOf(most) * canvas.clientWidth) / width;
+}"""
+
+
+def test_the_keyboard_stays_at_its_candle(opened: Callable[..., Chart], stored: config.Settings) -> None:
+    """Whatever moves: new candles come, the chart goes back and zooms; until the pointer moves."""
+    begin = now() - timedelta(minutes=30)
+    with closing(db.connect(stored)) as connection:
+        db.insert_trades(connection, every_second("KEYUSDT", 1, begin, 700))
+        page = opened("#KEYUSDT/1s")
+        page.page.focus("#chart")
+        for _ in range(3):
+            page.page.keyboard.press("Shift+ArrowLeft")
+        when = begin + timedelta(seconds=697)
+        page.until(partial(points_at, page, when))
+        db.insert_trades(connection, [trade("KEYUSDT", 701, begin + timedelta(seconds=705), "7.5")])
+        page.until(lambda: "is at 7.50" in str(page.page.get_attribute("#chart", "aria-label")))
+        page.settled()
+        assert points_at(page, when)
+    for key in ("ArrowLeft", "+", "-", "ArrowLeft", "+"):
+        page.page.keyboard.press(key)
+        page.settled()
+        assert points_at(page, when)
+    # Out of sight: the chart follows.
+    for _ in range(150):
+        page.page.keyboard.press("Shift+ArrowLeft")
+    page.page.keyboard.press("ArrowLeft")
+    page.settled()
+    when -= timedelta(seconds=150)
+    assert points_at(page, when)
+    x = page.page.evaluate(CROSSHAIR_X)
+    page.page.keyboard.press("Enter")
+    page.until(lambda: page.page.input_value("#at-time") == f"{when:%Y-%m-%d %H:%M:%S}")
+    # A browser cannot tell the first place of a pointer from one that rests.
+    page.page.mouse.move(5, 5)
+
+    assert x == pytest.approx(pointed_at(page, f"{when:%H:%M:%S}"), abs=12)
 
 
 def behind(page: Chart) -> float:

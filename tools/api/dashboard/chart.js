@@ -67,20 +67,32 @@ export class CandleChart {
     this.corner.className = "zone";
     container.append(this.corner);
     onWheel(container, this.chart);
-    this.chart.subscribeCrosshairMove((point) => this.tell(point.time === undefined ? undefined : point.time - this.shift));
+    this.chart.subscribeCrosshairMove(({ time }) => {
+      this.pointed = time === undefined ? undefined : time - this.shift;
+      this.tell();
+    });
     this.chart.subscribeClick((point) => point.time !== undefined && this.choose(point.time - this.shift));
     this.chart.timeScale().subscribeVisibleLogicalRangeChange((range) => {
       container.dataset.placesAfter = range ? range.to - this.places.length : "";
       container.dataset.placesWide = range ? range.to - range.from : "";
+      this.point();
       if (range && range.from < HISTORY_BEFORE_BARS) this.loadBefore();
     });
     container.addEventListener("keydown", (event) => this.onKey(event));
+    container.addEventListener("pointermove", (event) => {
+      // Some browsers say so too when only what is under the pointer has moved.
+      if (this.keyed === undefined || !(event.movementX || event.movementY)) return;
+      this.letGo();
+      this.tell();
+    }, { capture: true });
     this.paint();
   }
 
   /** No candles, and nothing is pointed at. */
   empty() {
-    Object.assign(this, { bars: new Map(), places: [], gaps: [], lacking: new Map(), newest: 0, missing: 0, pointed: undefined });
+    Object.assign(this, { bars: new Map(), places: [], gaps: [], lacking: new Map(), newest: 0, missing: 0 });
+    // The places that the pointer and the keyboard point at; that of the keyboard goes first, and stays.
+    Object.assign(this, { pointed: undefined, keyed: undefined });
   }
 
   addSeries() {
@@ -122,6 +134,7 @@ export class CandleChart {
     // What grows meanwhile is taken in afterwards.
     Object.assign(this, { symbol, resolution, waiting: new Map(), stale: true });
     this.wrong.hidden = true;
+    if (this.keyed !== undefined) this.letGo();
     this.empty();
     this.draw();
     return this.readEnd();
@@ -393,10 +406,24 @@ export class CandleChart {
     this.chart.timeScale().setVisibleLogicalRange({ from: Math.max(count - FIRST_BARS, Math.min(-20, count - 40)), to: count + edge });
   }
 
-  /** Writes the exact prices of a place, of the newest candle if no `time` is pointed at. */
-  tell(time) {
-    this.pointed = time;
-    const place = time ?? this.newest;
+  /** Puts the crosshair where the keyboard points at: the library keeps it at a pixel, and the places move. */
+  point() {
+    if (this.keyed === undefined) return;
+    const range = this.chart.timeScale().getVisibleLogicalRange();
+    const place = this.places.indexOf(this.keyed);
+    if (!range || place < range.from || place > range.to) this.chart.clearCrosshairPosition();
+    else this.chart.setCrosshairPosition(Number(this.bars.get(this.keyed)?.close ?? 0), this.keyed + this.shift, this.series);
+  }
+
+  /** Points at nothing. */
+  letGo() {
+    Object.assign(this, { pointed: undefined, keyed: undefined });
+    this.chart.clearCrosshairPosition();
+  }
+
+  /** Writes the exact prices of the place that is pointed at, or of the newest candle. */
+  tell() {
+    const place = this.keyed ?? this.pointed ?? this.newest;
     if (!place) return this.legend.replaceChildren();
     const bar = this.bars.get(place);
     this.legend.replaceChildren(...legend(this, place, bar, this.lacking.get(place) ?? bar?.missing ?? 0));
@@ -412,7 +439,10 @@ export class CandleChart {
   /** For those who do not see it: a sentence, and a table of the last candles. */
   describe() {
     const bar = this.bars.get(this.newest);
-    this.tell(this.pointed);
+    // It may have gone with the oldest.
+    if (this.keyed < this.places[0]) this.letGo();
+    this.point();
+    this.tell();
     if (!bar) {
       this.container.setAttribute("aria-label", `${this.symbol}, candles of ${this.resolution}; none yet`);
       this.table.replaceChildren();
@@ -433,17 +463,18 @@ export class CandleChart {
    * `event` was one of these. */
   onPointer(event) {
     const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    const pointed = this.keyed ?? this.pointed;
     if (event.shiftKey && step) {
       // At first at the last one in sight.
       const seen = Math.floor(this.chart.timeScale().getVisibleLogicalRange().to);
-      const place = this.pointed === undefined ? seen : this.places.indexOf(this.pointed) + step;
-      const time = this.places[Math.max(0, Math.min(this.places.length - 1, place))];
-      this.look(time, time);
-      this.chart.setCrosshairPosition(Number(this.bars.get(time)?.close ?? 0), time + this.shift, this.series);
-      this.tell(time);
-    } else if (event.key === "Enter" && this.pointed !== undefined) this.choose(this.pointed);
+      const place = pointed === undefined ? seen : this.places.indexOf(pointed) + step;
+      this.keyed = this.places[Math.max(0, Math.min(this.places.length - 1, place))];
+      this.look(this.keyed, this.keyed);
+      this.point();
+      this.tell();
+    } else if (event.key === "Enter" && pointed !== undefined) this.choose(pointed);
     else if (event.key === "Escape") {
-      this.chart.clearCrosshairPosition();
+      this.letGo();
       this.tell();
     } else return false;
     return true;
@@ -452,7 +483,7 @@ export class CandleChart {
   onKey(event) {
     const scale = this.chart.timeScale();
     const range = scale.getVisibleLogicalRange();
-    if (!range) return;
+    if (!range || !this.places.length) return;
     if (this.onPointer(event)) return event.preventDefault();
     const width = range.to - range.from;
     const moves = {
