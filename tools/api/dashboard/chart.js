@@ -215,7 +215,7 @@ export class CandleChart {
   }
 
   /** Brings a range ({start, end}, texts) into sight. Returns a promise of whether the chart reaches back so far, or of
-   * nothing while there are no candles, or once something else is shown. */
+   * nothing while there are no candles or no answer, or once something else is shown. */
   async reveal(range) {
     if (this.waiting || !this.places.length) return undefined;
     this.revealed = range;
