@@ -445,9 +445,28 @@ def test_a_range_comes_into_sight(opened: Callable[..., Chart], stored: config.S
     pointed_at(page, f"{early:%Y-%m-%d} {early.hour:02}:{early.minute // 5 * 5:02}")
 
 
-def answers(page: Chart, words: str) -> bool:
-    """Whether the answer about a second has these words."""
-    return words in page.text("#at-answer")
+def answers(page: Chart, words: str, form: str = "at") -> bool:
+    """Whether the answer about a second, or about a range, has these words."""
+    return words in page.text(f"#{form}-answer")
+
+
+def test_what_lies_behind_the_newest_trade_is_not_known(opened: Callable[..., Chart], api: Api) -> None:
+    """Neither that nothing traded then, nor what the price was."""
+    page = opened("#ETHUSDT/1m")
+    newest = datetime.fromisoformat(api.json("/api/latest/ETHUSDT")["timestamp"])
+    later, end = (f"{newest + timedelta(seconds=length):%Y-%m-%d %H:%M:%S}" for length in (20, 40))
+    note = f"The newest stored trade is of {newest:%Y-%m-%d %H:%M:%S}.250: what traded after that is not known."
+    page.page.fill("#at-time", later)
+    page.page.press("#at-time", "Enter")
+    page.until(partial(answers, page, f"No trade is stored in that second. {LAST}Last stored price"))
+    assert note in page.text("#at-answer")
+    page.page.fill("#range-start", later)
+    page.page.fill("#range-end", end)
+    page.page.press("#range-end", "Enter")
+    page.until(partial(answers, page, f"No trade of ETHUSDT is stored in that range.{note}", "range"))
+
+
+LAST = "The last one that is stored from before it:"
 
 
 def test_an_instant(opened: Callable[..., Chart], api: Api) -> None:

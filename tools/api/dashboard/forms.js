@@ -4,6 +4,9 @@ import { change, exact, priceOf, unitElement } from "/static/amounts.js";
 import { ask } from "/static/stream.js";
 
 const SECOND_AGO_S = 10;
+const SECOND_MS = 1_000;
+// The end of a range up to now is so far behind the newest trade, which is not worth a word.
+const UP_TO_NOW_MS = 2_000;
 
 /** Such as "10:15:09.250", or with its date where `dated`. */
 export const clock = (time, dated = false) => (dated ? time.slice(0, 23).replace("T", " ") : time.slice(11, 23));
@@ -49,6 +52,18 @@ function missing(answer, where, therefore) {
   if (!answer.missing) return [];
   const trades = answer.missing === 1 ? "1 trade is" : `${answer.missing.toLocaleString("en")} trades are`;
   return [words(`Up to ${trades} missing in ${where}: ${therefore}.`, "incomplete")];
+}
+
+/** That nothing is known of the time before the oldest or behind the newest stored trade, if what was asked about is
+ * there by more than `most` milliseconds. */
+function outside(answer, end, most) {
+  const { unknown_before: before, unknown_after: after } = answer;
+  const said = [];
+  if (before) said.push(`The oldest stored trade is of ${clock(before, true)}: what traded before that is not known.`);
+  if (after && Date.parse(end) - Date.parse(after) > most) {
+    said.push(`The newest stored trade is of ${clock(after, true)}: what traded after that is not known.`);
+  }
+  return said.map((text) => words(text, "incomplete"));
 }
 
 // ---- Fields: what was typed is checked here, so that its error stands at the field, in words for whoever typed it.
@@ -108,20 +123,23 @@ function second(answer) {
       ...answer.time === answer.second ? [] : [fact(`At ${clock(answer.time)}`, ...answer.as_of ? trade(answer.as_of, true) : ["not known"])],
     ), words(`${plural(answer.count)} of ${answer.symbol} in that second.`, "note"), ...missing(
       answer, "that second", "first, low, high and last may be wrong",
-    )];
+    ), ...outside(answer, answer.second, -SECOND_MS)];
   }
-  const stored = answer.missing ? " is stored" : "";
-  const note = missing(answer, "that second", "it may well have traded, and at another price");
+  const isUnknown = answer.missing || answer.unknown_after;
+  const stored = isUnknown ? " is stored" : "";
+  const note = [
+    ...missing(answer, "that second", "it may well have traded, and at another price"),
+    ...outside(answer, answer.second, -SECOND_MS),
+  ];
   if (!answer.as_of) {
-    return [words(new Date(answer.time) > new Date()
-      ? "That second has not come yet."
-      : `No trade of ${answer.symbol} is stored in that second, and none from before it.`), ...note];
+    if (new Date(answer.time) > new Date()) return [words("That second has not come yet.")];
+    return [words(`No trade of ${answer.symbol} is stored in that second, and none from before it.`), ...note];
   }
   return [
-    words(`No trade${stored} in that second. ${answer.missing
+    words(`No trade${stored} in that second. ${isUnknown
       ? "The last one that is stored from before it:"
       : "The price at that time was that of the last trade before it:"}`),
-    list(fact(answer.missing ? "Last stored price" : "Price at that time", ...trade(answer.as_of, true))),
+    list(fact(isUnknown ? "Last stored price" : "Price at that time", ...trade(answer.as_of, true))),
     ...note,
   ];
 }
@@ -129,8 +147,9 @@ function second(answer) {
 function lowAndHigh(answer) {
   if (!answer.count) {
     return [
-      words(`No trade of ${answer.symbol}${answer.missing || !answer.as_of ? " is stored" : ""} in that range.`),
+      words(`No trade of ${answer.symbol}${answer.missing || answer.unknown_after || !answer.as_of ? " is stored" : ""} in that range.`),
       ...missing(answer, "that range", "it may well have traded"),
+      ...outside(answer, answer.end, 0),
     ];
   }
   const { difference, percent, tone } = change(answer.first.price, answer.last.price);
@@ -144,7 +163,7 @@ function lowAndHigh(answer) {
     fact("First to last", moved),
   ), words(`${plural(answer.count)} of ${answer.symbol}.`, "note"), ...missing(
     answer, "that range", "first, low, high and last may be wrong",
-  )];
+  ), ...outside(answer, answer.end, UP_TO_NOW_MS)];
 }
 
 /** Makes the forms answer for the symbol that `symbol()` says. `onRange` is called with each answer about a range, and
