@@ -31,7 +31,7 @@ class _Shard:
         self.shared = shared
         self.changed = False
         # Each connection reads the streams as they are when it is made.
-        self.standby = Standby(lambda name: connect(name, self.shared), size, limits, now)
+        self.standby = Standby(lambda name: (connect(name, self.shared), self.shared.symbols), size, limits, now)
 
     def has_room_for(self, symbol: str) -> bool:
         return _fits(self.shared._replace(symbols=(*self.shared.symbols, symbol)))

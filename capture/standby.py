@@ -6,7 +6,7 @@ own threads write; the connections never wait for it.
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -83,10 +83,11 @@ class Limits(NamedTuple):
 
 
 class _Slot:
-    """A watched connection and what was last seen of it."""
+    """A watched connection, the symbols that it reads, and what was last seen of it."""
 
-    def __init__(self, connection: Watched, now: float) -> None:
+    def __init__(self, connection: Watched, symbols: frozenset[str], now: float) -> None:
         self.connection = connection
+        self.symbols = symbols
         self.started_at = now
         self._signs = -1
         self._signed_at = now
@@ -103,7 +104,8 @@ class _Slot:
     def behind_s(self, newest: dict[str, int], now: float, settle_s: float) -> float:
         """For how many seconds this connection has not reached a point that a sibling had reached.
 
-        What was delivered until `settle_s` after it opened does not count: the exchange does not send it again.
+        What was delivered until `settle_s` after it opened does not count: the exchange does not send it again. Nor
+        do symbols that only a sibling reads: that of a renewed group may read other ones.
         """
         opened_at, mine = self.connection.opened_at, self.connection.newest
         if opened_at is None or now - opened_at < settle_s:
@@ -111,14 +113,26 @@ class _Slot:
         if any(mine.get(symbol, 0) < trade_id for symbol, trade_id in self._target.items()):
             return now - self._target_at
         self._target_at = now
-        self._target = {symbol: newest[symbol] for symbol in newest if newest[symbol] > self._baseline.get(symbol, 0)}
+        self._target = {
+            symbol: newest[symbol]
+            for symbol in self.symbols & newest.keys()
+            if newest[symbol] > self._baseline.get(symbol, 0)
+        }
         return 0.0
+
+    def begin(self, newest: dict[str, int]) -> None:
+        """From now on it is compared with its siblings: by what comes after `newest`."""
+        self._baseline = newest
+
+
+Make = Callable[[str], tuple[Watched, Sequence[str]]]
+"""Makes a connection of a name, and says which symbols it reads."""
 
 
 class Standby:
     """N connections side by side; whichever delivers a trade first wins, so one may die without a loss."""
 
-    def __init__(self, make: Callable[[str], Watched], size: int, limits: Limits, now: float) -> None:
+    def __init__(self, make: Make, size: int, limits: Limits, now: float) -> None:
         self._make = make
         self._limits = limits
         self._made = 0
@@ -133,7 +147,7 @@ class Standby:
         for slot in range(len(self._current)):
             self._look_after(slot, newest, now)
             if slot in self._next:
-                self._take_over(slot, now)
+                self._take_over(slot, newest, now)
         for connection in self._leaving:
             connection.join(0)
         # Only once nothing can be counted any more; its trades and names are forgotten, one is gone each day.
@@ -178,9 +192,9 @@ class Standby:
 
     def _watched(self, now: float) -> _Slot:
         self._made += 1
-        connection = self._make(f"connection {self._made}")
+        connection, symbols = self._make(f"connection {self._made}")
         connection.start()
-        return _Slot(connection, now)
+        return _Slot(connection, frozenset(symbols), now)
 
     def newest(self) -> dict[str, int]:
         """The newest id of each symbol that any connection has delivered."""
@@ -209,12 +223,12 @@ class Standby:
 
     def _replace(self, slot: int, why: str, now: float) -> None:
         """Cuts the socket; the connection's thread then opens the next one."""
-        connection = self._current[slot].connection
-        log.warning("%s: %s: replacing it", connection.name, why)
-        connection.drop()
-        self._current[slot] = _Slot(connection, now)
+        watched = self._current[slot]
+        log.warning("%s: %s: replacing it", watched.connection.name, why)
+        watched.connection.drop()
+        self._current[slot] = _Slot(watched.connection, watched.symbols, now)
 
-    def _take_over(self, slot: int, now: float) -> None:
+    def _take_over(self, slot: int, newest: dict[str, int], now: float) -> None:
         """Gives the slot to the successor once it delivers, or once the old connection was kept long enough."""
         old, new = self._current[slot].connection, self._next[slot]
         # A successor that cannot connect, because the exchange lets nobody in, must not end one that still delivers.
@@ -223,5 +237,7 @@ class Standby:
         if not new.connection.parsed and now - new.started_at < self._limits.take_over_s_max:
             return
         self._current[slot] = self._next.pop(slot)
+        # What came before it opened never comes on it, however long it took to its first trade.
+        new.begin(newest)
         self._leaving.append(old)
         old.stop()

@@ -30,11 +30,10 @@ class Connection(Fake):
 class World:
     """All groups of fakes, and their clock."""
 
-    may_open = True
-
     def __init__(self, folder: Path, symbols: tuple[str, ...], size: int = 2) -> None:
         self.now = 1_000.0
         self.made: list[Connection] = []
+        self.shut: frozenset[int] = frozenset()
         self.next_id = 1
         common = "ws://exchange", Inbox(), Rejects(folder), Cooldown(), ConnectBudget(), Downs()
         self.shards = Shards(self._make, Shared(symbols, *common), size, Limits(), self.now)
@@ -42,6 +41,11 @@ class World:
     def _make(self, name: str, shared: Shared) -> Connection:
         self.made.append(Connection(name, shared, self))
         return self.made[-1]
+
+    @property
+    def may_open(self) -> bool:
+        """Whether the connection that is made next can connect; `shut`: the numbers of those that cannot."""
+        return len(self.made) not in self.shut
 
     @property
     def open(self) -> list[Connection]:
@@ -128,6 +132,28 @@ def test_a_delisted_symbol_goes_with_the_next_renewal(tmp_path: Path) -> None:
     world.shards.renew(world.now)
     world.run(5)
     assert [connection.shared.symbols for connection in world.open] == [("S0000USDT", "S0002USDT")] * 2
+
+
+def test_no_connection_is_judged_by_a_symbol_that_left_it(tmp_path: Path) -> None:
+    """One of the two is renewed without it, the other still reads it, and it trades again: none is behind."""
+    world = World(tmp_path, names(3))
+    world.run(5)
+    world.shards.change([], ["S0001USDT"], world.now)
+    world.made[0].shutdown_announced = True
+    world.run(300)
+    assert sorted(len(connection.shared.symbols) for connection in world.open) == [2, 3]
+    assert [connection.drops for connection in world.made] == [0, 0, 0]
+
+
+def test_a_connection_works_on_while_its_successor_with_a_listed_symbol_cannot_connect(tmp_path: Path) -> None:
+    """Its sibling's successor has the symbol already; the old one does not read it, and is not cut for it."""
+    world = World(tmp_path, names(3))
+    world.run(5)
+    world.shut = frozenset({3})
+    world.shards.change(["NEWUSDT"], [], world.now)
+    world.run(300)
+    assert world.read() == Counter({**dict.fromkeys(names(3), 2), "NEWUSDT": 1})
+    assert [connection.drops for connection in world.made] == [0, 0, 0, 0]
 
 
 def test_groups_are_not_renewed_together(tmp_path: Path) -> None:

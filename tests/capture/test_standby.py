@@ -78,9 +78,9 @@ class World:
         self.next_id = 1
         self.standby = Standby(self._make, size, limits or Limits(), self.now)
 
-    def _make(self, name: str) -> Fake:
+    def _make(self, name: str) -> tuple[Fake, tuple[str, ...]]:
         self.made.append(Fake(name, self))
-        return self.made[-1]
+        return self.made[-1], ("BTCUSDT", "RAREUSDT")
 
     def run(self, seconds: float, *deliver_to: Fake) -> None:
         """Time passes, and at each tick a trade arrives on the connections named; the ticks of hours are longer."""
@@ -285,6 +285,24 @@ def test_both_shut_down_at_once_are_both_renewed() -> None:
     world.run(0.5, *old, *new)
     assert [fake.events.count("stop") for fake in old] == [1, 1]
     assert world.standby.open == 2
+
+
+def test_a_successor_is_not_behind_for_what_came_before_it_opened() -> None:
+    """Its first trade comes only after the time in which it settles, and a rare symbol has none: it is left alone."""
+    world = World()
+    for fake in world.made:
+        fake.deliver(5, "RAREUSDT")
+    world.run(10, *world.made)
+    first, second = world.made
+    first.shutdown_announced = True
+    world.run(8, first, second)
+    third = world.made[2]
+    world.run(60, second, third)
+    assert first.events.count("stop") == 1
+    assert world.drops() == [0, 0, 0]
+    second.deliver(6, "RAREUSDT")
+    world.run(6, second, third)
+    assert third.drops == 1
 
 
 def test_an_open_successor_takes_over_after_a_minute_of_quiet() -> None:
