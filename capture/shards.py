@@ -102,8 +102,17 @@ class Shards:
         return sum((shard.standby.totals() for shard in self._shards), Totals())
 
     def newest(self) -> dict[str, int]:
-        """The newest id of each symbol that any connection has delivered."""
-        return {symbol: newest for shard in self._shards for symbol, newest in shard.standby.newest().items()}
+        """The newest id of each symbol that any connection has delivered since the start."""
+        found: dict[str, int] = {}
+        for shard in self._shards:
+            # One that left a group and came back to another may still be read by both.
+            for symbol, newest in shard.standby.newest().items():
+                found[symbol] = max(newest, found.get(symbol, 0))
+        return found
+
+    def unread(self) -> frozenset[str]:
+        """The symbols that no open connection reads now, so that no trade of them can come."""
+        return frozenset[str]().union(*(frozenset(shard.shared.symbols) - shard.standby.read for shard in self._shards))
 
     @property
     def groups(self) -> int:

@@ -140,6 +140,8 @@ class Standby:
         self._leaving: list[Watched] = []
         self._current = [self._watched(now) for _ in range(size)]
         self._next: dict[int, _Slot] = {}
+        # For as long as the capture runs: a rare symbol is not forgotten with the connection that brought it.
+        self._newest: dict[str, int] = {}
 
     def tick(self, now: float) -> None:
         """Looks at each connection once."""
@@ -150,9 +152,15 @@ class Standby:
                 self._take_over(slot, newest, now)
         for connection in self._leaving:
             connection.join(0)
-        # Only once nothing can be counted any more; its trades and names are forgotten, one is gone each day.
-        self._past += totals_of(one for one in self._leaving if not one.is_alive())
-        self._leaving = [one for one in self._leaving if one.is_alive()]
+        # Only once nothing can be counted any more; its name is forgotten, one is gone each day.
+        ended = [one for one in self._leaving if not one.is_alive()]
+        if ended:
+            self._past += totals_of(ended)
+            self._note(ended)
+            self._leaving = [one for one in self._leaving if one not in ended]
+            # Of the symbols that are not read any more nothing is kept, so that it does not grow for years.
+            read = frozenset[str]().union(*(watched.symbols for watched in self._all()))
+            self._newest = {symbol: trade_id for symbol, trade_id in self._newest.items() if symbol in read}
 
     def stop(self) -> None:
         """Stops all connections and waits for their threads."""
@@ -186,6 +194,12 @@ class Standby:
         """How many are open now."""
         return sum(watched.connection.opened_at is not None for watched in self._all())
 
+    @property
+    def read(self) -> frozenset[str]:
+        """The symbols that an open connection reads."""
+        opened = (watched.symbols for watched in self._all() if watched.connection.opened_at is not None)
+        return frozenset[str]().union(*opened)
+
     def _all(self) -> Iterator[_Slot]:
         yield from self._current
         yield from self._next.values()
@@ -197,12 +211,15 @@ class Standby:
         return _Slot(connection, frozenset(symbols), now)
 
     def newest(self) -> dict[str, int]:
-        """The newest id of each symbol that any connection has delivered."""
-        newest: dict[str, int] = {}
-        for watched in self._all():
-            for symbol, trade_id in list(watched.connection.newest.items()):
-                newest[symbol] = max(newest.get(symbol, 0), trade_id)
-        return newest
+        """The newest id of each symbol that any connection has delivered, those that have ended too."""
+        self._note(self.connections())
+        return self._newest.copy()
+
+    def _note(self, connections: Iterable[Watched]) -> None:
+        for connection in connections:
+            for symbol, trade_id in list(connection.newest.items()):
+                if trade_id > self._newest.get(symbol, 0):
+                    self._newest[symbol] = trade_id
 
     def _look_after(self, slot: int, newest: dict[str, int], now: float) -> None:
         watched = self._current[slot]

@@ -385,3 +385,15 @@ def test_what_a_connection_still_counts_while_it_leaves_is_not_lost() -> None:
     world.run(1)
     assert first not in world.standby.connections()
     assert world.standby.totals().parsed == sum(fake.parsed for fake in world.made)
+
+
+def test_the_last_trade_of_a_connection_that_ends_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though it comes after the look at it in which it is seen to have ended."""
+    world = World()
+    first = world.made[0]
+    first.shutdown_announced = True
+    world.run(1, *world.made)
+    monkeypatch.setattr(first, "join", lambda _seconds: first.newest.update(RAREUSDT=1_000))
+    world.run(1, *world.made)
+    assert first not in world.standby.connections()
+    assert world.standby.newest()["RAREUSDT"] == 1_000
