@@ -6,7 +6,7 @@ a mistyped symbol from a quiet one, and only REST's newest trade a dead stream f
 
 import logging
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import config
 from binance.answers import wait_after
@@ -18,33 +18,41 @@ log = logging.getLogger("listing")
 
 NEWEST_CALLS_MAX = 10
 """Silent symbols of which the newest trade is asked for at once; each weighs 25."""
+PAUSE_S = 30.0
+"""After so many the others wait: at night hundreds are silent, and the gaps are filled within the same limit."""
 NAMES_MAX = 10
 
 
 class Listing(threading.Thread):
-    """The thread. `unknown`: the symbols that the exchange does not know; `stream_is_dead`: set when a silent symbol
-    trades after all, so that the connections should be renewed."""
+    """The thread. `unknown`: the symbols that the exchange does not know."""
 
     def __init__(self, settings: config.Settings, cooldown: Cooldown) -> None:
         super().__init__(name="listing", daemon=True)
         self.unknown: frozenset[str] = frozenset()
-        self.stream_is_dead = threading.Event()
         self._settings = settings
         self._stop_asked = threading.Event()
         self._rest = Rest(settings.rest_url, cooldown, self._stop_asked.wait)
         self._lock = threading.Lock()
-        # Of the silent ones the highest id that the streams brought; of the others None.
-        self._wanted: dict[str, int | None] = dict.fromkeys(settings.names)
+        # Whether the newest trade is asked for too, of those that are silent; in the order in which they were added.
+        self._wanted = dict.fromkeys(settings.names, False)
+        self._answers: dict[str, int] = {}
         self._news = threading.Event()
         self._news.set()
         self._told: dict[str, str | None] = {}
         self._said = ""
 
-    def ask_again(self, silent: Mapping[str, int]) -> None:
-        """Asks about symbols that are silent, with the highest id of each; returns at once."""
+    def ask_again(self, silent: Iterable[str]) -> None:
+        """Asks about symbols that are silent; returns at once."""
         with self._lock:
-            self._wanted.update(silent)
-        self._news.set()
+            self._wanted.update(dict.fromkeys(silent, True))
+            if self._wanted:
+                self._news.set()
+
+    def answers(self) -> dict[str, int]:
+        """The newest id of silent symbols that are traded, as far as the exchange has told since the last call."""
+        with self._lock:
+            answers, self._answers = self._answers, {}
+        return answers
 
     def stop(self) -> None:
         """Asks the thread to end."""
@@ -55,16 +63,11 @@ class Listing(threading.Thread):
         attempt = 0
         while not self._stop_asked.is_set():
             self._news.wait()
-            self._news.clear()
-            with self._lock:
-                wanted, self._wanted = self._wanted, {}
             try:
-                self._look(wanted)
+                if self.look():
+                    self._stop_asked.wait(PAUSE_S)
                 attempt = 0
             except RestError as error:
-                with self._lock:
-                    self._wanted = {**wanted, **self._wanted}
-                self._news.set()
                 attempt += 1
                 self._wait(error, attempt)
             except Exception:
@@ -79,25 +82,44 @@ class Listing(threading.Thread):
             log.warning("%s", words)
         self._stop_asked.wait(wait_after(error, attempt))
 
-    def _look(self, wanted: Mapping[str, int | None]) -> None:
-        found = self._rest.fetch_statuses(list(wanted))
-        self._tell(found)
-        known = {symbol for symbol, status in found.items() if status is not None}
-        self.unknown = (self.unknown - known) | (found.keys() - known)
-        trading = [
-            (symbol, ours)
-            for symbol, ours in wanted.items()
-            if ours is not None and found.get(symbol) == TRADING and not self._stop_asked.is_set()
-        ]
-        for symbol, ours in trading[:NEWEST_CALLS_MAX]:
-            theirs = self._rest.fetch_newest_id(symbol)
-            if theirs > ours:
-                log.error(
-                    "%s trades (its newest id is %d), but the streams bring nothing of it after id %d: the connections"
-                    " are renewed; what is missing is filled as soon as a trade comes",
-                    *(symbol, theirs, ours),
-                )
-                self.stream_is_dead.set()
+    def look(self) -> bool:
+        """Asks about the next of those that wait; whether that were so many that the others should wait for a while.
+        Raises RestError: then these wait again."""
+        asked = self._take()
+        many = sum(asked.values()) == NEWEST_CALLS_MAX
+        try:
+            found = self._rest.fetch_statuses(list(asked))
+            self._tell(found)
+            known = {symbol for symbol, status in found.items() if status is not None}
+            self.unknown = (self.unknown - known) | (found.keys() - known)
+            for symbol, is_silent in list(asked.items()):
+                if is_silent and found.get(symbol) == TRADING and not self._stop_asked.is_set():
+                    newest = self._rest.fetch_newest_id(symbol)
+                    with self._lock:
+                        self._answers[symbol] = newest
+                del asked[symbol]
+        except RestError:
+            self._put_back(asked)
+            raise
+        return many
+
+    def _take(self) -> dict[str, bool]:
+        """The next to ask about: of those that are silent only a few."""
+        with self._lock:
+            silent = [symbol for symbol, is_silent in self._wanted.items() if is_silent]
+            waiting = dict.fromkeys(silent[NEWEST_CALLS_MAX:], True)
+            asked = {symbol: is_silent for symbol, is_silent in self._wanted.items() if symbol not in waiting}
+            self._wanted = waiting
+            if not waiting:
+                self._news.clear()
+        return asked
+
+    def _put_back(self, asked: Mapping[str, bool]) -> None:
+        """At the end, so that one that cannot be asked about does not keep the others from it."""
+        with self._lock:
+            for symbol, is_silent in asked.items():
+                self._wanted[symbol] = is_silent or self._wanted.get(symbol, False)
+            self._news.set()
 
     def _tell(self, found: Mapping[str, str | None]) -> None:
         """Says what has changed."""

@@ -198,18 +198,25 @@ class Capture:
         silence.follow(symbols, now)
 
     def _listen(self, silence: Silence, now: float) -> None:
-        """Says which symbols bring no trades any more, or bring them again."""
+        """Says which symbols bring no trades any more, or bring them again, and renews the connections of those that
+        are traded all the same."""
         assert self._shards is not None
-        newest = self._shards.newest()
-        silent, back = silence.look(newest, now, not self._shards.closed)
+        silent, back = silence.look(self._shards.newest(), now, self._shards.unread())
         if silent:
             log.warning("no trade for a while of %s: asking the exchange about it", named(silent))
-            self._listing.ask_again({one.symbol: newest.get(one.symbol, 0) for one in silent})
         if back:
             log.warning("trades come again of %s", named(back))
-        if self._listing.stream_is_dead.is_set():
-            self._listing.stream_is_dead.clear()
-            self._shards.renew(now)
+        self._listing.ask_again(silence.to_ask(now))
+        silence.hear(self._listing.answers(), now)
+        dead = silence.dead(now)
+        for one in dead:
+            log.error(
+                "%s trades (its newest id is %d), but the streams bring nothing of it after id %d: its connections"
+                " are renewed; what is missing is filled as soon as a trade comes",
+                *(one.symbol, one.theirs, one.ours),
+            )
+        if dead:
+            silence.restart(self._shards.renew([one.symbol for one in dead], now))
 
     def _fail_if_no_symbol_is_known(self) -> bool:
         """Whether the exchange knows no symbol at all, and nothing has come: so nothing ever will, which is said."""

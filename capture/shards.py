@@ -83,10 +83,13 @@ class Shards:
             self._several = True
             self._open(part, now)
 
-    def renew(self, now: float) -> None:
-        """Opens a successor for each connection."""
-        for shard in self._shards:
+    def renew(self, symbols: Sequence[str], now: float) -> list[str]:
+        """Opens a successor for each connection of the groups that read one of `symbols`; returns all symbols of
+        these groups."""
+        renewed = [shard for shard in self._shards if not frozenset(symbols).isdisjoint(shard.shared.symbols)]
+        for shard in renewed:
             shard.standby.renew(now)
+        return [symbol for shard in renewed for symbol in shard.shared.symbols]
 
     def stop(self) -> None:
         """Stops all connections, and waits for their threads."""

@@ -199,7 +199,7 @@ def test_one_symbol_of_several_is_named_when_it_is_silent_and_when_it_is_back(
     any_server: Server, tmp_path: Path
 ) -> None:
     """The exchange is asked about it; since it trades, the connections are renewed, and nothing is lost in the end."""
-    patches = {"capture.silence.SILENT_S": 2.0, "capture.pipeline.LOOK_S": 0.2}
+    patches = {"capture.silence.SILENT_S": 2.0, "capture.silence.LATE_S": 0.5, "capture.pipeline.LOOK_S": 0.2}
     with Rig(any_server, tmp_path, ("--rate", "100")) as rig:
         capture = rig.capture(patches=QUICK | patches)
         capture.start()

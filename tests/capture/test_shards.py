@@ -24,6 +24,7 @@ class Connection(Fake):
 
     def __init__(self, name: str, shared: Shared, world: "World") -> None:
         self.shared = shared
+        self.silent: frozenset[str] = frozenset()
         super().__init__(name, world)  # type: ignore[arg-type]
 
 
@@ -58,7 +59,8 @@ class World:
             self.now += step_s
             for connection in self.open:
                 for symbol in connection.shared.symbols:
-                    connection.deliver(self.next_id, symbol)
+                    if symbol not in connection.silent:
+                        connection.deliver(self.next_id, symbol)
             self.next_id += 1
             self.shards.tick(self.now)
 
@@ -129,7 +131,7 @@ def test_a_delisted_symbol_goes_with_the_next_renewal(tmp_path: Path) -> None:
     world.shards.change([], ["S0001USDT"], world.now)
     world.run(5)
     assert len(world.made) == 2
-    world.shards.renew(world.now)
+    world.shards.renew(names(1), world.now)
     world.run(5)
     assert [connection.shared.symbols for connection in world.open] == [("S0000USDT", "S0002USDT")] * 2
 
@@ -182,6 +184,39 @@ def test_a_group_without_a_connection_is_counted(tmp_path: Path) -> None:
     for connection in world.made[:2]:
         connection.opened_at = None
     assert world.shards.closed == 1
+    assert world.shards.unread() == frozenset(world.made[0].shared.symbols)
+
+
+def test_only_the_group_of_a_dead_stream_is_renewed(tmp_path: Path) -> None:
+    """The connections of the others stay."""
+    world = World(tmp_path, names(201))
+    world.run(5)
+    of_first = world.made[0].shared.symbols
+    assert world.shards.renew([of_first[3]], world.now) == list(of_first)
+    world.run(5)
+    assert [connection.shared.symbols for connection in world.made[4:]] == [of_first] * 2
+
+
+def test_the_newest_ids_outlive_the_connections(tmp_path: Path) -> None:
+    """A rare symbol has no trade on the new ones for hours; one that left is forgotten with the last that read it."""
+    world = World(tmp_path, names(2))
+    world.run(5)
+    world.shards.change(["RAREUSDT"], [], world.now)
+    world.run(5)
+    rare = world.shards.newest()["RAREUSDT"]
+    for connection in world.open:
+        connection.silent = frozenset({"RAREUSDT"})
+    for _ in range(3):
+        world.shards.renew(names(1), world.now)
+        for connection in world.made:
+            connection.silent = frozenset({"RAREUSDT"})
+        world.run(5)
+    assert len(world.made) == 10
+    assert world.shards.newest()["RAREUSDT"] == rare
+    world.shards.change([], ["RAREUSDT"], world.now)
+    world.shards.renew(names(1), world.now)
+    world.run(5)
+    assert sorted(world.shards.newest()) == list(names(2))
 
 
 def test_stopping_asks_all_at_once(tmp_path: Path) -> None:
