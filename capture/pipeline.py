@@ -83,6 +83,7 @@ class Capture:
         self._symbols: tuple[str, ...] = ()
         self._cooldown = cooldown
         self._shards: Shards | None = None
+        self._listened_at = -math.inf
 
     def run(self, duration_s: float | None = None) -> None:
         """Captures until `stop_asked` is set or `duration_s` is over, then stores what was received. Raises
@@ -201,7 +202,9 @@ class Capture:
         """Says which symbols bring no trades any more, or bring them again, and renews the connections of those that
         are traded all the same."""
         assert self._shards is not None
-        silent, back = silence.look(self._shards.newest(), now, self._shards.unread())
+        # Since the look before: connections that were cut together are often back within a second.
+        silent, back = silence.look(self._shards.newest(), now, self._shards.unread(self._listened_at))
+        self._listened_at = now
         if silent:
             log.warning("no trade for a while of %s: asking the exchange about it", named(silent))
         if back:

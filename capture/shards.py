@@ -113,9 +113,10 @@ class Shards:
                 found[symbol] = max(newest, found.get(symbol, 0))
         return found
 
-    def unread(self) -> frozenset[str]:
-        """The symbols that no open connection reads now, so that no trade of them can come."""
-        return frozenset[str]().union(*(frozenset(shard.shared.symbols) - shard.standby.read for shard in self._shards))
+    def unread(self, since: float) -> frozenset[str]:
+        """The symbols that no connection has read without a cut from `since` until now: a trade may be missed."""
+        unread = (frozenset(shard.shared.symbols) - shard.standby.read(since) for shard in self._shards)
+        return frozenset[str]().union(*unread)
 
     @property
     def groups(self) -> int:

@@ -81,7 +81,8 @@ class Silence:
     ) -> tuple[list[Change], list[Change]]:
         """Those that are silent from now on, and those that are back; `newest`: the highest id that came of each.
 
-        While no connection reads a symbol (`unread`), which is said elsewhere, it does not become silent.
+        While no connection reads a symbol (`unread`: at some time since the look before), which is said elsewhere, it
+        does not become silent.
         """
         silent: list[Change] = []
         back: list[Change] = []

@@ -194,11 +194,10 @@ class Standby:
         """How many are open now."""
         return sum(watched.connection.opened_at is not None for watched in self._all())
 
-    @property
-    def read(self) -> frozenset[str]:
-        """The symbols that an open connection reads."""
-        opened = (watched.symbols for watched in self._all() if watched.connection.opened_at is not None)
-        return frozenset[str]().union(*opened)
+    def read(self, since: float) -> frozenset[str]:
+        """The symbols that a connection has read without a cut from `since` until now."""
+        opened = ((watched.symbols, watched.connection.opened_at) for watched in self._all())
+        return frozenset[str]().union(*(symbols for symbols, at in opened if at is not None and at <= since))
 
     def _all(self) -> Iterator[_Slot]:
         yield from self._current

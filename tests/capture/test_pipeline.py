@@ -1,5 +1,6 @@
 """What the capture says of itself: the line and the summary."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -43,11 +44,13 @@ class Group:
     def __init__(self) -> None:
         self.brought = {"BTCUSDT": 7}
         self.renewed: list[list[str]] = []
+        self.since: list[float] = []
 
     def newest(self) -> dict[str, int]:
         return self.brought
 
-    def unread(self) -> frozenset[str]:
+    def unread(self, since: float) -> frozenset[str]:
+        self.since.append(since)
         return frozenset({"FARUSDT"})
 
     def renew(self, symbols: list[str], _now: float) -> list[str]:
@@ -72,6 +75,7 @@ def test_only_a_symbol_that_trades_without_the_streams_has_its_group_renewed(
     for second in range(3):
         capture._listen(silence, 2.0 + SILENT_S + second * LATE_S)
 
+    assert group.since[:3] == [-math.inf, 1.0, 1.0 + SILENT_S]
     assert group.renewed == [["BTCUSDT"]]
     assert caplog.text.count("but the streams bring nothing of it after id") == 1
     assert "BTCUSDT trades (its newest id is 8), but the streams bring nothing of it after id 7" in caplog.text

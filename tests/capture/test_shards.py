@@ -184,7 +184,12 @@ def test_a_group_without_a_connection_is_counted(tmp_path: Path) -> None:
     for connection in world.made[:2]:
         connection.opened_at = None
     assert world.shards.closed == 1
-    assert world.shards.unread() == frozenset(world.made[0].shared.symbols)
+    first = frozenset(world.made[0].shared.symbols)
+    assert world.shards.unread(world.now) == first
+    # Back, but not for as long as is asked about.
+    world.made[0].opened_at = world.now + 0.5
+    assert world.shards.unread(world.now) == first
+    assert world.shards.unread(world.now + 1) == frozenset()
 
 
 def test_only_the_group_of_a_dead_stream_is_renewed(tmp_path: Path) -> None:
