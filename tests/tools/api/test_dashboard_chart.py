@@ -500,6 +500,12 @@ def counted(page: Chart) -> tuple[int, ...]:
     return tuple(int(page.page.get_attribute("#chart", f"data-{one}") or 0) for one in ("bars", "slots", "shaded"))
 
 
+def is_whole(page: Chart) -> bool:
+    """Whether each place of the chart has a candle, and none is shaded."""
+    bars, slots, shaded = counted(page)
+    return (bars, shaded) == (slots, 0)
+
+
 def has(page: Chart, *counts: int) -> bool:
     """Whether the chart has so many candles and places, and none that is shaded."""
     return counted(page) == (*counts, 0)
@@ -581,9 +587,10 @@ def test_a_gap_far_back_is_filled(opened: Callable[..., Chart], stored: config.S
         page.until(lambda: counted(page)[2] >= 20)
         before = behind(page)
         db.insert_trades(connection, found[600:620])
-        page.until(lambda: counted(page)[2] == 0)
+        # The candles may be read right before and what is missing right after: then both are read once more.
+        page.until(partial(is_whole, page))
 
-    assert counted(page)[0] == counted(page)[1] >= 1_000
+    assert counted(page)[0] >= 1_000
     page.until(lambda: behind(page) == before)
     pointed_at(page, f"{found[610].timestamp:%Y-%m-%d %H:%M:%S}")
     assert "1 trade" in page.text("#legend")
