@@ -190,6 +190,8 @@ class Rest:
     def _ask(self, call: str, weight: int, symbol: str, fields: dict[str, str]) -> bytes:
         """The body of an answer about a symbol, which weighs so much; the limit is asked for before the first."""
         if self._weight_max is None:
+            # Of a symbol that is refused it may never be known, and the next one asks for it again.
+            self._keep_within(INFO_WEIGHT)
             self._weight_max = self._fetch_weight_max(symbol)
         self._keep_within(weight)
         return self._get(call, {"symbol": symbol, **fields})

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import config
 import db
-from binance.answers import wait_after
+from binance.answers import LASTING_S_MAX, LastingError, UnknownSymbolError, wait_after
 from binance.limits import Cooldown
 from binance.rest import PAGE_TRADES_MAX, Page, Rest, RestError
 from capture import pages
@@ -35,7 +35,7 @@ log = logging.getLogger("backfill")
 LOOK_S = 1.0
 """How often the thread looks for gaps."""
 COUNT_S = 5.0
-"""And how often it counts them while it must wait for the exchange."""
+"""And how often it counts them while it must wait."""
 GRACE_S = 1.5
 """A gap is left to the streams for this long: most are trades that arrive out of order, and REST lags behind anyway."""
 CONFIRM_TIMES = 3
@@ -85,15 +85,33 @@ class Filler:
         self._rejects = rejects
         self._clock = clock
         self._asked: dict[tuple[str, int], _Asked] = {}
+        self._refused: dict[str, _Asked] = {}
         self._ahead: Pages | None = None
 
     def is_due(self, gap: Gap) -> bool:
         """Whether it is time to ask for `gap`."""
-        asked = self._asked.get(_key(gap))
-        return asked is None or self._clock() >= asked.due_s
+        found = self._asked.get(_key(gap)), self._refused.get(gap.symbol)
+        return all(asked is None or self._clock() >= asked.due_s for asked in found)
+
+    def is_refused(self, symbol: str) -> bool:
+        """Whether the exchange's last answer about `symbol` was a refusal."""
+        return symbol in self._refused
+
+    def refuse(self, symbol: str, most_s: float) -> int:
+        """None of the gaps of `symbol` is due for a while, `most_s` seconds at most; how often that was so in a row.
+
+        Not counted with the answers that pass over an id: a refusal says nothing about what the exchange has.
+        """
+        now = self._clock()
+        asked = self._refused.setdefault(symbol, _Asked(now))
+        asked.put_off(now, most_s)
+        return asked.times
 
     def forget_all_but(self, gaps: Sequence[Gap]) -> None:
         """Forgets when gaps were asked for that are not open any more."""
+        if self._refused:
+            symbols = {gap.symbol for gap in gaps}
+            self._refused = {symbol: asked for symbol, asked in self._refused.items() if symbol in symbols}
         if self._asked:
             keys = set(map(_key, gaps))
             self._asked = {key: asked for key, asked in self._asked.items() if key in keys}
@@ -110,6 +128,7 @@ class Filler:
         first = gap.first_trade_id
         self.passed_over = 0
         page = self._fetch(gap, later, most)
+        self._refused.pop(gap.symbol, None)
         for reason, text in page.refused:
             self._rejects.put(reason, text)
         trades = _inside([gap, *later], page.trades)
@@ -219,6 +238,7 @@ class Backfill(threading.Thread):
         self.filler = Filler(self._rest, rejects)
         self._connection: db.Connection | None = None
         self._attempt = 0
+        self._refused = False
         self._tidy_at = 0.0
         self._turns = Turns()
         self._asked = ""
@@ -228,16 +248,17 @@ class Backfill(threading.Thread):
         self._stop_asked.set()
 
     def run(self) -> None:
+        wait_s = 0.0
         while not self._stop_asked.is_set():
             try:
-                wait_s = self._look()
+                self._idle(wait_s)
+                wait_s = 0.0 if self._stop_asked.is_set() else self._look()
             except (RestError, db.DatabaseError) as error:
                 wait_s = self._step_back(error)
             except Exception:
                 # A defect here must not end the capture, which continues to record the gaps.
                 log.exception("the back-fill failed; it continues in %.0f s", backoff_s(16))
                 wait_s = backoff_s(16)
-            self._stop_asked.wait(wait_s)
         self._close()
 
     def _look(self) -> float:
@@ -250,21 +271,43 @@ class Backfill(threading.Thread):
             tidy(self._connection)
         gaps = self._count()
         self.filler.forget_all_but(gaps)
-        now, symbols = datetime.now(UTC), self._settings.wanted({gap.symbol for gap in gaps})
-        due = [gap for gap in gaps if gap.symbol in symbols and is_due(gap, now) and self.filler.is_due(gap)]
-        due = without_history(due, self._settings.capture_dir, now)
+        due = self._due(gaps)
         for gap in self._turns.order(due):
             if self._stop_asked.is_set():
                 break
-            self._asked = gap.symbol
-            later = [one for one in of_symbol(gap.symbol, due) if one.first_trade_id > gap.first_trade_id]
-            settled = self.filler.fill_pages(self._connection, gap, later, self._turns.part(gap.symbol))
-            self._turns.took(gap.symbol, self.filler.pages)
-            # It answers, whatever it said.
-            self._attempt = 0
-            if settled:
+            # A symbol that is refused meanwhile has more gaps among these.
+            if self.filler.is_due(gap) and self._ask(gap, due):
                 return 0.0
         return LOOK_S
+
+    def _due(self, gaps: Sequence[Gap]) -> list[Gap]:
+        """Those of `gaps` that it is time to ask for."""
+        now, symbols = datetime.now(UTC), self._settings.wanted({gap.symbol for gap in gaps})
+        due = [gap for gap in gaps if gap.symbol in symbols and is_due(gap, now) and self.filler.is_due(gap)]
+        return without_history(due, self._settings.capture_dir, now)
+
+    def _ask(self, gap: Gap, due: Sequence[Gap]) -> int:
+        """How many ids were settled from the start of `gap` on."""
+        assert self._connection is not None
+        self._asked = gap.symbol
+        later = [one for one in of_symbol(gap.symbol, due) if one.first_trade_id > gap.first_trade_id]
+        try:
+            settled = self.filler.fill_pages(self._connection, gap, later, self._turns.part(gap.symbol))
+        except UnknownSymbolError as error:
+            # As after a delisting: that is this symbol's matter, and no reason to let the others wait.
+            times = self.filler.refuse(gap.symbol, AGAIN_S_MAX)
+            level = logging.WARNING if times == 1 else logging.DEBUG
+            log.log(level, "the gaps of %s are asked for again after growing waits: %s", gap.symbol, error)
+            self._turns.end(gap.symbol)
+            settled = 0
+        except LastingError:
+            self.filler.refuse(gap.symbol, LASTING_S_MAX)
+            raise
+        else:
+            self._turns.took(gap.symbol, self.filler.pages)
+        # It answers, whatever it said.
+        self._attempt = 0
+        return settled
 
     def _count(self) -> list[Gap]:
         """The open gaps, now."""
@@ -272,6 +315,16 @@ class Backfill(threading.Thread):
         gaps = db.open_gaps(self._connection)
         self.open, self.missing = len(gaps), missing_in(gaps)
         return gaps
+
+    def _idle(self, seconds: float) -> None:
+        """Waits, and counts the gaps meanwhile. A refusal may be for one symbol alone or for all that is asked: a gap
+        of another symbol, which was not refused yet, does not wait for the end."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0 and not self._stop_asked.wait(min(left, COUNT_S)):
+            if left > COUNT_S and self._connection is not None:
+                due = self._due(self._count())
+                if self._refused and not all(self.filler.is_refused(gap.symbol) for gap in due):
+                    break
 
     def _pause(self, seconds: float) -> None:
         """Waits for the exchange's next minute, say, without losing sight of the gaps that are found meanwhile."""
@@ -288,6 +341,7 @@ class Backfill(threading.Thread):
             self._close()
         else:
             self._turns.end(self._asked)
+        self._refused = isinstance(error, LastingError)
         wait_s = wait_after(error, self._attempt)
         self._attempt += 1
         log.warning("the back-fill waits %.1f s: %s", wait_s, error)

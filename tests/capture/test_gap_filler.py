@@ -464,6 +464,83 @@ def test_a_symbol_that_is_refused_does_not_stop_the_others(
     assert runs(connection, "BTCUSDT") == [(11, 2_499)]
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a refusal it waits for hours, and counts often."""
+    monkeypatch.setattr(gap_filler, "wait_after", lambda *_: 3_600.0)
+    monkeypatch.setattr(gap_filler, "COUNT_S", 0.05)
+
+
+def leave_scripted_gap(connection: db.Connection, symbol: str, first: int = 10) -> None:
+    """A gap of nine ids, in the trades of a scripted exchange."""
+    trades = rest.parse_rows(symbol, json.dumps([row(first), row(first + 10)]).encode()).trades
+    db.insert_trades(connection, trades)
+
+
+REFUSALS = [Reply(b'{"code":-1121,"msg":"Invalid symbol."}', 400), Reply(b'{"code":-1100,"msg":"Illegal."}', 400)]
+
+
+@pytest.mark.usefixtures("patient")
+@pytest.mark.parametrize("refusal", REFUSALS, ids=["unknown", "illegal"])
+def test_a_gap_that_is_found_after_a_refusal_of_another_symbol_is_filled_soon(
+    one_family: config.Settings,
+    connection: db.Connection,
+    rejects: Rejects,
+    monkeypatch: pytest.MonkeyPatch,
+    refusal: Reply,
+) -> None:
+    """Whoever is refused waits alone, and all that is missing is counted meanwhile."""
+    monkeypatch.setattr(gap_filler, "AGAIN_S", 3_600.0)
+    monkeypatch.setattr(gap_filler, "AGAIN_S_MAX", 3_600.0)
+
+    def delisted(symbol: str, query: dict[str, str]) -> Reply:
+        return refusal if symbol == "BTCUSDT" else rows(int(query["fromId"]), int(query["limit"]))
+
+    leave_scripted_gap(connection, "BTCUSDT")
+    leave_scripted_gap(connection, "BTCUSDT", 30)
+    with ScriptedRest(delisted) as server, Running(one_family, server.url, rejects) as thread:
+        wait_until(lambda: len(server.calls) == 1, RUN_S_MAX)
+        leave_scripted_gap(connection, "ETHUSDT")
+        wait_until(lambda: (thread.filler.filled, thread.open, thread.missing) == (9, 3, 27), RUN_S_MAX)
+        leave_scripted_gap(connection, "ETHUSDT", 40)
+        wait_until(lambda: thread.filler.filled == 9 + 19 + 9, RUN_S_MAX)
+    assert [call["symbol"] for call in server.calls].count("BTCUSDT") == 1
+
+
+@pytest.mark.usefixtures("patient")
+def test_a_refusal_of_all_that_is_asked_is_not_provoked_and_gaps_are_counted(
+    one_family: config.Settings, connection: db.Connection, rejects: Rejects
+) -> None:
+    """As with HTTP 451 or 403: each symbol is asked for once, at a pace, and the rest of the wait holds for all."""
+    symbols = ("BTCUSDT", "ETHUSDT", "XRPUSDT")
+    for symbol in symbols:
+        leave_scripted_gap(connection, symbol)
+    with (
+        ScriptedRest(lambda *_: Reply(b"{}", 451)) as server,
+        Running(one_family._replace(symbols=symbols), server.url, rejects) as thread,
+    ):
+        wait_until(lambda: len(server.calls) == len(symbols), RUN_S_MAX)
+        for first in (30, 50):
+            leave_scripted_gap(connection, "BTCUSDT", first)
+            wait_until(lambda: thread.missing == missing_in(db.open_gaps(connection)), RUN_S_MAX)
+    assert thread.open == 7
+    assert sorted(call["symbol"] for call in server.calls) == list(symbols)
+
+
+def test_a_refusal_is_no_answer_that_passes_over_an_id(rejects: Rejects) -> None:
+    """However often a symbol is refused, nothing is given up for that, and its first answer ends the waits."""
+    now = [0.0]
+    with ScriptedRest(lambda _symbol, query: rows(int(query["fromId"]), 0)) as server:
+        filler = Filler(Rest(server.url, Cooldown()), rejects, lambda: now[0])
+        gap = Gap("BTCUSDT", 1, 2, MISSED, datetime.now(UTC), None, datetime.now(UTC), datetime.now(UTC))
+        assert [filler.refuse("BTCUSDT", 100.0) for _ in range(3)] == [1, 2, 3]
+        assert not filler.is_due(gap)
+        assert filler.is_due(gap._replace(symbol="ETHUSDT"))
+        filler.fill_pages(None, gap)  # type: ignore[arg-type]
+    assert filler._asked[("BTCUSDT", 1)].times == 1
+    assert not filler.is_refused("BTCUSDT")
+
+
 def test_the_pause_that_the_exchange_orders_is_everybodys(
     settings: config.Settings, connection: db.Connection, exchange: StandIn, rejects: Rejects
 ) -> None:
