@@ -57,7 +57,9 @@ class Roster(threading.Thread):
         self._settings = settings
         self._clock = clock
         self._stop_asked = threading.Event()
-        self._rest = Rest(settings.rest_url, cooldown, self._stop_asked.wait)
+        # While fill() runs, in the thread of the capture, its end ends the exchange's waits; later stop() does.
+        self._wait: Callable[[float], object] = self._stop_asked.wait
+        self._rest = Rest(settings.rest_url, cooldown, lambda seconds: self._wait(seconds))
         self._seen_at: dict[str, float] = {}
         self._failures = 0
 
@@ -68,11 +70,23 @@ class Roster(threading.Thread):
     def fill(self, stop_asked: threading.Event, end: float = math.inf) -> None:
         """Waits until the symbols are known, `stop_asked` is set or `end` is over, on the monotonic clock. Raises
         RosterError if there are none."""
-        while has_patterns(self._settings) and not stop_asked.is_set() and (left_s := end - time.monotonic()) > 0:
+        self._wait = lambda seconds: stop_asked.wait(min(seconds, max(0.0, end - time.monotonic())))
+        try:
+            self._fill(stop_asked, end)
+        finally:
+            self._wait = self._stop_asked.wait
+        if not self.symbols and not self._failures and not stop_asked.is_set():
+            wishes = ",".join(self._settings.symbols)
+            raise RosterError(f"SYMBOLS={wishes!r}: the exchange trades nothing of it now; give names or *USDT, ALL")
+
+    def _fill(self, stop_asked: threading.Event, end: float) -> None:
+        while has_patterns(self._settings) and not stop_asked.is_set() and time.monotonic() < end:
             try:
                 self.look()
                 break
             except RestError as error:
+                if stop_asked.is_set():
+                    break
                 wait_s = wait_after(error, self._failures)
                 self._failures += 1
                 if self._failures >= REMEMBERED_TRIES:
@@ -81,10 +95,7 @@ class Roster(threading.Thread):
                         log.warning("%s; what is known is captured until it answers: %s", error, self._words())
                         break
                 log.warning("the exchange does not say what it trades: %s; next try in %.1f s", error, wait_s)
-                stop_asked.wait(min(wait_s, left_s))
-        if not self.symbols and not self._failures and not stop_asked.is_set():
-            wishes = ",".join(self._settings.symbols)
-            raise RosterError(f"SYMBOLS={wishes!r}: the exchange trades nothing of it now; give names or *USDT, ALL")
+                self._wait(wait_s)
 
     def look(self) -> None:
         """Asks the exchange, and brings `symbols` up to date. Raises RestError."""

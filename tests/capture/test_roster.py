@@ -1,5 +1,6 @@
 """Which symbols are captured where SYMBOLS has patterns: what the exchange trades now, asked again and remembered."""
 
+import math
 import threading
 import time
 from pathlib import Path
@@ -33,11 +34,13 @@ class Clock:
         return self.now
 
 
-def roster_of(wishes: str, folder: Path, url: str, clock: Clock | None = None) -> Roster:
+def roster_of(
+    wishes: str, folder: Path, url: str, clock: Clock | None = None, cooldown: Cooldown | None = None
+) -> Roster:
     """A roster of SYMBOLS=wishes."""
     symbols = config.parse_wishes("SYMBOLS", wishes)
     settings = config.Settings(symbols=symbols, rest_url=url, data_dir=folder)
-    return Roster(settings, Cooldown(), clock or Clock())
+    return Roster(settings, cooldown or Cooldown(), clock or Clock())
 
 
 @pytest.mark.parametrize(
@@ -157,3 +160,27 @@ def test_the_end_of_the_capture_ends_the_waiting_too(tmp_path: Path) -> None:
     subject = roster_of("*USDT", tmp_path, DEAD)
     subject.fill(threading.Event(), time.monotonic() + 0.2)
     assert subject.symbols == ()
+
+
+@pytest.mark.parametrize("is_stopped", [True, False], ids=["a signal", "--duration"])
+def test_the_end_of_the_capture_ends_the_exchange_s_ban_too(is_stopped: bool, tmp_path: Path) -> None:
+    """A ban may last for days: neither a signal nor `--duration` waits for it, and later the thread waits for it."""
+    cooldown, stop = Cooldown(), threading.Event()
+    cooldown.order(3_600.0)
+    asked = threading.Event()
+    subject = roster_of("*USDT", tmp_path, DEAD, cooldown=cooldown)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cooldown, "left_s", lambda: asked.set() or 3_600.0)  # type: ignore[func-returns-value]
+        end = math.inf if is_stopped else time.monotonic() + 0.2
+        waiting = threading.Thread(target=subject.fill, args=(stop, end), daemon=True)
+        waiting.start()
+        assert asked.wait(10)
+        if is_stopped:
+            stop.set()
+        waiting.join(10)
+        assert not waiting.is_alive()
+    assert subject.symbols == ()
+    subject.start()
+    subject.stop()
+    subject.join(10)
+    assert not subject.is_alive()
