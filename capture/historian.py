@@ -91,12 +91,13 @@ class Historian(threading.Thread):
 
 
 def old_gaps(gaps: Sequence[Gap], symbols: Container[str], now: datetime) -> list[Gap]:
-    """Those of `gaps` that the archive may fill: of our symbols, of a day that is over, and not found just now."""
+    """Those of `gaps` that the archive may fill: of our symbols, of a day that is over, and not found just now (nor in
+    the future, by a clock that was set back since)."""
     today = now.date()
     return [
         gap
         for gap in gaps
         if gap.symbol in symbols
         and gap.timestamp_before.date() < today
-        and (now - gap.detected_at).total_seconds() >= OLD_S
+        and abs((now - gap.detected_at).total_seconds()) >= OLD_S
     ]

@@ -126,7 +126,8 @@ def test_old_gaps_are_healed_from_the_archive(rig: Rig) -> None:
 
 
 def test_which_gaps_are_the_archive_s() -> None:
-    """Those of our symbols that reach into a day that is over, once REST has had its time."""
+    """Those of our symbols that reach into a day that is over, once REST has had its time; also those that were found
+    while the clock was ahead."""
     now = datetime(2025, 3, 2, 12, tzinfo=UTC)
     yesterday, today = datetime(2025, 3, 1, 23, tzinfo=UTC), datetime(2025, 3, 2, 1, tzinfo=UTC)
 
@@ -134,9 +135,10 @@ def test_which_gaps_are_the_archive_s() -> None:
         return Gap(symbol, 5, 9, MISSED, now - age, None, before, today)
 
     old = gap("BTCUSDT", yesterday, timedelta(hours=4))
+    ahead = gap("BTCUSDT", yesterday, timedelta(days=-400))
     others = [
         gap("ETHUSDT", yesterday, timedelta(hours=4)),
         gap("BTCUSDT", today, timedelta(hours=4)),
         gap("BTCUSDT", yesterday, timedelta(hours=2)),
     ]
-    assert old_gaps([old, *others], ["BTCUSDT"], now) == [old]
+    assert old_gaps([old, *others, ahead], ["BTCUSDT"], now) == [old, ahead]
