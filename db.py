@@ -210,9 +210,13 @@ def _not_in_files(
     connection: Connection, groups: dict[str, list[Trade]], states: dict[str, State]
 ) -> dict[str, list[Trade]]:
     """What there is to store of the symbols: without repeats of what is in files. Raises RetainedError."""
-    kept = {
-        symbol: not_in_files(connection, symbol, group, states[symbol].sealed_until) for symbol, group in groups.items()
-    }
+    kept: dict[str, list[Trade]] = {}
+    missing: list[tuple[str, list[Trade]]] = []
+    for symbol, group in groups.items():
+        kept[symbol], lost = not_in_files(connection, symbol, group, states[symbol].sealed_until)
+        missing += lost
+    if missing:
+        raise RetainedError(missing[0][0], missing)
     return {symbol: group for symbol, group in kept.items() if group}
 
 

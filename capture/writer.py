@@ -212,8 +212,7 @@ class Writer(threading.Thread):
         refused_before = self.refused
         try:
             # What an earlier run has received continues what that run had stored.
-            resumed: Container[str] = () if earlier else self._resumed
-            inserted = db.insert_acceptable(self._connection, trades, self._refuse, opened, resumed)
+            inserted = self._insert(trades, opened, () if earlier else self._resumed)
         except db.DatabaseError as error:
             self.refused = refused_before
             self._foreign = isinstance(error, db.OtherHistoryError)
@@ -227,6 +226,30 @@ class Writer(threading.Thread):
         self.gaps_opened += len(opened)
         self._count(trades, inserted, self.refused - refused_before, earlier)
         return True
+
+    def _insert(self, trades: list[Trade], opened: list[Gap], resumed: Container[str]) -> int:
+        """How many of `trades` were new; the others are stored already, or refused."""
+        assert self._connection is not None
+        refused_before, lost = self.refused, set[Trade]()
+        while True:
+            try:
+                return db.insert_acceptable(self._connection, trades, self._refuse, opened, resumed)
+            except db.RetainedError as error:
+                # The day may never be restored, and all that comes later would wait for it on the disk.
+                lost |= self._set_aside(error)
+                # Of what was refused in a part of the batch, which is repeated, each counts once.
+                self.refused = refused_before + len(lost)
+                trades = [trade for trade in trades if trade not in lost]
+
+    def _set_aside(self, error: db.RetainedError) -> set[Trade]:
+        """The trades that are missing in files, which are among the rejects now."""
+        if not error.missing:
+            raise error
+        for words, trades in error.missing:
+            log.warning("not stored, but kept in rejects.jsonl: %s", words)
+            for trade in trades:
+                self._rejects.put(f"not stored: {words}", repr(trade))
+        return {trade for _, trades in error.missing for trade in trades}
 
     def _count(self, trades: list[Trade], inserted: int, refused: int, earlier: bool) -> None:
         if earlier:

@@ -4,10 +4,12 @@ The numbers are those of MySQL's server and client error references and of Maria
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import ParamSpec, TypeVar
 
 import mysql.connector
+
+from model.trade import Trade
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -50,7 +52,14 @@ class NothingError(FatalError):
 
 
 class RetainedError(DatabaseError):
-    """The trades are of a day that is in a Parquet file, and not in it: they can be stored once the day is restored."""
+    """The trades are of a day that is in a Parquet file, and not in it: they can be stored once the day is restored.
+
+    `missing`: of each such day the trades, and the words about them; empty where a whole range is refused.
+    """
+
+    def __init__(self, words: str, missing: Sequence[tuple[str, Sequence[Trade]]] = ()) -> None:
+        super().__init__(words)
+        self.missing = missing
 
 
 class OtherHistoryError(FatalError):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from model import candles as bars
+from model import ids
 from model.gaps import GIVEN_UP, Gap
 from model.times import EPOCH, MILLISECOND, midnight
 from model.trade import Trade
@@ -41,27 +42,29 @@ _MS = 3
 
 def not_in_files(
     connection: Connection, symbol: str, trades: list[Trade], sealed_until: datetime | None
-) -> list[Trade]:
-    """`trades` of `symbol` without those that are in files already. Raises RetainedError if one of them is of a day
-    that is in a file, and is missing there."""
+) -> tuple[list[Trade], list[tuple[str, list[Trade]]]]:
+    """`trades` of `symbol` without those of days that are in files; and of each such day those that are missing in its
+    file, with words that say so."""
     # Only days whose bars are sealed leave the table, so this costs those nothing that store what is new.
     days = {one.timestamp.date() for one in trades if sealed_until is not None and one.timestamp < sealed_until}
     found = {one.day: one for one in days_in_files(connection, symbol, sorted(days))}
     if not found:
-        return trades
-    kept = []
-    for trade in trades:
-        if (one := found.get(trade.timestamp.date())) is None:
-            kept.append(trade)
-        elif not _has(connection, one, trade.trade_id):
-            raise _missing(one, f"trade {trade.trade_id} is")
-    return kept
+        return trades, []
+    missing = []
+    for day, one in found.items():
+        if lost := _lost(connection, one, [trade for trade in trades if trade.timestamp.date() == day]):
+            first, more = lost[0].trade_id, len(lost) - 1
+            missing.append((_words(one, f"trade {first} and {more:,} more are" if more else f"trade {first} is"), lost))
+    return [trade for trade in trades if trade.timestamp.date() not in found], missing
 
 
-def _has(connection: Connection, one: Retained, trade_id: int) -> bool:
-    """Whether an id of the day is stored: what is in no gap is."""
-    within = one.first_trade_id <= trade_id <= one.last_trade_id
-    return within and not open_gaps_among(connection, one.symbol, trade_id, trade_id)
+def _lost(connection: Connection, one: Retained, trades: list[Trade]) -> list[Trade]:
+    """Those of `trades`, all of the day, that its file has not: beyond its ids, or in a gap."""
+    first, last = one.first_trade_id, one.last_trade_id
+    numbers = [trade.trade_id for trade in trades]
+    gaps = open_gaps_among(connection, one.symbol, min(numbers), max(numbers))
+    runs = [(gap.first_trade_id, gap.last_trade_id) for gap in gaps]
+    return [trade for trade in trades if not first <= trade.trade_id <= last or ids.inside(runs, trade.trade_id)]
 
 
 def refuse_in_files(connection: Connection, symbol: str, times: tuple[datetime, datetime]) -> None:
@@ -69,11 +72,11 @@ def refuse_in_files(connection: Connection, symbol: str, times: tuple[datetime, 
     length = (times[1].date() - times[0].date()).days + 1
     days = [times[0].date() + number * DAY for number in range(length)]
     for one in days_in_files(connection, symbol, days):
-        raise _missing(one, "trades are")
+        raise RetainedError(_words(one, "trades are"))
 
 
-def _missing(one: Retained, what: str) -> RetainedError:
-    return RetainedError(
+def _words(one: Retained, what: str) -> str:
+    return (
         f"{one.symbol} {one.day} is in a Parquet file, in which {what} missing: bring the day back first, by"
         f" `python -m tools.restore --symbol {one.symbol} --day {one.day}`"
     )

@@ -18,12 +18,14 @@ from capture import spool, writer
 from capture.inbox import BATCH_TRADES_MIN, QUEUE_TRADES_MAX, Inbox
 from capture.rejects import Rejects
 from capture.writer import Writer
+from model.gaps import NOT_SERVED
 from model.trade import Trade
 from process import retry
-from storage import session, values
+from storage import retained, session, values
 from tests.makers import RECEIVED, stream, streamed
 from tests.support import servers
 from tests.support.child import wait_until
+from tests.support.retained import DAY, START, day_of, move, trades_of
 from tests.support.servers import PrivateServer, Server
 
 pytestmark = pytest.mark.slow
@@ -432,6 +434,55 @@ def test_poison_in_the_spool_does_not_stop_the_rest(server: Server, door: tuple[
         run.settle()
     assert (run.writer.refused, run.writer.inserted) == (1, 100)
     assert stored(settings) == stream(1, 50) + stream(52, 50)
+
+
+@pytest.mark.parametrize("is_spooled", [False, True], ids=["at once", "spooled"])
+def test_trades_of_a_day_that_has_left_the_table_do_not_stop_the_rest(
+    door: tuple[Door, config.Settings],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    is_spooled: bool,
+) -> None:
+    """They are set aside, with words that name the way out, and stay missing; repeats are passed over, and all others
+    are stored."""
+    monkeypatch.setattr(retained, "KNOWN_S_MAX", -1.0)
+    way, settings = door
+    with Run(settings):
+        connection = db.connect(settings)
+        for symbol, lost in (("BTCUSDT", (150, 152)), ("ETHUSDT", (160, 160))):
+            before = [one for number in range(2) for one in trades_of(number, symbol)] + trades_of(2, symbol)[:1]
+            db.insert_trades(connection, [one for one in before if not lost[0] <= one.trade_id <= lost[1]])
+            db.give_up(connection, symbol, *lost, NOT_SERVED)
+            db.seal_history(connection, symbol)
+            move(connection, 1, symbol)
+        db.close(connection)
+    with Run(settings) as run:
+        if is_spooled:
+            way.close()
+            run.put(trades_of(0)[:1])
+            wait_until(lambda: run.writer.spooled == 1)
+        late = [*trades_of(1)[40:60], trades_of(2)[1], trades_of(1, "ETHUSDT")[59]]
+        run.put([*late, streamed(203, price="1E+20")._replace(timestamp=START + 2.9 * DAY), *trades_of(3)])
+        if is_spooled:
+            wait_until(lambda: run.writer.spooled == 1 + len(late) + 101)
+            way.open()
+        run.settle()
+    assert (run.writer.refused, run.writer.inserted, run.writer.duplicate) == (5, 101, 17 + is_spooled)
+    assert [each.trade_id for each in stored(settings) if each.symbol == "BTCUSDT"] == [
+        *range(1, 101),
+        *(201, 202),
+        *range(301, 401),
+    ]
+    assert [gap[:3] for gap in open_gaps(settings)] == [
+        ("BTCUSDT", 150, 152),
+        ("BTCUSDT", 203, 300),
+        ("ETHUSDT", 160, 160),
+    ]
+    kept = (settings.capture_dir / "rejects.jsonl").read_text()
+    assert kept.count(f"tools.restore --symbol BTCUSDT --day {day_of(1)}") == 3
+    assert kept.count(f"tools.restore --symbol ETHUSDT --day {day_of(1)}") == 1
+    words = [record.message for record in caplog.records if "tools.restore" in record.message]
+    assert ["trade 150 and 2 more are" in one for one in words] == [True, False]
 
 
 # The disk's faults.
