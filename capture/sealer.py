@@ -16,6 +16,7 @@ import db
 from model import candles as bars
 from model.candles import FINE, HOUR, MINUTE
 from model.gaps import Point
+from model.times import EPOCH
 from process.retry import backoff_s, jittered
 
 log = logging.getLogger("sealer")
@@ -25,7 +26,7 @@ LOOK_S = 0.5
 MARGIN = timedelta(seconds=1)
 """By the times of the trades, so long after its end a bar is sealed: they arrive in order but for less than that."""
 QUIET = timedelta(seconds=60)
-"""A symbol without a trade for so long is sealed by this machine's clock, minus as much again."""
+"""A symbol without a trade for so long is sealed by the newest stored trade of any symbol, minus as much again."""
 FINE_TRADES_MIN = 500
 """So many trades behind what is sealed are worth sealing seconds of; fewer are read in a millisecond."""
 SYMBOLS_PER_STATEMENT_MAX = 50
@@ -56,7 +57,7 @@ class _Symbol:
             self.sealed_id = newest[0] if self.sealed_id is None else self.sealed_id
 
     def goal(self, now: float, clock: datetime) -> datetime | None:
-        """Up to when it can be sealed now; None: no further."""
+        """Up to when it can be sealed now, where that is quiet by `clock`; None: no further."""
         if self.newest is None or self.sealed_id is None:
             return None
         newest_id, when = self.newest
@@ -121,14 +122,24 @@ class Sealer(threading.Thread):
             self._connection = db.connect(self._settings)
             found = db.sealable(self._connection)
             self._symbols = {symbol: _Symbol(one, time.monotonic()) for symbol, one in found.items()}
-        newest, now, clock = self._newest(), time.monotonic(), datetime.now(UTC)
+        newest, now = self._newest(), time.monotonic()
         if new := [symbol for symbol in newest if symbol not in self._symbols]:
             self._symbols |= {symbol: _Symbol(one, now) for symbol, one in db.sealable(self._connection, new).items()}
         for symbol, point in newest.items():
             if symbol in self._symbols:
                 self._symbols[symbol].see(point, now)
+        clock = self._clock()
         due = {symbol: goal for symbol, one in self._symbols.items() if (goal := one.goal(now, clock))}
         return LOOK_S if self._seal(due) else 0.0
+
+    def _clock(self) -> datetime:
+        """The time of the newest stored trade of any symbol; this machine's clock if that is behind it.
+
+        That clock alone may be ahead, and what is traded now may wait on the disk: with bars sealed up to now, each of
+        these trades would have to make them again. Where nothing trades at all, nothing needs to be sealed.
+        """
+        newest = (one.newest[1] for one in self._symbols.values() if one.newest)
+        return min(datetime.now(UTC), max(newest, default=EPOCH))
 
     def _seal(self, due: dict[str, datetime]) -> bool:
         """Seals each symbol up to its time; False: there is more to do at once."""

@@ -95,11 +95,33 @@ def until_of(connection: db.Connection, symbol: str = BTC) -> datetime | None:
     return found.sealed_until if found else None
 
 
+def other_trades(connection: db.Connection, when: datetime) -> None:
+    """Stores a trade of another symbol, so that it is known that nothing came until then."""
+    db.insert_trades(connection, [trade(1, when, symbol="SOLUSDT")])
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_quiet_symbol_is_sealed_up_to_the_newest_trade_of_another(
+    connection: db.Connection, settings: config.Settings
+) -> None:
+    """However far ahead this machine's clock is: what the quiet one has traded since may wait on the disk."""
+    newest: dict[str, Point] = {}
+    db.insert_trades(connection, [trade(1, MIDNIGHT)])
+    with sealing(settings, newest):
+        for number in (2, 5, 6):
+            when = MIDNIGHT + number * HOUR + MINUTE
+            db.insert_trades(connection, [trade(number, when, symbol="SOLUSDT")])
+            newest["SOLUSDT"] = number, when
+            wait_until(lambda goal=MIDNIGHT + number * HOUR: until_of(connection) == goal)  # type: ignore[misc]
+    assert sealed(connection, BTC) == due(connection, BTC)
+
+
 @pytest.mark.usefixtures("quick")
 def test_what_was_not_sealed_while_it_was_away(connection: db.Connection, settings: config.Settings) -> None:
     """Years of a symbol that nobody captures any more, with long pauses, piece by piece, its last day too."""
     times = [MIDNIGHT + days * DAY + hours * HOUR for days in (0, 1, 2, 40, 400) for hours in range(0, 24, 5)]
     db.insert_trades(connection, [trade(number, when) for number, when in enumerate(times, 1)])
+    other_trades(connection, times[-1] + DAY)
     ask(connection, "INSERT INTO symbols (symbol, token) VALUES ('EMPTY', 0)")
 
     with sealing(settings, {}):
@@ -115,6 +137,7 @@ def test_history_is_sealed_in_pieces_that_fit(
 ) -> None:
     """A piece that takes too long is followed by a shorter one, so that no statement comes near its time-out."""
     db.insert_trades(connection, [trade(number, MIDNIGHT + number * 10 * MINUTE) for number in range(1, 40)])
+    other_trades(connection, MIDNIGHT + DAY)
     monkeypatch.setattr(sealer, "STEP_S_MAX", -1.0)
     steps: list[timedelta] = []
     seal = db.seal
@@ -172,6 +195,7 @@ def test_it_seals_what_others_disturb_all_the_time(
 ) -> None:
     """A back-fill that stores late trades without a pause stops it again and again; then it takes the lock."""
     db.insert_trades(connection, [trade(1, MIDNIGHT), trade(10_000, MIDNIGHT + HOUR)])
+    other_trades(connection, MIDNIGHT + 2 * DAY)
     monkeypatch.setattr(db, "seal", lambda *_: False)
     with sealing(settings, {}):
         wait_until(lambda: (until_of(connection) or MIDNIGHT) > MIDNIGHT + DAY)
@@ -192,6 +216,7 @@ def test_one_that_is_disturbed_does_not_hold_up_the_others(
         assert db.seal(connection, [symbol], None, start + MINUTE)
         db.insert_trades(connection, [trade(3, start + 2 * MINUTE, symbol=symbol)])
         newest[symbol] = 3, start + 2 * MINUTE
+    other_trades(connection, start + 4 * MINUTE)
     seal, many = db.seal, list[int]()
 
     def disturbed(opened: Any, symbols: Any, since: datetime | None, until: datetime) -> bool:
@@ -213,6 +238,7 @@ def test_it_comes_back_after_the_database(
     """A connection that is cut, and a server that cannot be reached for a while."""
     monkeypatch.setattr("process.retry.BACKOFF_S_MIN", 0.01)
     db.insert_trades(connection, [trade(1, MIDNIGHT), trade(2, MIDNIGHT + MINUTE)])
+    other_trades(connection, MIDNIGHT + 3 * DAY)
     connect, tries = db.connect, iter(range(3))
 
     def away(given: config.Settings) -> db.Connection:
