@@ -9,7 +9,7 @@ from the file, and once they are what was recorded the table is the day again. T
 import functools
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from itertools import islice
 from pathlib import Path
@@ -105,19 +105,34 @@ def leave(place: Place, auditor: Auditor, symbol: str, day: date) -> Retained:
     db.DatabaseError."""
     check(place.connection, symbol, day)
     path = day_files.path_of(symbol, day)
-    whole = place.settings.retained_dir / path
     rows = lines.lines(place.connection, symbol, midnight(day), midnight(day) + DAY, lines.PLAIN)
-    file_sha256 = day_files.write(whole, symbol, rows)
-    try:
-        content = _compared(place, whole, symbol, day)
+    with day_files.written(place.settings.retained_dir / path, symbol, rows) as part:
+        content = _compared(place, part, symbol, day)
         _prove(place, auditor, symbol, day, content)
-        one = Retained(symbol, day, LEAVING, *_facts(content), path, file_sha256, datetime.now(UTC))
-        if not _insisted(lambda: retention.record(place.connection, one)):
+        hashed = day_files.hash_of(part)
+        one = Retained(symbol, day, LEAVING, *_facts(content), path, hashed, datetime.now(UTC))
+        if not _insisted(lambda: retention.record(place.connection, one, lambda: _put(place, part, one))):
             raise StaysError("trades of it were stored meanwhile", False)
-    except StaysError:
-        _forget(whole)
-        raise
     return one
+
+
+def _put(place: Place, part: Path, one: Retained) -> None:
+    """Gives the file of a day its name. Raises StaysError if there is another one that this database knows nothing of:
+    it may be all that a database of the same name on another server has."""
+    path = place.path(one)
+    if path.exists():
+        if day_files.hash_of(path) == one.file_sha256:
+            # Of a run, or a try, that came no further than this.
+            return
+        if retention.recorded_day(place.connection, one.symbol, one.day) is None:
+            raise StaysError(f"{path} is there already, and {_NOT_OURS}", True)
+    day_files.put(part, path)
+
+
+_NOT_OURS = (
+    "this database has not recorded it: if one of the same name on another server has, give one of the two another"
+    " DATA_DIR; if none has, move the file away"
+)
 
 
 def _compared(place: Place, path: Path, symbol: str, day: date) -> Content:
@@ -156,13 +171,6 @@ def _reason(proof: Proof) -> str:
 
 def _audit(symbol: str, day: date) -> str:
     return f"python audit.py --symbol {symbol} --day {day} shows what is wrong"
-
-
-def _forget(path: Path) -> None:
-    """Removes a file that is not recorded, and the folder of its day."""
-    path.unlink(missing_ok=True)
-    with suppress(OSError):
-        path.parent.rmdir()
 
 
 def delete(place: Place, one: Retained) -> None:

@@ -6,6 +6,7 @@ In the layout of `tools.export parquet --partition day`: symbol=BTCUSDT/day=2026
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -31,9 +32,11 @@ def check_package() -> None:
     _parquet()
 
 
-def write(path: Path, symbol: str, chunks: Iterable[Chunk]) -> str:
-    """Writes `chunks` of the layout `plain`, in the order of the table's key, to a file that appears whole or not at
-    all, and is on the disk when this returns: its SHA-256. Raises OSError, FatalError without pyarrow."""
+@contextmanager
+def written(path: Path, symbol: str, chunks: Iterable[Chunk]) -> Iterator[Path]:
+    """A block in which `chunks` of the layout `plain`, in the order of the table's key, are in a file beside `path`,
+    under a name of its own, and on the disk. It is gone afterwards, unless put() has given it the name `path`. Raises
+    OSError, FatalError without pyarrow."""
     parquet = _parquet()
     path.parent.mkdir(parents=True, exist_ok=True)
     for left in path.parent.glob(f".{path.name}.*.part"):
@@ -48,13 +51,20 @@ def write(path: Path, symbol: str, chunks: Iterable[Chunk]) -> str:
             writer.close()
             file.flush()
             os.fsync(file.fileno())
-        part.replace(path)
-        # The name is in the folder, which is in another, which may be new too.
-        for folder in (path.parent, *list(path.parents)[1:3]):
-            sync_folder(folder)
-        return hash_of(path)
+        yield part
     finally:
         part.unlink(missing_ok=True)
+        with suppress(OSError):
+            # Only an empty one goes.
+            path.parent.rmdir()
+
+
+def put(part: Path, path: Path) -> None:
+    """Gives a file that was written its name, in place of one that has it, which is on the disk when this returns."""
+    part.replace(path)
+    # The name is in the folder, which is in another, which may be new too.
+    for folder in (path.parent, *list(path.parents)[1:3]):
+        sync_folder(folder)
 
 
 def hash_of(path: Path) -> str:

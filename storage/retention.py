@@ -172,6 +172,14 @@ def recorded_days(connection: Connection, symbol: str | None = None) -> list[Ret
 
 
 @guard
+def recorded_day(connection: Connection, symbol: str, day: date) -> Retained | None:
+    """The row of `retained` of a symbol's day, whatever its state."""
+    sql = f"SELECT {COLUMNS} FROM retained WHERE symbol = %s AND day = %s"
+    rows = select(connection, sql, [symbol, day])
+    return Retained(*map(aware, rows[0])) if rows else None
+
+
+@guard
 def leaving(connection: Connection) -> list[Retained]:
     """The days whose rows are still to go from `trades`, oldest first."""
     sql = f"SELECT {COLUMNS} FROM retained WHERE state = %s ORDER BY day, symbol"
@@ -205,8 +213,9 @@ def are_counted(found: Sequence[int], trades: int) -> bool:
 
 
 @guard
-def record(connection: Connection, one: Retained) -> bool:
-    """Makes the file the day; False: trades of it were stored since they were counted, or may be."""
+def record(connection: Connection, one: Retained, put: Callable[[], None]) -> bool:
+    """Makes the file the day, which `put` gives its name; False: trades of it were stored since they were counted, or
+    may be."""
     with transaction(connection, [one.symbol]):
         # The row of the symbol is held, so no writer is between this and the record.
         if (
@@ -215,6 +224,8 @@ def record(connection: Connection, one: Retained) -> bool:
             or not are_counted(counted(connection, one.symbol, one.day), one.trades)
         ):
             return False
+        # So late that a day that stays leaves no file behind, which the next run would not know.
+        put()
         run(
             connection,
             "DELETE FROM retained WHERE symbol = %s AND day = %s AND state = %s",

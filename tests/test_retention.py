@@ -79,8 +79,8 @@ def test_a_dry_run_changes_nothing(any_case: Keeping) -> None:
 
 DEATHS = [
     "before 1 replace",
-    "after 1 replace",
     "before 1 INSERT INTO proofs",
+    "after 1 replace",
     "before 1 INSERT INTO retained",
     "after 1 INSERT INTO retained",
     "after 2 INSERT INTO retained",
@@ -108,6 +108,30 @@ def test_killed_at_each_step(any_case: Keeping) -> None:
 
 
 @pytest.mark.timeout(300)
+def test_a_file_that_another_database_needs_is_left_alone(any_case: Keeping) -> None:
+    """One of the same name, on another server, with the same DATA_DIR: its file may be all that it has of the day."""
+    assert any_case.retain("--keep", "4").code == 0
+    path = any_case.settings.retained_dir / path_of(BTC, days_ago(5))
+    theirs = path.read_bytes()
+    any_case.sql(f"DROP DATABASE {any_case.name}")
+    any_case.fill(without=[3])
+    # Once as it is, and once with a reason to stay that is found after the file was written.
+    for words, spoil in (
+        (f"{BTC} {days_ago(5)} stays: {path} is there already, and this database has not recorded it: if ", "SELECT 1"),
+        (f"{BTC} {days_ago(5)} stays: 38 trades of it are stored, and ", "DELETE FROM trades WHERE trade_id = 1"),
+    ):
+        any_case.sql(spoil)
+        done = any_case.retain("--keep", "4")
+        assert (done.code, words in done.out) == (1, True)
+        assert (path.read_bytes(), any_case.files()) == (theirs, [path_of(BTC, days_ago(5))])
+        assert (any_case.days(), any_case.in_table()[5] >= 38) == ({}, True)
+    any_case.sql(f"DROP DATABASE {any_case.name}")
+    any_case.fill(without=[3])
+    path.rename(any_case.folder / "moved away")
+    assert any_case.retain("--keep", "4").code == 0
+    assert (any_case.days(), 5 in any_case.in_table()) == ({5: "gone"}, False)
+
+
 def test_days_come_back_wherever_it_is_killed(case: Keeping) -> None:
     """And leave again only if that is asked for."""
     before = case.state()

@@ -12,12 +12,12 @@ from binance.rest import Rest
 from model.times import midnight
 from proof.days import NONE, Auditor, Finding
 from proof.recheck import Kind, recheck
-from storage import day_files, stored_lines
+from storage import stored_lines
 from storage.errors import FileError
 from storage.lines import PLAIN
 from storage.proofs import Proof
 from tests.makers import BTC
-from tests.support.moved import days, fill, move, tape
+from tests.support.moved import days, fill, move, tape, write
 from tests.support.tables import ask
 
 
@@ -70,7 +70,7 @@ def change(connection: db.Connection, path: Path, proof: Proof) -> None:
     lines = b"".join(chunk.text for chunk in chunks).splitlines(True)
     place = next(n for n, line in enumerate(lines) if line.split(b",")[3] == b"1.50000000")
     lines[place] = lines[place].replace(b",1.50000000,", b",1.50000001,")
-    day_files.write(path, BTC, [chunk._replace(text=b"".join(lines)) for chunk in chunks[:1]])
+    write(path, BTC, [chunk._replace(text=b"".join(lines)) for chunk in chunks[:1]])
 
 
 def test_a_file_that_is_damaged_stops_the_audit(connection: db.Connection, auditor: Auditor) -> None:

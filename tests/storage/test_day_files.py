@@ -12,6 +12,7 @@ from model.trade import Trade
 from storage import canonical, day_files, lines
 from storage.errors import FatalError
 from tests.makers import BTC, MIDNIGHT
+from tests.support.moved import write
 
 DAY = timedelta(days=1)
 MS = timedelta(milliseconds=1)
@@ -48,7 +49,7 @@ def test_what_is_read_back_is_what_was_stored(
     trades = day_of(symbol)
     db.insert_trades(connection, trades)
     path = tmp_path / day_files.path_of(symbol, MIDNIGHT.date())
-    digest = day_files.write(path, symbol, lines.lines(connection, symbol, MIDNIGHT, MIDNIGHT + DAY, lines.PLAIN))
+    digest = write(path, symbol, lines.lines(connection, symbol, MIDNIGHT, MIDNIGHT + DAY, lines.PLAIN))
     assert digest == hashlib.sha256(path.read_bytes()).hexdigest()
     assert [one.name for one in path.parent.iterdir()] == ["trades.parquet"]
     assert list(day_files.trades(path, symbol, MIDNIGHT, MIDNIGHT + DAY)) == trades

@@ -1,7 +1,7 @@
 """Days that are moved from the table into Parquet files by hand, and trades of several days to move."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -49,6 +49,13 @@ def fill(connection: db.Connection, trades: Sequence[Trade]) -> None:
         sealing.seal_history(connection, symbol)
 
 
+def write(path: Path, symbol: str, chunks: Iterable[lines.Chunk]) -> str:
+    """The hash of the file of a day, which is written."""
+    with day_files.written(path, symbol, chunks) as part:
+        day_files.put(part, path)
+    return day_files.hash_of(path)
+
+
 def move(connection: db.Connection, day: date, symbol: str = BTC, state: str = GONE, keep_rows: bool = False) -> Path:
     """The file that the trades of a day, which is sealed first, are in; `keep_rows`: they are in the table too."""
     start, end = midnight(day), midnight(day) + ONE_DAY
@@ -58,7 +65,7 @@ def move(connection: db.Connection, day: date, symbol: str = BTC, state: str = G
     if sealed is None or sealed < end:
         assert db.seal(connection, [symbol], sealed, end)
     path = connection.files / day_files.path_of(symbol, day)
-    digest = day_files.write(path, symbol, lines.lines(connection, symbol, start, end, lines.PLAIN))
+    digest = write(path, symbol, lines.lines(connection, symbol, start, end, lines.PLAIN))
     ids = [trade.trade_id for trade in rows]
     one = Retained(
         symbol,
