@@ -185,18 +185,20 @@ def delete(place: Place, one: Retained) -> None:
 
 
 def bring_back(place: Place, one: Retained) -> None:
-    """Makes the table the day again. Raises StaysError if that cannot be; nothing has changed if the file is not as it
-    was recorded. Raises OSError, db.DatabaseError."""
+    """Makes the table the day again. Raises StaysError if that cannot be: if the file is not as it was recorded,
+    nothing has changed but that no more rows are deleted. Raises OSError, db.DatabaseError."""
+    # First, so that nobody deletes rows that were looked at: the lock is this machine's alone.
+    _insisted(lambda: retention.change_state(place.connection, one, [LEAVING], RETURNING))
     if not _is_in_table(place, one):
         check_file(place, one)
-        states = [LEAVING, GONE, RETURNING]
-        _insisted(lambda: retention.change_state(place.connection, one, states, RETURNING))
+        _insisted(lambda: retention.change_state(place.connection, one, [GONE], RETURNING))
         rows = day_files.trades(place.path(one), one.symbol, one.start, one.end)
         while piece := list(islice(rows, retention.PIECE_ROWS)):
             _paced(functools.partial(retention.insert_piece, place.connection, piece))
         if not _is_in_table(place, one):
             raise StaysError("the table has rows of it that the file has not, or others: remove those by hand", True)
-    _insisted(lambda: retention.change_state(place.connection, one, [LEAVING, GONE, RETURNING], RESTORED))
+    if not _insisted(lambda: retention.change_state(place.connection, one, [GONE, RETURNING], RESTORED)):
+        raise StaysError("it was restored, or left the table, meanwhile", False)
 
 
 def _is_in_table(place: Place, one: Retained) -> bool:

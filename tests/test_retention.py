@@ -12,8 +12,9 @@ import pytest
 import db
 from process.child import ROOT
 from proof import leaving, record
-from storage import sealing
+from storage import retention, sealing
 from storage.day_files import path_of
+from storage.retained import Retained
 from tests.makers import BTC
 from tests.support.keeping import COIN, DAY_TRADES, Keeping, days_ago, keeping, trades_of
 from tests.support.servers import Server
@@ -78,8 +79,8 @@ def test_a_dry_run_changes_nothing(any_case: Keeping) -> None:
 
 
 DEATHS = [
-    "before 1 replace",
     "before 1 INSERT INTO proofs",
+    "before 1 replace",
     "after 1 replace",
     "before 1 INSERT INTO retained",
     "after 1 INSERT INTO retained",
@@ -107,7 +108,6 @@ def test_killed_at_each_step(any_case: Keeping) -> None:
     assert any_case.files() == [path_of(BTC, days_ago(day)) for day in OLD]
 
 
-@pytest.mark.timeout(300)
 def test_a_file_that_another_database_needs_is_left_alone(any_case: Keeping) -> None:
     """One of the same name, on another server, with the same DATA_DIR: its file may be all that it has of the day."""
     assert any_case.retain("--keep", "4").code == 0
@@ -132,6 +132,7 @@ def test_a_file_that_another_database_needs_is_left_alone(any_case: Keeping) -> 
     assert (any_case.days(), 5 in any_case.in_table()) == ({5: "gone"}, False)
 
 
+@pytest.mark.timeout(300)
 def test_days_come_back_wherever_it_is_killed(case: Keeping) -> None:
     """And leave again only if that is asked for."""
     before = case.state()
@@ -139,9 +140,11 @@ def test_days_come_back_wherever_it_is_killed(case: Keeping) -> None:
     argv = ["--day", str(days_ago(5)), "--until", str(days_ago(4))]
     for death in (
         "before 1 SET state",
+        "before 2 SET state",
         "after 1 INSERT INTO trades",
         "before 4 INSERT INTO trades",
         "after 2 SET state",
+        "after 3 SET state",
     ):
         case.restore(*argv, die_at=death)
         assert case.state() == before, death
@@ -182,6 +185,27 @@ def test_a_trade_that_comes_between_hash_and_record_stops_the_record(
     assert late in before.trades
     assert any_case.retain().code == 0
     assert (any_case.state(), any_case.days()) == (before, dict.fromkeys(OLD, "gone"))
+
+
+def test_rows_that_are_looked_at_are_not_deleted(any_case: Keeping, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By tools.retain on another machine, while tools.restore finds that all are there still."""
+    before = any_case.state()
+    any_case.retain("--keep", "4", die_at="before 1 DELETE FROM trades")
+    is_in_table = leaving._is_in_table
+
+    def deleted_meanwhile(place: leaving.Place, one: Retained) -> bool:
+        found = is_in_table(place, one)
+        with closing(db.connect(any_case.settings)) as other:
+            retention.delete_piece(other, one)
+        return found
+
+    monkeypatch.setattr(leaving, "_is_in_table", deleted_meanwhile)
+    with closing(db.connect(any_case.settings)) as connection:
+        (one,) = retention.leaving(connection)
+        leaving.bring_back(leaving.Place(any_case.settings, connection), one)
+        with pytest.raises(leaving.StaysError, match="it was restored, or left the table, meanwhile"):
+            leaving.bring_back(leaving.Place(any_case.settings, connection), one)
+    assert (any_case.state(), any_case.days()) == (before, {5: "restored"})
 
 
 def test_a_day_that_is_not_what_was_proven_stays(any_case: Keeping) -> None:
