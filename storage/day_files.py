@@ -76,6 +76,12 @@ def hash_of(path: Path) -> str:
     return whole.hexdigest()
 
 
+def count(path: Path) -> int:
+    """How many trades the file has. Raises FatalError if it is not there, or is none."""
+    with _opened(path) as file:
+        return int(file.metadata.num_rows)
+
+
 def trades(path: Path, symbol: str, start: datetime, end: datetime) -> Iterator[Trade]:
     """The trades of the file in [start, end), in the order of the table's key; only the parts of the file that have any
     are read. Raises FatalError if the file is not there, or is none."""
@@ -103,21 +109,42 @@ def canonical(path: Path, start: datetime, end: datetime) -> Iterator[Chunk]:
 
 def _batches(path: Path, start: datetime, end: datetime) -> Iterator[Any]:
     """The rows of [start, end) in record batches, of which none is empty."""
-    pa, parquet = _parquet().pa, _parquet().parquet
+    pa = _parquet().pa
     low, high = (-((EPOCH - when) // MILLISECOND) for when in (start, end))
+    with _opened(path) as file:
+        groups = [number for number in range(file.num_row_groups) if _has_any(file, number, start, end)]
+        for batch in file.iter_batches(BATCH_ROWS, row_groups=groups, use_threads=False):
+            times = batch.column("timestamp").cast("int64")
+            kept = batch.filter(pa.compute.and_(pa.compute.greater_equal(times, low), pa.compute.less(times, high)))
+            if kept.num_rows:
+                yield kept
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """A block that reads a file. Raises FatalError."""
+    pa, parquet = _parquet().pa, _parquet().parquet
     try:
         with parquet.ParquetFile(path) as file:
-            groups = [number for number in range(file.num_row_groups) if _has_any(file, number, start, end)]
-            for batch in file.iter_batches(BATCH_ROWS, row_groups=groups, use_threads=False):
-                times = batch.column("timestamp").cast("int64")
-                kept = batch.filter(pa.compute.and_(pa.compute.greater_equal(times, low), pa.compute.less(times, high)))
-                if kept.num_rows:
-                    yield kept
+            _check_columns(path, file.schema_arrow)
+            yield file
     except (OSError, pa.ArrowException) as error:
         raise FatalError(
             f"the Parquet file {path} cannot be read ({error}): bring it back from a backup; the table `retained` has"
             " its SHA-256"
         ) from error
+
+
+def _check_columns(path: Path, found: Any) -> None:
+    """Raises FatalError unless the columns are those that are written here; others beside them are passed over."""
+    kinds = {field.name: field.type for field in found}
+    for field in _parquet().schema(with_symbol=False):
+        if (kind := kinds.get(field.name)) != field.type:
+            there = f"its column {field.name} is {kind}, not {field.type}" if kind else f"it has no column {field.name}"
+            raise FatalError(
+                f"the Parquet file {path} is not as this program writes them ({there}): did another one write it anew?"
+                " Take the original"
+            )
 
 
 def _has_any(file: Any, number: int, start: datetime, end: datetime) -> bool:

@@ -119,6 +119,8 @@ def _load(connection: db.Connection, file: File) -> tuple[int, int]:
     for batch in _batches(day_files.trades(file.path, file.symbol, start, start + timedelta(days=1))):
         rows += len(batch)
         new += db.insert_trades(connection, batch)
+    if rows != (count := day_files.count(file.path)):
+        raise WrongError(f"{file.path}: {rows} of its {count} trades are of {file.day}; what is the right day?")
     if file.entry is not None and file.entry["rows"] != rows:
         raise WrongError(f"{file.path}: {rows} trades of {file.day}, and {MANIFEST} says {file.entry['rows']}")
     return rows, new

@@ -14,7 +14,9 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa  # type: ignore[import-untyped]
 import pytest
+from pyarrow import parquet
 
 import config
 import db
@@ -269,4 +271,47 @@ def test_files_that_are_not_as_they_were_exported(
         assert load.main([str(tmp_path / "nowhere")]) == 2
         assert "`tools.export parquet --partition` makes them" in capsys.readouterr().err
         assert ask(connection, "SELECT COUNT(*) FROM trades") == [(0,)]
+        ask(connection, f"DROP DATABASE {settings.mysql_database}")
+
+
+def test_files_that_another_program_wrote_anew(
+    any_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Times of another unit, a column that is missing, a folder of another day: one line and exit code 2, not an empty
+    success."""
+    settings = any_server.settings(f"test_{uuid.uuid4().hex[:12]}", tmp_path)
+    monkeypatch.setattr(config, "load", lambda: settings)
+    backup, day = tmp_path / "backup", days_ago(2)
+    with closing(db.connect(settings)) as connection:
+        db.insert_trades(connection, [trade(n, midnight(day) + n * timedelta(hours=5)) for n in (1, 2)])
+        assert export.main(["parquet", str(backup), "--partition"]) == 0
+        ask(connection, "DELETE FROM trades")
+        (backup / "_manifest.json").unlink()
+        (path,) = backup.glob("*/*/*.parquet")
+        original = parquet.read_table(path, partitioning=None)
+        by_unit = original.schema.field("timestamp").with_type(pa.timestamp("us", tz="UTC"))
+        for changed, words in (
+            (
+                original.set_column(0, by_unit, original["timestamp"].cast(by_unit.type)),
+                "timestamp is timestamp[us, tz",
+            ),
+            (original.drop_columns(["received_at"]), "it has no column received_at"),
+        ):
+            parquet.write_table(changed, path)
+            capsys.readouterr()
+            assert load.main([str(backup)]) == 2
+            said = capsys.readouterr().err
+            assert (said.startswith(f"tools.load: the Parquet file {path} is not as"), said.count("\n")) == (True, 1)
+            assert words in said
+        parquet.write_table(original, path)
+        path.parent.rename(path.parent.with_name(f"day={days_ago(1)}"))
+        assert load.main([str(backup)]) == 2
+        assert f": 0 of its 2 trades are of {days_ago(1)}; what is the right day?\n" in capsys.readouterr().err
+        assert ask(connection, "SELECT COUNT(*) FROM trades") == [(0,)]
+        # A column more does no harm.
+        (folder,) = backup.glob("*/day=*")
+        folder.rename(folder.with_name(f"day={day}"))
+        parquet.write_table(original.append_column("day", pa.array([str(day)] * 2)), path)
+        assert load.main([str(backup)]) == 0
+        assert ask(connection, "SELECT COUNT(*) FROM trades") == [(2,)]
         ask(connection, f"DROP DATABASE {settings.mysql_database}")
