@@ -1,16 +1,18 @@
 """The nodes of MYSQL_HOST: a session is opened on the first one, in their order, that answers and does what is wanted.
 
-A node that does not answer is passed over, as is one of a cluster that is not ready, and for a writer one that is read
-only, as the secondaries of a group are. All programs use the same list, so they write to the same node as long as it
-lives, and nobody there is in anybody's way. If no node serves, the usual back-off of the callers begins again at the
-first one.
+A node that does not answer is passed over, as is one of a cluster that is not ready or that is not in its group, and
+for a writer one that is read only, as the secondaries of a group are. All programs use the same list, so they write to
+the same node as long as it lives, and nobody there is in anybody's way. If no node serves, the usual back-off of the
+callers begins again at the first one.
 """
 
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import mysql.connector
+from mysql.connector import errorcode
 
 import config
 from storage import session
@@ -62,12 +64,31 @@ def _check_serves(connection: Connection, writes: bool) -> None:
     try:
         if connection.certified and select(connection, "SHOW STATUS LIKE 'wsrep_ready'")[0][1] != "ON":
             raise GoneError("its cluster is not ready")
+        read_only, *states = _introduced(connection)
+        # One that is not in the group may take writes, which the group never gets.
+        if states and states[0] not in (None, "ONLINE"):
+            raise GoneError(f"it is no member of its group now ({states[0]})")
         # A number, and in later versions of MariaDB a word.
-        if writes and str(select(connection, "SELECT @@read_only")[0][0]) not in ("0", "OFF"):
+        if writes and str(read_only) not in ("0", "OFF"):
             raise NotWritableError("it is read only")
     except BaseException:
         close(connection)
         raise
+
+
+def _introduced(connection: Connection) -> tuple[Any, ...]:
+    """Whether a node is read only; and of MySQL, if the account may know, its state in its group, None without one."""
+    try:
+        row: tuple[Any, ...] = select(connection, f"SELECT @@read_only {_STATE}")[0]
+    except mysql.connector.Error as error:
+        if error.errno != errorcode.ER_TABLEACCESS_DENIED_ERROR:
+            raise
+        row = select(connection, "SELECT @@read_only")[0]
+    return row
+
+
+_STATE = "/*!80000 , (SELECT member_state FROM performance_schema.replication_group_members"
+_STATE += " WHERE member_id = @@server_uuid) */"
 
 
 def _pass_over(node: tuple[str, int, bool], reason: DatabaseError) -> DatabaseError:

@@ -4,6 +4,7 @@ import time
 from contextlib import closing, suppress
 from pathlib import Path
 
+import mysql.connector
 import pytest
 
 import config
@@ -14,7 +15,7 @@ from tests.conftest import _Farm
 from tests.makers import stream
 from tests.support.harness import Rig
 from tools.lab.children import broken_identities, wait_for
-from tools.lab.clusters import Group, run
+from tools.lab.clusters import Group, run, value
 from tools.lab.servers import Server
 
 pytestmark = [pytest.mark.clusters, pytest.mark.timeout(240)]
@@ -46,6 +47,40 @@ def test_who_writes_goes_to_the_primary(group: Group, tmp_path: Path) -> None:
             db.insert_trades(alone, stream(11, 10))
     finally:
         run(group, f"DROP DATABASE IF EXISTS {NAME}")
+
+
+def test_who_asks_passes_over_a_node_that_left_the_group(group: Group, tmp_path: Path) -> None:
+    """Whether it writes or only reads, and whatever the node takes: what is stored there never reaches the others."""
+    left, *others = sorted(group.nodes, key=lambda node: node.is_primary())
+    order = [group.nodes.index(node) for node in (left, *others)]
+    run(group, "CREATE USER 'half'@'%'", f"GRANT ALL ON {NAME}.* TO 'half'@'%'")
+    environ = group.environ | {"MYSQL_HOST": group.hosts(order), "MYSQL_DATABASE": NAME, "DATA_DIR": str(tmp_path)}
+    every = config.load(environ)
+    try:
+        db.close(db.connect(every))
+        run(left, "STOP GROUP_REPLICATION", "SET GLOBAL read_only = OFF")
+        for read_only in (False, True):
+            with closing(db.connect(every, read_only=read_only)) as connection:
+                assert session.select(connection, "SELECT @@port") != [(left.port,)]
+        # An account that may not ask is let in, as ever.
+        with closing(db.connect(every._replace(mysql_user="half"), read_only=True)) as connection:
+            assert session.select(connection, "SELECT @@port") == [(left.port,)]
+    finally:
+        left.join()
+        run(group, f"DROP DATABASE IF EXISTS {NAME}", "DROP USER 'half'@'%'")
+
+
+def test_a_node_that_starts_takes_no_writes(group: Group) -> None:
+    """Before it is in its group again, whoever asks."""
+    node = next(node for node in group.nodes if not node.is_primary())
+    node.kill()
+    node.begin()
+    try:
+        assert value(node, "SELECT @@super_read_only") == 1
+        with pytest.raises(mysql.connector.Error, match="read-only"):
+            run(node, f"CREATE DATABASE {NAME}")
+    finally:
+        node.join()
 
 
 def _has_trades(settings: config.Settings) -> bool:

@@ -90,6 +90,19 @@ def test_a_node_that_is_read_only_is_for_readers(first: PrivateServer, second: S
         assert _port(writer) == first.port
 
 
+def test_an_account_that_sees_its_database_alone(first: PrivateServer, closed_port: int, tmp_path: Path) -> None:
+    """Is let in, whatever the server does not tell it about a group."""
+    settings = _settings(tmp_path, closed_port, first.port)
+    db.close(db.connect(settings))
+    with first.connect() as connection:
+        ask(connection, "CREATE USER 'half'@'%' IDENTIFIED BY 'x'")
+        ask(connection, f"GRANT ALL ON {NAME}.* TO 'half'@'%'")
+    for read_only in (False, True):
+        half = settings._replace(mysql_user="half", mysql_password="x")
+        with closing(db.connect(half, read_only=read_only)) as found:
+            assert _port(found) == first.port
+
+
 def test_no_node_that_serves(first: PrivateServer, closed_port: int, tmp_path: Path) -> None:
     """The error names each node and what is wrong with it, and its class says when to try again."""
     db.close(db.connect(_settings(tmp_path, first.port)))

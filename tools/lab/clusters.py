@@ -214,6 +214,8 @@ class GroupNode(PrivateServer):
             "--gtid-mode=ON",
             "--enforce-gtid-consistency=ON",
             "--performance-schema=ON",
+            # A node that starts takes no writes before it is in the group, which takes this off the primary.
+            "--super-read-only=ON",
             "--report-host=127.0.0.1",
             "--plugin-load-add=group_replication.so",
             *(f"--loose-group-replication-{name}={text}" for name, text in group.items()),
@@ -227,8 +229,12 @@ class GroupNode(PrivateServer):
 
     def start(self) -> None:
         """Starts it, and waits until it is a member of its group, which has begun already."""
-        super().start()
+        self.begin()
         self.join()
+
+    def begin(self) -> None:
+        """Starts it; it is in no group yet."""
+        super().start()
 
     def join(self, first: bool = False) -> None:
         """Lets it join the group; `first`: the group begins with it."""
@@ -244,6 +250,7 @@ class GroupNode(PrivateServer):
         super().start()
         run(
             self,
+            "SET GLOBAL super_read_only = OFF",
             "SET sql_log_bin = 0",
             *_ROOT_BY_TCP,
             "SET sql_log_bin = 1",
