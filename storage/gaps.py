@@ -19,7 +19,7 @@ from model.gaps import Gap, Point, Span
 from model.times import floor_ms
 from model.trade import Trade
 from storage.errors import OtherHistoryError, guard
-from storage.retained import FIRST_SQL, first_in_files, has_files, last_in_files
+from storage.retained import FIRST_SQL, LAST_SQL, first_in_files, has_files, last_in_files
 from storage.session import Connection, execute, run, select, sent
 from storage.transaction import State, own_tokens, transaction
 from storage.values import aware, batches, marks, naive
@@ -382,8 +382,12 @@ def count_open_gaps(connection: Connection) -> dict[str, OpenGaps]:
 def missing_at_newest(connection: Connection) -> dict[str, int]:
     """How many ids are in the open gaps that reach up to the millisecond of the newest trade, of each symbol; those of
     which none are, are left out. As missing_in(), of all symbols at once."""
-    sql = f"SELECT symbol, SUM({_MISSING}) FROM gaps WHERE filled_at IS NULL AND timestamp_after >= {_NEWEST}"
-    sql += f" AND timestamp_before <= {_NEWEST} GROUP BY symbol"
+    # Who only reads may find a database of a version without the table `retained`.
+    newest = (
+        _NEWEST if not has_files(connection) else f"COALESCE(GREATEST({_NEWEST}, {LAST_SQL}), {_NEWEST}, {LAST_SQL})"
+    )
+    sql = f"SELECT symbol, SUM({_MISSING}) FROM gaps WHERE filled_at IS NULL AND timestamp_after >= {newest}"
+    sql += f" AND timestamp_before <= {newest} GROUP BY symbol"
     return {symbol: int(ids) for symbol, ids in select(connection, sql)}
 
 

@@ -71,7 +71,11 @@ FIRST_SQL = (
     f"(SELECT first_timestamp FROM retained WHERE retained.symbol = gaps.symbol AND {IN_FILES}"
     " ORDER BY retained.symbol, retained.day LIMIT 1)"
 )
-"""The time of the first trade in files of the symbol of a row of `gaps`; NULL: there is no file."""
+LAST_SQL = (
+    f"(SELECT last_timestamp FROM retained WHERE retained.symbol = gaps.symbol AND {IN_FILES}"
+    " ORDER BY retained.symbol DESC, retained.day DESC LIMIT 1)"
+)
+"""The times of the first and of the last trade in files of the symbol of a row of `gaps`; NULL: there is no file."""
 
 
 def retained_until(connection: Connection, symbol: str) -> datetime | None:

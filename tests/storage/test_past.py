@@ -13,7 +13,7 @@ import pytest
 import db
 from model.times import midnight
 from model.trade import Trade
-from storage import canonical, follow, lines, pages, past, questions, ranges, retained, series, trades
+from storage import canonical, follow, gaps, lines, pages, past, questions, ranges, retained, series, trades
 from storage.errors import FileError
 from storage.follow import Copied
 from storage.past import EARLIEST, LATEST
@@ -126,6 +126,32 @@ def test_the_newest_trade_of_a_day_that_was_restored(connection: db.Connection, 
         move(connection, day)
     move(connection, days(4)[0], state=RESTORED, keep_rows=True)
     assert (trades.latest_of_all(connection), trades.latest(connection, BTC)) == before
+
+
+def test_what_is_missing_at_the_newest_trade(connection: db.Connection, whole: list[Trade]) -> None:
+    """Also of a symbol that is not traded any more: all its days are in files, or all but one that was restored."""
+    coin = [one._replace(symbol="OLDUSDT") for one in whole if one.timestamp < midnight(days(3)[0])]
+    last = max(coin, key=lambda one: (one.timestamp, one.trade_id))
+    fill(connection, [*coin, last._replace(trade_id=last.trade_id + 50)])
+
+    def answers() -> object:
+        found = questions.latest_prices(connection, LATEST)
+        assert found == [questions.latest_price(connection, one.trade.symbol, LATEST) for one in found]
+        return gaps.missing_at_newest(connection)
+
+    before = gaps.missing_at_newest(connection)
+    assert before["OLDUSDT"] >= 49
+    for day in days(0, 1, 2):
+        move(connection, day, "OLDUSDT")
+    assert answers() == before
+    ask(
+        connection,
+        "INSERT INTO trades SELECT 'OLDUSDT', t.timestamp, t.trade_id, 1, 1, 0, NULL FROM trades AS t WHERE symbol = %s"
+        " ORDER BY t.timestamp LIMIT 1",
+        BTC,
+    )
+    ask(connection, "UPDATE retained SET state = %s WHERE day = %s AND symbol = 'OLDUSDT'", RESTORED, days(0)[0])
+    assert answers() == before
 
 
 def test_without_pyarrow_the_error_says_where_the_trades_are(
