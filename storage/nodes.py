@@ -81,7 +81,7 @@ def _introduced(connection: Connection) -> tuple[Any, ...]:
     try:
         row: tuple[Any, ...] = select(connection, f"SELECT @@read_only {_STATE}")[0]
     except mysql.connector.Error as error:
-        if error.errno != errorcode.ER_TABLEACCESS_DENIED_ERROR:
+        if error.errno not in _UNTOLD:
             raise
         row = select(connection, "SELECT @@read_only")[0]
     return row
@@ -89,6 +89,13 @@ def _introduced(connection: Connection) -> tuple[Any, ...]:
 
 _STATE = "/*!80000 , (SELECT member_state FROM performance_schema.replication_group_members"
 _STATE += " WHERE member_id = @@server_uuid) */"
+# The account may not ask; or it is a server that only speaks as MySQL does.
+_UNTOLD = (
+    errorcode.ER_TABLEACCESS_DENIED_ERROR,
+    errorcode.ER_NO_SUCH_TABLE,
+    errorcode.ER_BAD_DB_ERROR,
+    errorcode.ER_UNKNOWN_SYSTEM_VARIABLE,
+)
 
 
 def _pass_over(node: tuple[str, int, bool], reason: DatabaseError) -> DatabaseError:
