@@ -19,9 +19,9 @@ from model.trade import Trade
 from storage import day_files, retained
 from storage.errors import FatalError, FileError, guard
 from storage.lines import Chunk
-from storage.retained import COLUMNS, DAY, IN_FILES, Part, Retained
+from storage.retained import COLUMNS, DAY, IN_FILES, RESTORED, Part, Retained
 from storage.session import Connection, select
-from storage.values import aware
+from storage.values import aware, marks
 
 T = TypeVar("T")
 EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
@@ -69,22 +69,32 @@ def parts_back(connection: Connection, symbol: str, start: datetime, end: dateti
 @guard
 def newest_days(connection: Connection) -> dict[str, Retained]:
     """The last day of each symbol that is in a file: one statement, and none if there are no files."""
-    if not files_until(connection):
-        return {}
-    last = f"(SELECT symbol AS name, MAX(day) AS last FROM retained WHERE {IN_FILES} GROUP BY symbol) AS ends"
-    with _unseen(connection):
-        rows = select(connection, f"SELECT {COLUMNS} FROM {last} JOIN retained ON symbol = name AND day = last")
-    return {row[0]: Retained(*map(aware, row)) for row in rows}
+    return _days_at_end(connection, "MAX")
 
 
 @guard
 def file_spans(connection: Connection) -> dict[str, tuple[datetime, datetime]]:
-    """The times of the first and the last trade in files, of each symbol that has any; as many statements."""
+    """The times of the first and the last trade in files, of each symbol that has any: two statements, and none."""
+    first, last = _days_at_end(connection, "MIN"), _days_at_end(connection, "MAX")
+    return {symbol: (first[symbol].first_timestamp, last[symbol].last_timestamp) for symbol in first if symbol in last}
+
+
+def _days_at_end(connection: Connection, end: str) -> dict[str, Retained]:
+    """The first day (MIN) or the last (MAX) in files of each symbol that has any."""
     if not files_until(connection):
         return {}
-    sql = f"SELECT symbol, MIN(first_timestamp), MAX(last_timestamp) FROM retained WHERE {IN_FILES} GROUP BY symbol"
+    # Whatever their state, because then both families go from symbol to symbol by the key: this is asked all the time.
+    ends = f"(SELECT symbol AS name, {end}(day) AS last FROM retained {{}} GROUP BY symbol) AS ends"
+    sql = f"SELECT {COLUMNS} FROM {ends} STRAIGHT_JOIN retained ON symbol = name AND day = last"
     with _unseen(connection):
-        return {symbol: (aware(first), aware(last)) for symbol, first, last in select(connection, sql)}
+        rows = select(connection, sql.format(""))
+        found = {row[0]: Retained(*map(aware, row)) for row in rows}
+        if restored := [one.symbol for one in found.values() if one.state == RESTORED]:
+            where = f"WHERE symbol IN ({marks(restored)}) AND {IN_FILES}"
+            rows = select(connection, sql.format(where), restored)
+            found = {symbol: one for symbol, one in found.items() if one.state != RESTORED}
+            found |= {row[0]: Retained(*map(aware, row)) for row in rows}
+    return found
 
 
 @guard

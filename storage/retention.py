@@ -165,10 +165,25 @@ def stored_days(connection: Connection, symbol: str, before: date) -> Iterator[d
 @guard
 def recorded_days(connection: Connection, symbol: str | None = None) -> list[Retained]:
     """The rows of `retained`, of a symbol or of all, whatever their state; oldest first."""
-    sql = f"SELECT {COLUMNS} FROM retained"
-    where, values = (" WHERE symbol = %s", [symbol]) if symbol else ("", [])
-    rows = select(connection, f"{sql}{where} ORDER BY day, symbol", values)
-    return [Retained(*map(aware, row)) for row in rows]
+    return _recorded(connection, *(("WHERE symbol = %s", symbol) if symbol else ("",)))
+
+
+@guard
+def recorded_between(connection: Connection, first: date, last: date) -> list[Retained]:
+    """The same, of the days from `first` to `last`, of all symbols."""
+    return _recorded(connection, "WHERE day >= %s AND day <= %s", first, last)
+
+
+def _recorded(connection: Connection, where: str, *values: Any) -> list[Retained]:
+    sql = f"SELECT {COLUMNS} FROM retained {where} ORDER BY day, symbol"
+    return [Retained(*map(aware, row)) for row in select(connection, sql, values)]
+
+
+@guard
+def ends_in_files(connection: Connection) -> tuple[date, date] | None:
+    """The first and the last day that is in a file, of any symbol; None: none is."""
+    first, last = select(connection, f"SELECT MIN(day), MAX(day) FROM retained WHERE {retained.IN_FILES}")[0]
+    return (first, last) if first is not None else None
 
 
 @guard
@@ -182,8 +197,7 @@ def recorded_day(connection: Connection, symbol: str, day: date) -> Retained | N
 @guard
 def leaving(connection: Connection) -> list[Retained]:
     """The days whose rows are still to go from `trades`, oldest first."""
-    sql = f"SELECT {COLUMNS} FROM retained WHERE state = %s ORDER BY day, symbol"
-    return [Retained(*map(aware, row)) for row in select(connection, sql, [LEAVING])]
+    return _recorded(connection, "WHERE state = %s", LEAVING)
 
 
 @guard

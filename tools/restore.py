@@ -65,14 +65,14 @@ def _days(connection: db.Connection, settings: config.Settings, arguments: argpa
     if last < arguments.day:
         raise WrongError(f"--until={last} is before --day={arguments.day}")
     symbols = config.parse_symbols("--symbol", arguments.symbol) if arguments.symbol else None
-    recorded = retention.recorded_days(connection)
-    asked = [one for one in recorded if arguments.day <= one.day <= last and (not symbols or one.symbol in symbols)]
+    recorded = retention.recorded_between(connection, arguments.day, last)
+    asked = [one for one in recorded if not symbols or one.symbol in symbols]
     days = [one for one in asked if one.state != RESTORED]
     if not days:
         what = f"--day={arguments.day}" + (f" --until={last}" if arguments.until else "")
         what += f" --symbol={arguments.symbol}" if arguments.symbol else ""
-        there = [one.day for one in recorded if one.state != RESTORED]
-        files = f"the files of database {settings.place} are of {min(there)} to {max(there)}" if there else "none is"
+        there = retention.ends_in_files(connection)
+        files = f"the files of database {settings.place} are of {there[0]} to {there[1]}" if there else "none is"
         why = "restored before" if asked else f"no such day is in a Parquet file: {files}"
         raise WrongError(f"{what}: {why}")
     return days

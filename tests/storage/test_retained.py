@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 import db
-from storage import retained
+from storage import past, retained
 from storage.retained import GONE, LEAVING, RESTORED, RETURNING, Part, Retained
 from tests.makers import BTC
 from tests.support.tables import ask
@@ -65,6 +65,35 @@ def test_the_ends_of_what_is_in_files(connection: db.Connection, rows: list[Reta
     assert retained.first_in_files(connection, BTC) == (101, rows[0].first_timestamp)
     assert retained.last_in_files(connection, BTC) == (500, rows[2].last_timestamp)
     assert retained.first_in_files(connection, "BNBUSDT") is None
+
+
+def test_the_ends_of_all_symbols_are_found_by_the_key(connection: db.Connection) -> None:
+    """However many days are in files, and whether the first or the last of some are restored."""
+    days, symbols = 80, 20
+    for n in range(days):
+        put(connection, row(START.date() + n * DAY, GONE))
+    others = retained.COLUMNS.replace("symbol", "CONCAT(symbol, n)", 1)
+    numbers = " UNION ALL ".join(f"SELECT {n} AS n" for n in range(1, symbols))
+    ask(
+        connection,
+        f"INSERT INTO retained ({retained.COLUMNS}) SELECT {others} FROM retained CROSS JOIN ({numbers}) AS numbers",
+    )
+    ask(connection, "ANALYZE TABLE retained")
+    ask(connection, "FLUSH STATUS")
+    spans, newest = past.file_spans(connection), past.newest_days(connection)
+    read = ask(connection, "SHOW SESSION STATUS LIKE 'Handler_read%'")
+    assert sum(int(value) for _, value in read) < 20 * symbols
+    first, last = START + timedelta(hours=1), START + (days - 1) * DAY + timedelta(hours=23)
+    assert spans == {BTC + (str(n) if n else ""): (first, last) for n in range(symbols)}
+    assert {one.day for one in newest.values()} == {last.date()}
+    ask(connection, "UPDATE retained SET state = 'restored' WHERE symbol = %s AND day = %s", BTC, last.date())
+    ask(connection, "UPDATE retained SET state = 'restored' WHERE symbol = %s AND day = %s", f"{BTC}1", START.date())
+    ask(connection, "UPDATE retained SET state = 'restored' WHERE symbol = %s", f"{BTC}2")
+    spans |= {BTC: (first, last - DAY), f"{BTC}1": (first + DAY, last)}
+    del spans[f"{BTC}2"]
+    assert past.file_spans(connection) == spans
+    assert past.newest_days(connection)[BTC].day == (last - DAY).date()
+    assert f"{BTC}2" not in past.newest_days(connection)
 
 
 def test_what_a_connection_knows_is_asked_again(
