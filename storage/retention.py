@@ -5,6 +5,7 @@ the symbol, as who records the day does. So nothing can be stored in a day betwe
 """
 
 import hashlib
+import heapq
 from collections.abc import Callable, Iterator, Sequence
 from datetime import date, datetime, timedelta
 from operator import lt
@@ -32,6 +33,8 @@ PAGE_ROWS = 20_000
 """Read at once: about 2 MB."""
 PIECE_ROWS = 5_000
 """Deleted or brought back by a transaction: a few hundredths of a second."""
+HELD_ROWS = 100_000
+"""Of a day whose ids do not rise with time, the lines of so many trades are in memory at once: 30 MB."""
 _FIELDS = 5
 _MS = 3
 """Of a canonical line: how many fields, and which is the time."""
@@ -138,17 +141,60 @@ def _content(read: Callable[[], Iterator[bytes]]) -> Content | None:
     if not trades:
         return None
     times = EPOCH + stamps[0] * MILLISECOND, EPOCH + stamps[-1] * MILLISECOND
-    return Content(trades, low, high, *times, whole.hexdigest() if rises else _by_id(read()))
+    return Content(trades, low, high, *times, whole.hexdigest() if rises else _by_id(read))
 
 
-def _by_id(texts: Iterator[bytes]) -> str:
-    """The hash of the lines by rising id, where time does not follow the ids. They are in memory: 100 bytes a trade."""
-    lines = [line for text in texts for line in text.splitlines(True)]
-    lines.sort(key=lambda line: (int(line.partition(b",")[0]), int(line.split(b",")[_MS])))
+def _by_id(read: Callable[[], Iterator[bytes]]) -> str:
+    """The hash of the lines by rising id, where time does not follow the ids."""
+    try:
+        return _hash_of(_put_in_order(map(_keyed, read())))
+    except _TooFarError:
+        return _hash_of(_smallest_first(lambda: map(_keyed, read())))
+
+
+_Keyed = tuple[int, int, bytes]
+"""The id and the time of a line, by which it is placed, and the line."""
+
+
+def _keyed(text: bytes) -> list[_Keyed]:
+    return [(int(line.partition(b",")[0]), int(line.split(b",")[_MS]), line) for line in text.splitlines(True)]
+
+
+def _hash_of(parts: Iterator[list[_Keyed]]) -> str:
     whole = hashlib.sha256()
-    for line in lines:
-        whole.update(line)
+    for part in parts:
+        whole.update(b"".join(line for _, _, line in part))
     return whole.hexdigest()
+
+
+class _TooFarError(Exception):
+    """A line has a lower id than one that came more than HELD_ROWS before."""
+
+
+def _put_in_order(parts: Iterator[list[_Keyed]]) -> Iterator[list[_Keyed]]:
+    """The lines by rising id, which are nearly so: HELD_ROWS are waited for. Raises _TooFarError if that is too few."""
+    held: list[_Keyed] = []
+    last: _Keyed = (0, 0, b"")
+    for part in parts:
+        held = sorted(held + part)
+        if held[0] < last:
+            raise _TooFarError
+        ready, held = held[:-HELD_ROWS], held[-HELD_ROWS:]
+        if ready:
+            last = ready[-1]
+            yield ready
+    yield held
+
+
+def _smallest_first(read: Callable[[], Iterator[list[_Keyed]]]) -> Iterator[list[_Keyed]]:
+    """The lines by rising id, in whatever order they are: read again for each HELD_ROWS of them."""
+    last: _Keyed = (0, 0, b"")
+    while True:
+        part = heapq.nsmallest(HELD_ROWS, (one for some in read() for one in some if one > last))
+        yield part
+        if len(part) < HELD_ROWS:
+            return
+        last = part[-1]
 
 
 # ---- Leaving.

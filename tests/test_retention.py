@@ -1,9 +1,11 @@
 """Days leave the table for Parquet files and come back: nothing is lost, doubled or changed, wherever it is killed."""
 
+import hashlib
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+import tracemalloc
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -351,6 +353,34 @@ def test_ids_that_do_not_rise_with_time_are_hashed_by_id(case: Keeping) -> None:
     assert case.sql(sql) == [(3,)]
     assert case.restore("--day", str(days_ago(4))).code == 0
     assert case.state() == before
+
+
+@pytest.mark.parametrize("far", [False, True])
+def test_the_memory_for_ids_that_do_not_rise_is_bounded(far: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many of a day do not, and however far they are from their place."""
+    monkeypatch.setattr(retention, "HELD_ROWS", 5_000)
+    ids = list(range(1, 60_001))
+    places = [n ^ 1023 for n in range(59_392)] + list(range(59_392, 60_000))
+    moved = ids[30_000:] + ids[:30_000] if far else [ids[place] for place in places]
+
+    def lines(numbers: Sequence[int]) -> Iterator[bytes]:
+        for start in range(0, len(numbers), 1_000):
+            some = enumerate(numbers[start : start + 1_000], start)
+            yield b"".join(b"%d,60000.00000000,0.00010000,%d,0\n" % (one, 1_700_000_000_000 + at) for at, one in some)
+
+    every = [line for text in lines(moved) for line in text.splitlines(True)]
+    by_id = sorted(every, key=lambda line: int(line.partition(b",")[0]))
+    expected = hashlib.sha256(b"".join(by_id)).hexdigest()
+    tracemalloc.start()
+    try:
+        found = retention._content(lambda: lines(moved))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert found is not None
+    assert (found.trades, found.first_trade_id, found.last_trade_id, found.sha256) == (60_000, 1, 60_000, expected)
+    # All of them take 15 MB.
+    assert peak < 5_000_000
 
 
 def _reseal(case: Keeping) -> None:
