@@ -177,9 +177,10 @@ def delete(place: Place, one: Retained) -> None:
     """Deletes the rows of a day that is in its file. Raises StaysError if the file is not as it was recorded; OSError,
     db.DatabaseError."""
     check_file(place, one)
-    done = False
-    while not done:
-        done = _paced(lambda: retention.delete_piece(place.connection, one))
+    # Each piece begins where the one before ended: the server still steps over rows that were deleted just now.
+    start: datetime | None = one.start
+    while start is not None:
+        start = _paced(functools.partial(retention.delete_piece, place.connection, one, start))
     if not _insisted(lambda: retention.change_state(place.connection, one, [LEAVING], GONE)):
         raise StaysError("it was restored meanwhile", False)
 

@@ -306,20 +306,29 @@ def wait_s() -> float:
 
 
 @guard
-def delete_piece(connection: Connection, one: Retained) -> bool:
-    """Deletes some rows of a day that is in its file, oldest first; whether that were all. None of a day that somebody
-    restores meanwhile."""
-    sql = f"DELETE FROM trades WHERE {WITHIN} ORDER BY symbol, timestamp, trade_id LIMIT {PIECE_ROWS}"
+def delete_piece(connection: Connection, one: Retained, start: datetime) -> datetime | None:
+    """Deletes the oldest rows from `start` on of a day that is in its file: from when on the next ones are, None: those
+    were all. None of a day that somebody restores meanwhile."""
     look = "SELECT state FROM retained WHERE symbol = %s AND day = %s FOR UPDATE"
     try:
         execute(connection, "BEGIN")
-        is_leaving = select(connection, look, [one.symbol, one.day]) == [(LEAVING,)]
-        deleted = run(connection, sql, naive([one.symbol, one.start, one.end])) if is_leaving else 0
+        after: datetime | None = None
+        if select(connection, look, [one.symbol, one.day]) == [(LEAVING,)]:
+            after = _end_of_piece(connection, one, start)
+            values = naive([one.symbol, start, after or one.end])
+            run(connection, f"DELETE FROM trades WHERE {WITHIN}", values)
         execute(connection, "COMMIT")
     except BaseException:
         roll_back(connection)
         raise
-    return deleted < PIECE_ROWS
+    return after
+
+
+def _end_of_piece(connection: Connection, one: Retained, start: datetime) -> datetime | None:
+    """Up to when PIECE_ROWS are from `start` on, at least those of a millisecond; None: there are not so many."""
+    sql = f"SELECT timestamp FROM trades WHERE {WITHIN} ORDER BY symbol, timestamp, trade_id LIMIT {PIECE_ROWS}, 1"
+    rows = select(connection, sql, naive([one.symbol, start, one.end]))
+    return max(aware(rows[0][0]), start + MILLISECOND) if rows else None
 
 
 # ---- Coming back.

@@ -7,6 +7,7 @@ import sys
 import tracemalloc
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -198,7 +199,7 @@ def test_rows_that_are_looked_at_are_not_deleted(any_case: Keeping, monkeypatch:
     def deleted_meanwhile(place: leaving.Place, one: Retained) -> bool:
         found = is_in_table(place, one)
         with closing(db.connect(any_case.settings)) as other:
-            retention.delete_piece(other, one)
+            retention.delete_piece(other, one, one.start)
         return found
 
     monkeypatch.setattr(leaving, "_is_in_table", deleted_meanwhile)
@@ -401,6 +402,26 @@ def test_the_commands_themselves(any_case: Keeping) -> None:
         )
         assert (done.returncode, done.stderr) == (0, "")
     assert any_case.days() == {5: "restored"}
+
+
+@pytest.mark.parametrize("size", [1, 15])
+def test_rows_go_a_piece_at_a_time(any_case: Keeping, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each piece begins where the one before ended, and has all of a millisecond, even if those are too many."""
+    before = any_case.state()
+    any_case.retain("--keep", "4", die_at="before 1 DELETE FROM trades")
+    monkeypatch.setattr(retention, "PIECE_ROWS", size)
+    with closing(db.connect(any_case.settings)) as connection:
+        (one,) = retention.leaving(connection)
+        start: datetime | None = one.start
+        left = [DAY_TRADES]
+        while start is not None:
+            after = retention.delete_piece(connection, one, start)
+            assert after is None or after > start
+            start = after
+            left.append(any_case.in_table().get(5, 0))
+            assert any_case.state() == before
+    # Two trades share each millisecond.
+    assert list(dict.fromkeys(left)) == (list(range(40, -1, -2)) if size == 1 else [40, 26, 12, 0])
 
 
 def test_a_symbol_with_nothing_to_move_costs_two_questions(any_case: Keeping) -> None:
