@@ -94,6 +94,7 @@ class Rest:
         self._cooldown = cooldown
         self._wait = wait
         self._weight_max: int | None = None
+        self._is_refused = False
         self._used = 0
         self._minute_left_s = 0.0
         timeout = urllib3.Timeout(connect=CONNECT_S_MAX, read=READ_S_MAX)
@@ -190,9 +191,14 @@ class Rest:
     def _ask(self, call: str, weight: int, symbol: str, fields: dict[str, str]) -> bytes:
         """The body of an answer about a symbol, which weighs so much; the limit is asked for before the first."""
         if self._weight_max is None:
-            # Of a symbol that is refused it may never be known, and the next one asks for it again.
-            self._keep_within(INFO_WEIGHT)
-            self._weight_max = self._fetch_weight_max(symbol)
+            # Of a symbol that is unknown it is not told, and the next one asks for it again: of many, too often.
+            if self._is_refused:
+                self._keep_within(INFO_WEIGHT)
+            try:
+                self._weight_max = self._fetch_weight_max(symbol)
+            except UnknownSymbolError:
+                self._is_refused = True
+                raise
         self._keep_within(weight)
         return self._get(call, {"symbol": symbol, **fields})
 

@@ -243,6 +243,20 @@ def test_half_of_the_weight_is_used() -> None:
         assert len(clock.waits) == 1
 
 
+def test_unknown_symbols_are_asked_about_within_the_weight() -> None:
+    """The limit of weight is not told with them, so each asks for it again; another failure makes nobody wait."""
+    refusal = Reply(b'{"code":-1121,"msg":"Invalid symbol."}', 400, {WEIGHT_HEADER: "3001"})
+    with talking() as (server, client, clock, _):
+        server.info = refusal._replace(status=500, body=b"")
+        for _ in range(2):
+            failure(client)
+        assert clock.waits == []
+        server.info = refusal
+        for _ in range(3):
+            failure(client)
+        assert len(clock.waits) == 2
+
+
 @pytest.mark.parametrize("header", ["", "x", "-1", "9" * 30, "1.5", "1,2"])
 def test_a_weight_header_that_is_none_is_passed_over(header: str) -> None:
     """It is no reason to fail or to wait."""
