@@ -87,13 +87,16 @@ _LINE = (
 )
 
 
+def _ids(proof: Proof) -> str:
+    return f"trade_id >= {proof.first_trade_id or 0} AND trade_id <= {proof.last_trade_id or 0}"
+
+
 def _of_table(proof: Proof, database: str) -> str:
     """A command for who can ask the database: the SHA-256 of the day. Of the ids that were there: others may come."""
     symbol = proof.symbol.replace("'", "''")
     sql = f"SET time_zone = '+00:00'; SELECT {_LINE} FROM trades WHERE symbol = '{symbol}'"
     sql += f" AND timestamp >= '{proof.day}' AND timestamp < '{proof.day + timedelta(days=1)}'"
-    sql += f" AND trade_id >= {proof.first_trade_id or 0} AND trade_id <= {proof.last_trade_id or 0}"
-    sql += " ORDER BY trade_id, timestamp"
+    sql += f" AND {_ids(proof)} ORDER BY trade_id, timestamp"
     return f"{_CLIENT} -e {shlex.quote(sql)} {shlex.quote(database)} | sha256sum  # {proof.sha256}"
 
 
@@ -103,9 +106,7 @@ _LINE_OF_FILE = "concat_ws(',', trade_id, price, quantity, epoch_ms(timestamp), 
 def _of_file(proof: Proof, path: Path) -> str:
     """The same for who has the day's Parquet file, and DuckDB (`pip install duckdb`)."""
     place = str(path).replace("'", "''")
-    rows = f"SELECT {_LINE_OF_FILE} FROM read_parquet('{place}')"
-    rows += f" WHERE trade_id BETWEEN {proof.first_trade_id or 0} AND {proof.last_trade_id or 0}"
-    rows += " ORDER BY trade_id, timestamp"
+    rows = f"SELECT {_LINE_OF_FILE} FROM read_parquet('{place}') WHERE {_ids(proof)} ORDER BY trade_id, timestamp"
     # Lines have commas, which are to stay as they are.
     sql = f"COPY ({rows}) TO '/dev/stdout' (FORMAT csv, HEADER false, DELIMITER '|', QUOTE '')"
     return f"python3 -c {shlex.quote(f'import duckdb; duckdb.sql({sql!r})')} | sha256sum  # {proof.sha256}"
