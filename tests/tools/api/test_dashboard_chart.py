@@ -596,6 +596,31 @@ def test_a_gap_far_back_is_filled(opened: Callable[..., Chart], stored: config.S
     assert "1 trade" in page.text("#legend")
 
 
+@pytest.mark.parametrize("late", ["**/api/candles/**", "**/api/gaps*KEEPUSDT*"])
+def test_a_late_answer_does_not_move_the_chart(
+    opened: Callable[..., Chart], stored: config.Settings, late: str
+) -> None:
+    """Where one has gone back while the last candles were read again stays in sight."""
+    symbol = "STAYUSDT" if "candles" in late else "KEEPUSDT"
+    found = every_second(symbol, 1, now() - timedelta(hours=1), 1_302)
+    with closing(db.connect(stored)) as connection:
+        db.insert_trades(connection, found[:1_300])
+        page = opened(f"#{symbol}/1s")
+        held = page.hold(late)
+        # An id is left out: what is missing has changed, so that the chart is read again.
+        db.insert_trades(connection, found[1_301:])
+        page.until(partial(bool, held))
+    page.page.fill("#range-start", f"{found[20].timestamp:%Y-%m-%d %H:%M:%S}")
+    page.page.fill("#range-end", f"{found[50].timestamp:%Y-%m-%d %H:%M:%S}")
+    page.page.press("#range-end", "Enter")
+    page.until(lambda: behind(page) > 1_000)
+    page.release(held[0])
+    page.until(lambda: counted(page)[2] > 0)
+
+    assert behind(page) > 1_000
+    pointed_at(page, f"{found[30].timestamp:%Y-%m-%d %H:%M:%S}")
+
+
 def test_a_late_answer_does_not_undo_a_trade(opened: Callable[..., Chart], stored: config.Settings) -> None:
     """Of a candle that is read and grows meanwhile, the one with more trades stays."""
     begin = now()

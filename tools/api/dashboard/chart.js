@@ -177,14 +177,21 @@ export class CandleChart {
   /** The last candles, or those before an `end`, as far back as is in sight, and what is missing from then on. */
   async read(before = {}) {
     const { symbol, resolution, showing } = this;
-    const first = this.away()?.time ?? Infinity;
     let { candles } = await candlesOf(symbol, { resolution, ...before });
-    while (showing === this.showing && candles.length < PLACES_MAX && seconds(candles[0]?.timestamp) > first) {
-      const earlier = await candlesOf(symbol, { resolution, end: candles[0].timestamp });
-      if (!earlier.candles.length) break;
-      candles = [...earlier.candles, ...candles];
-    }
-    return { candles, ...await this.gapsFrom(candles) };
+    let isAll = false;
+    // One may go further back while an answer is on its way.
+    const isShort = () => !isAll && showing === this.showing && candles.length < PLACES_MAX
+      && seconds(candles[0]?.timestamp) > (this.away()?.time ?? Infinity);
+    let missing;
+    do {
+      while (isShort()) {
+        const earlier = await candlesOf(symbol, { resolution, end: candles[0].timestamp });
+        isAll = !earlier.candles.length;
+        candles = [...earlier.candles, ...candles];
+      }
+      missing = await this.gapsFrom(candles);
+    } while (isShort());
+    return { candles, ...missing };
   }
 
   /** Takes in what was read. What is older goes: it may have changed too, and is read again when one goes back to it. */

@@ -12,15 +12,15 @@ let missingBefore = null;
 // What was last known of what is missing, and when; null: nothing yet.
 let known = null;
 
-/** Takes in a status; calls `filled` when what is missing has changed since the last one. */
+/** Takes in a status; calls `filled` at the first one and when what is missing has changed since the last one. */
 export async function onMissing({ symbols, time, missing, open_gaps: gaps }, filled) {
   const stale = Object.entries(symbols).filter(([, one]) => one.stale).map(([symbol]) => symbol);
   known = { gaps, missing, stale, time };
   showVerdict();
   const key = `${gaps}/${missing}`;
   if (key === missingBefore) return;
-  // What was filled since has changed candles that were drawn before.
-  if (missingBefore !== null) filled();
+  // What was filled since has changed candles that were drawn before; so may what was filled before the first status.
+  filled();
   missingBefore = key;
   $("gaps").hidden = gaps === 0;
   if (gaps === 0) return;
