@@ -12,7 +12,7 @@ import config
 import db
 from model.trade import Trade
 
-WAIT_MS = 20_000
+WAIT_MS = 30_000
 HISTORY_MINUTES = 1_300
 DESKTOP = {"width": 1280, "height": 900}
 PHONE = {"width": 390, "height": 844}
