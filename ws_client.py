@@ -351,6 +351,8 @@ class Connection(threading.Thread):
 
 def main(argv: list[str] | None = None, prog: str = "ws_client.py") -> int:
     """Runs the capture; 0 after it was stopped, 2 when only the operator can help. `prog` is what the user ran."""
+    # Before the first thread, which is that of the log.
+    heap.keep_small()
     parser = parser_of(prog)
     arguments = parser.parse_args(argv)
     log_set_up(arguments.log_level, folder=lambda: config.load().data_dir)
@@ -376,7 +378,6 @@ def _capture(settings: config.Settings, arguments: argparse.Namespace) -> int:
         log.warning("the C extension of mysql-connector-python does not load: storing is several times slower")
     websocket.setdefaulttimeout(CONNECT_S_MAX)
     # Trades make no cycles: the collector need not look at thousands of them again and again, nor at the modules ever.
-    heap.keep_small()
     gc.freeze()
     gc.set_threshold(GC_OBJECTS)
     capture = Capture(settings, Connection, arguments.connections, arguments.since)

@@ -6,6 +6,7 @@ of the 6,000 that the exchange allows in a minute.
 
 import logging
 import threading
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
 import config
@@ -28,12 +29,17 @@ NAMED_MAX = 5
 
 
 class Checker(threading.Thread):
-    """The thread of the capture; `agreed` and `differed`: the minutes that were compared so far."""
+    """The thread of the capture. `symbols`: asked for those that are captured now.
 
-    def __init__(self, settings: config.Settings, cooldown: Cooldown) -> None:
+    `agreed` and `differed`: the minutes that were compared so far.
+    """
+
+    def __init__(self, settings: config.Settings, cooldown: Cooldown, symbols: Callable[[], Sequence[str]]) -> None:
         super().__init__(name="checker", daemon=True)
         self.agreed = self.differed = 0
         self._settings = settings
+        self._symbols = symbols
+        self._before: Sequence[str] = ()
         self._stop_asked = threading.Event()
         self._rest = Rest(settings.rest_url, cooldown, self._stop_asked.wait)
 
@@ -58,12 +64,14 @@ class Checker(threading.Thread):
         connection = db.connect(self._settings, read_only=True)
         agreed = compared = 0
         wrong: list[str] = []
+        # One that was delisted since the last time was captured for a part of the hour.
+        symbols, before = self._symbols(), self._before
+        self._before = symbols
         try:
-            stored = db.sealable(connection)
-            for symbol in sorted(self._settings.wanted(stored)):
+            for symbol in dict.fromkeys((*symbols, *before)):
                 if self._stop_asked.is_set():
                     return
-                agreement = self._compare(connection, symbol, stored[symbol].sealed_until)
+                agreement = self._compare(connection, symbol)
                 compared += agreement.minutes
                 agreed += agreement.minutes - len(agreement.different)
                 wrong += [f"{symbol} {one}" for one in agreement.different]
@@ -86,8 +94,10 @@ class Checker(threading.Thread):
             more,
         )
 
-    def _compare(self, connection: db.Connection, symbol: str, until: datetime | None) -> klines.Agreement:
-        """The minutes of the last hour that were captured from their start on; they are sealed up to `until`."""
+    def _compare(self, connection: db.Connection, symbol: str) -> klines.Agreement:
+        """The sealed minutes of the last hour that were captured from their start on."""
+        sealed = db.sealable(connection, [symbol]).get(symbol)
+        until = sealed.sealed_until if sealed else None
         end = bars.floor(datetime.now(UTC) - klines.SETTLE, MINUTE)
         start = end - SPAN
         first = db.first_from(connection, symbol, None)

@@ -77,7 +77,8 @@ class Capture:
         self._sealer = Sealer(settings, self._writer.newest)
         self._listing = listing.Listing(settings, cooldown)
         self._roster = Roster(settings, cooldown)
-        others = Checker(settings, cooldown), Historian(settings, since), Retention(settings)
+        checker = Checker(settings, cooldown, lambda: self._symbols)
+        others = checker, Historian(settings, since), Retention(settings)
         self._beside: tuple[_Beside, ...] = (self._backfill, self._sealer, self._listing, self._roster, *others)
         self._failure: str | None = None
         self._symbols: tuple[str, ...] = ()

@@ -1,6 +1,7 @@
 """What the log line shows of the stream: per symbol the last price, trades per second and the lag."""
 
 import heapq
+from array import array
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,8 @@ from model.trade import Trade
 LAGS_MAX = 10_000
 """Lags kept per symbol and interval; a batch contributes at most LAGS_PER_BATCH_MAX, spread evenly over it."""
 LAGS_PER_BATCH_MAX = 64
+LAG_MS_MAX = 2**31 - 1
+"""Three weeks, as much as four bytes hold: of 1,500 symbols a list of numbers each would take megabytes."""
 SYMBOLS_SHOWN_MAX = 5
 """Of more symbols than that the line shows the busiest, and what all have in common."""
 
@@ -79,7 +82,7 @@ class Stats:
     def __init__(self) -> None:
         self.lags = Lags()
         self._trades: Counter[str] = Counter()
-        self._lags: dict[str, list[int]] = {}
+        self._lags: dict[str, array[int]] = {}
         self._last: dict[str, Trade] = {}
 
     def add(self, trades: Sequence[Trade]) -> None:
@@ -89,13 +92,15 @@ class Stats:
         self._trades.update(map(_symbol, trades))
         self._last.update(zip(map(_symbol, trades), trades, strict=True))
         for trade in trades[:: -(-len(trades) // LAGS_PER_BATCH_MAX)]:
-            lags = self._lags.setdefault(trade.symbol, [])
             lag = lag_ms(trade)
             if lag is None:
                 continue
             self.lags.add(lag)
+            lags = self._lags.get(trade.symbol)
+            if lags is None:
+                lags = self._lags[trade.symbol] = array("i")
             if len(lags) < LAGS_MAX:
-                lags.append(lag)
+                lags.append(max(-LAG_MS_MAX, min(LAG_MS_MAX, lag)))
 
     def last_at(self) -> dict[str, datetime]:
         """The exchange's time of the newest trade of each symbol that had one."""
@@ -118,7 +123,7 @@ class Stats:
                 symbol,
                 self._last[symbol].price if symbol in self._last else None,
                 trades[symbol],
-                *percentiles(lags.get(symbol, [])),
+                *percentiles(lags.get(symbol, ())),
             )
             for symbol in shown
         ]

@@ -1,5 +1,7 @@
 """The lag of trades: milliseconds from the exchange's clock to this machine's."""
 
+from collections.abc import Sequence
+
 from model.times import MILLISECOND
 from model.trade import Trade
 
@@ -12,7 +14,7 @@ def lag_ms(trade: Trade) -> int | None:
     return None if trade.received_at is None else (trade.received_at - trade.timestamp) // MILLISECOND
 
 
-def percentiles(values: list[int]) -> tuple[int | None, int | None]:
+def percentiles(values: Sequence[int]) -> tuple[int | None, int | None]:
     """The median and the 99th percentile (nearest rank) of `values`; None when there are none."""
     if not values:
         return None, None

@@ -64,8 +64,14 @@ def of_pieces(symbol: str, resolution: int, pieces: Sequence[Piece]) -> tuple[st
 
 def candle_of(row: Sequence[Any]) -> Candle:
     """The candle of a row, columns in the order of Candle; a SUM of integers arrives as a decimal."""
-    found = Candle(*map(aware, row))
-    return found._replace(resolution=int(found.resolution), trades=int(found.trades))
+    found = list(map(aware, row))
+    for column in _INTEGERS:
+        found[column] = int(found[column])
+    # Not _replace, after which Python keeps a tuple of this length for later, up to 2,000 of them.
+    return Candle(*found)
+
+
+_INTEGERS = Candle._fields.index("resolution"), Candle._fields.index("trades")
 
 
 def span_sql(spans: Sequence[tuple[datetime, datetime]]) -> tuple[str, list[Any]]:

@@ -1,6 +1,6 @@
 """The hourly comparison of what was captured with the exchange's own klines."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -52,8 +52,8 @@ def stored(connection: db.Connection) -> None:
 
 
 @contextmanager
-def _checking(settings: config.Settings) -> Iterator[Checker]:
-    thread = Checker(settings._replace(symbols=(BTC,)), Cooldown())
+def _checking(settings: config.Settings, symbols: Callable[[], tuple[str, ...]] = lambda: (BTC,)) -> Iterator[Checker]:
+    thread = Checker(settings, Cooldown(), symbols)
     thread.start()
     yield thread
     thread.stop()
@@ -82,6 +82,22 @@ def test_minutes_that_agree(
         wait_until(lambda: thread.agreed > 0)
     assert (thread.agreed, thread.differed) == (9, 0)
     assert "9 minutes of the last hour agree with the exchange's klines: trades, prices, volumes" in caplog.messages
+
+
+@pytest.mark.usefixtures("stored")
+def test_a_symbol_that_left_is_compared_once_more(settings: config.Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was captured for a part of the hour; then no more."""
+    monkeypatch.setattr(checker, "EVERY_S", 0.01)
+    _set_up(monkeypatch, _klines())
+    asked: list[int] = []
+
+    def symbols() -> tuple[str, ...]:
+        asked.append(1)
+        return (BTC,) if len(asked) == 1 else ("NEWUSDT",)
+
+    with _checking(settings, symbols) as thread:
+        wait_until(lambda: len(asked) > 3)
+    assert (thread.agreed, thread.differed) == (18, 0)
 
 
 @pytest.mark.usefixtures("stored")

@@ -55,7 +55,7 @@ def checking(
     monkeypatch.setattr(checker, "FIRST_S", 0.01)
     # The exchange's tape stands still: however long this has taken, its last trades are within it.
     monkeypatch.setattr(checker, "SPAN", timedelta(hours=2))
-    thread = Checker(case.settings._replace(symbols=(BTC,), rest_url=exchange.http), Cooldown())
+    thread = Checker(case.settings._replace(rest_url=exchange.http), Cooldown(), lambda: (BTC,))
     thread.start()
     wait_until(lambda: any("klines" in message for message in caplog.messages))
     yield thread
