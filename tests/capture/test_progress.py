@@ -77,6 +77,14 @@ def test_the_lags_of_an_interval_are_bounded() -> None:
     assert collected.take(["BTCUSDT"], 5)[0].trades == stats.LAGS_MAX + 99
 
 
+@pytest.mark.parametrize(("lag", "shown"), [(10**10, 2**31 - 1), (-(10**10), 1 - 2**31)])
+def test_a_lag_of_months_is_shown_as_three_weeks(lag: int, shown: int) -> None:
+    """As of a clock that was never set."""
+    collected = Stats()
+    collected.add([trade(1, lag_ms=lag)])
+    assert collected.take(["BTCUSDT"], 5) == [Line("BTCUSDT", Decimal(1), 1, shown, shown)]
+
+
 def test_a_back_filled_trade_has_no_lag() -> None:
     """Without a time of receipt there is nothing to measure."""
     collected = Stats()
