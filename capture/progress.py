@@ -4,21 +4,21 @@ import heapq
 from array import array
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
-from itertools import accumulate, chain
+from itertools import accumulate
 from operator import itemgetter
 from typing import NamedTuple
 
 from model.lag import lag_ms, percentiles
 from model.trade import Trade
 
-LAGS_MAX = 10_000
-"""Lags kept per symbol and interval; a batch contributes at most LAGS_PER_BATCH_MAX, spread evenly over it."""
+LAGS_MAX = 50_000
+"""Lags kept per interval; a batch contributes at most LAGS_PER_BATCH_MAX, spread evenly over it."""
 LAGS_PER_BATCH_MAX = 64
 LAG_MS_MAX = 2**31 - 1
-"""Three weeks, as much as four bytes hold: of 1,500 symbols a list of numbers each would take megabytes."""
+"""Three weeks, as much as four bytes hold."""
 SYMBOLS_SHOWN_MAX = 5
 """Of more symbols than that the line shows the busiest, and what all have in common."""
 
@@ -76,13 +76,37 @@ class Line(NamedTuple):
     lag_ms_p99: int | None
 
 
+class _Kept:
+    """Some lags of an interval, and the numbers of their symbols: in two pieces of memory, however many symbols there
+    are. With a list for each of 1,500, malloc's memory goes to pieces."""
+
+    def __init__(self) -> None:
+        self.numbers = array("i")
+        self.lags = array("i")
+
+    def add(self, number: int, lag: int) -> None:
+        """Keeps it, if there is room."""
+        if len(self.lags) < LAGS_MAX:
+            self.numbers.append(number)
+            self.lags.append(max(-LAG_MS_MAX, min(LAG_MS_MAX, lag)))
+
+    def of(self, numbers: Iterable[int]) -> dict[int, list[int]]:
+        """The lags of some symbols."""
+        found: dict[int, list[int]] = {number: [] for number in numbers}
+        for number, lag in zip(self.numbers, self.lags, strict=False):
+            if number in found:
+                found[number].append(lag)
+        return found
+
+
 class Stats:
     """What was received in an interval. The writer adds to it; another thread may take the lines."""
 
     def __init__(self) -> None:
         self.lags = Lags()
         self._trades: Counter[str] = Counter()
-        self._lags: dict[str, array[int]] = {}
+        self._numbers: dict[str, int] = {}
+        self._kept = _Kept()
         self._last: dict[str, Trade] = {}
 
     def add(self, trades: Sequence[Trade]) -> None:
@@ -91,16 +115,12 @@ class Stats:
             return
         self._trades.update(map(_symbol, trades))
         self._last.update(zip(map(_symbol, trades), trades, strict=True))
+        kept = self._kept
         for trade in trades[:: -(-len(trades) // LAGS_PER_BATCH_MAX)]:
             lag = lag_ms(trade)
-            if lag is None:
-                continue
-            self.lags.add(lag)
-            lags = self._lags.get(trade.symbol)
-            if lags is None:
-                lags = self._lags[trade.symbol] = array("i")
-            if len(lags) < LAGS_MAX:
-                lags.append(max(-LAG_MS_MAX, min(LAG_MS_MAX, lag)))
+            if lag is not None:
+                self.lags.add(lag)
+                kept.add(self._numbers.setdefault(trade.symbol, len(self._numbers)), lag)
 
     def last_at(self) -> dict[str, datetime]:
         """The exchange's time of the newest trade of each symbol that had one."""
@@ -113,23 +133,24 @@ class Stats:
         without a price and with their number as its symbol.
         """
         trades, self._trades = self._trades, Counter()
-        lags, self._lags = self._lags, {}
+        kept, self._kept = self._kept, _Kept()
         shown: Sequence[str] = symbols
         if len(symbols) > most:
             busiest = frozenset(heapq.nlargest(most, symbols, key=trades.__getitem__))
             shown = [symbol for symbol in symbols if symbol in busiest]
+        numbers = {symbol: self._numbers.get(symbol, -1) for symbol in shown}
+        lags = kept.of(numbers.values())
         lines = [
             Line(
                 symbol,
                 self._last[symbol].price if symbol in self._last else None,
                 trades[symbol],
-                *percentiles(lags.get(symbol, ())),
+                *percentiles(lags[numbers[symbol]]),
             )
             for symbol in shown
         ]
         if len(symbols) > most:
-            every = list(chain.from_iterable(lags.values()))
-            lines.append(Line(f"all {len(symbols):,}", None, trades.total(), *percentiles(every)))
+            lines.append(Line(f"all {len(symbols):,}", None, trades.total(), *percentiles(kept.lags)))
         return lines
 
 

@@ -64,7 +64,7 @@ def test_a_batch_contributes_a_bounded_number_of_lags(size: int) -> None:
     """At most LAGS_PER_BATCH_MAX, and at least half of that from a large batch."""
     collected = Stats()
     collected.add([trade(n) for n in range(1, size + 1)])
-    kept = len(collected._lags["BTCUSDT"])
+    kept = len(collected._kept.lags)
     assert min(size, stats.LAGS_PER_BATCH_MAX // 2) <= kept <= stats.LAGS_PER_BATCH_MAX
 
 
@@ -72,9 +72,9 @@ def test_the_lags_of_an_interval_are_bounded() -> None:
     """However long nobody takes them."""
     collected = Stats()
     for n in range(1, stats.LAGS_MAX + 100):
-        collected.add([trade(n)])
-    assert len(collected._lags["BTCUSDT"]) == stats.LAGS_MAX
-    assert collected.take(["BTCUSDT"], 5)[0].trades == stats.LAGS_MAX + 99
+        collected.add([trade(n, ("BTCUSDT", "ETHUSDT")[n % 2])])
+    assert len(collected._kept.lags) == len(collected._kept.numbers) == stats.LAGS_MAX
+    assert sum(line.trades for line in collected.take(["BTCUSDT", "ETHUSDT"], 5)) == stats.LAGS_MAX + 99
 
 
 @pytest.mark.parametrize(("lag", "shown"), [(10**10, 2**31 - 1), (-(10**10), 1 - 2**31)])
