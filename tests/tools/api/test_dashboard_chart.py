@@ -641,6 +641,20 @@ def test_a_late_answer_does_not_undo_a_trade(opened: Callable[..., Chart], store
     assert legend(page)[3] == "6.50000000"
 
 
+def test_gaps_that_cannot_be_listed(opened: Callable[..., Chart]) -> None:
+    """The list is asked for again each second; the chart, which has its own answer, is not."""
+    page = opened("#BTCUSDT/1m")
+    asked = refused(page, "**/api/gaps?limit=**")
+    candles: list[str] = []
+    page.page.on("request", lambda one: candles.append(one.url) if "/api/candles/" in one.url else None)
+    page.page.reload()
+    page.drawn()
+    page.until(lambda: len(asked) > 6)
+
+    # At the start, when the stream begins, and at the first status.
+    assert len(candles) <= 4
+
+
 def test_what_is_stored_before_the_stream_begins(opened: Callable[..., Chart], stored: config.Settings) -> None:
     """Candles between the chart's first answer and the first tick are read when the stream begins."""
     begin = now() - timedelta(minutes=30)

@@ -9,6 +9,8 @@ const GAPS_SHOWN = 20;
 const BLIND = new Set(["capture-stopped", "capture-frozen", "no-trades"]);
 
 let missingBefore = null;
+// Whether the gaps could not be listed since.
+let isUnlisted = false;
 // What was last known of what is missing, and when; null: nothing yet.
 let known = null;
 
@@ -18,16 +20,16 @@ export async function onMissing({ symbols, time, missing, open_gaps: gaps }, fil
   known = { gaps, missing, stale, time };
   showVerdict();
   const key = `${gaps}/${missing}`;
-  if (key === missingBefore) return;
+  if (key === missingBefore && !isUnlisted) return;
   // What was filled since has changed candles that were drawn before; so may what was filled before the first status.
-  filled();
-  missingBefore = key;
+  if (key !== missingBefore) filled();
+  [missingBefore, isUnlisted] = [key, false];
   $("gaps").hidden = gaps === 0;
   if (gaps === 0) return;
   try {
     drawGaps((await ask("gaps", { limit: GAPS_SHOWN })).gaps);
   } catch {
-    missingBefore = null;
+    isUnlisted = true;
   }
 }
 
