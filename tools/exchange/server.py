@@ -98,6 +98,15 @@ class Listener:
         self._reserved.close()
 
 
+@web.middleware
+async def _left(request: web.Request, handler: _Handler) -> web.StreamResponse:
+    """A client that leaves before its answer is complete is no mistake of the exchange's, and is not printed as one."""
+    try:
+        return await handler(request)
+    except ConnectionResetError:
+        return web.Response()
+
+
 class Exchange:
     """The parts, connected: tape → truth → streams, truth → REST, and the controls."""
 
@@ -139,7 +148,7 @@ class Exchange:
 
     def application(self) -> web.Application:
         """The routes."""
-        app = web.Application(middlewares=[self._spoiled])
+        app = web.Application(middlewares=[_left, self._spoiled])
         app.router.add_get("/stream", self.hub.serve)
         app.router.add_get("/ws", self.hub.serve)
         app.router.add_get("/ws/{streams:.*}", self.hub.serve)

@@ -4,6 +4,8 @@ import hashlib
 import http.client
 import io
 import json
+import socket
+import struct
 import time
 import zipfile
 from collections.abc import Iterator
@@ -366,3 +368,21 @@ def test_the_names_of_faults_tell_what_they_take(exchange: StandIn) -> None:
     assert exchange.post("/_faults", {"fault": "big", "size": 1 << 30}).status == 400
     body = exchange.post("/_faults", {"fault": "archive_bomb", "size": 1 << 30}).body
     assert json.dumps(body) == '{"fault": "archive_bomb", "applied": 1}'
+
+
+# Clients that leave.
+
+
+@pytest.mark.parametrize("what", [path(), f"/_truth/day?symbol=BTCUSDT&day={DAY}"])
+def test_a_client_that_leaves_before_its_answer_is_no_mistake(what: str) -> None:
+    """As when the capture is stopped in the middle of a back-fill: nothing is printed, and the next one is served."""
+    with StandIn(*FLAGS, "--day-trades", "200000") as exchange:
+        wait_until(lambda: bool(exchange.state()["tape"] == "ended"))
+        left = http.client.HTTPConnection(exchange.http.removeprefix("http://"))
+        left.request("GET", what)
+        left.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        left.close()
+        # Files are made one after the other: the answer that nobody reads was given before this one.
+        assert exchange.file(path()).status == 200
+        code, _, err = exchange.stop()
+    assert (code, err) == (0, "")
