@@ -66,7 +66,7 @@ def test_a_wrong_flag_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_the_first_signal_asks_to_stop() -> None:
     """The second would end the process."""
-    before = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
+    before = {one: signal.getsignal(one) for one in command.stop_signals()}
     stop_asked = threading.Event()
     try:
         command.stop_on_signals(stop_asked)
