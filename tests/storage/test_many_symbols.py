@@ -39,6 +39,19 @@ def stored_of(number: int) -> list[Trade]:
     ]
 
 
+@pytest.fixture(autouse=True)
+def _time_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine would let the time of a question be up, and ask for the symbols one by one."""
+    for name in ("_SYMBOLS", "_TIMES", "_NEWEST"):
+        monkeypatch.setattr(trades, name, with_time(getattr(trades, name), 60.0))
+
+
+def with_time(sql: str, seconds: float) -> str:
+    """The question with another time, after which the server ends it."""
+    usual = trades.DIVE_S_MAX
+    return sql.replace(f"= {usual} FOR", f"= {seconds} FOR").replace(f"({usual * 1000:.0f})", f"({seconds * 1000:.0f})")
+
+
 @pytest.fixture(scope="module")
 def many(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[db.Connection]:
     """A database with SYMBOLS symbols; what counts their rows has looked at them."""
@@ -89,7 +102,7 @@ def test_the_newest_trade_of_each(many: db.Connection) -> None:
 def test_a_server_that_reads_too_much_is_asked_one_by_one(many: db.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     """The server ends the statement when its time is up, the connection lives, and the answers are the same."""
     expected = db.symbols(many), db.latest_of_all(many, "", 20), trades.time_spans(many)
-    hint = trades._DIVE.replace("= 0.5", "= 0.02").replace("(500)", "(20)")
+    hint = with_time(trades._DIVE, 0.02)
     endless = f"{hint} a.symbol FROM trades AS a, trades AS b, trades AS c WHERE a.price + b.price + c.price < 0"
     monkeypatch.setattr(trades, "_SYMBOLS", endless)
     monkeypatch.setattr(trades, "_TIMES", endless)
