@@ -100,6 +100,7 @@ def test_what_a_connection_knows_is_asked_again(
     connection: db.Connection, rows: list[Retained], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not at each question, but soon."""
+    monkeypatch.setattr(retained, "KNOWN_S_MAX", 3_600.0)
     assert retained.retained_until(connection, BTC) == START + 6 * DAY
     put(connection, row(START.date() + 6 * DAY, LEAVING))
     assert retained.retained_until(connection, BTC) == START + 6 * DAY
