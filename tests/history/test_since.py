@@ -1,6 +1,6 @@
 """All trades from a day on: from the archive, whatever is wrong with it, and as a gap what it does not have."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
 from typing import NamedTuple
@@ -28,6 +28,8 @@ from tests.support.days import (
     day_before,
     last_month,
     monthly,
+    not_published,
+    of_today,
     rows_of,
     true_rows,
 )
@@ -46,18 +48,19 @@ def server(any_server: Server) -> Server:
 
 
 @pytest.fixture(scope="module")
-def past() -> Iterator[StandIn]:
+def past() -> Iterator[Callable[[], StandIn]]:
     """An exchange with days of history."""
-    with StandIn(*FLAGS) as running:
-        yield running
+    with of_today(lambda: FLAGS) as exchange:
+        yield exchange
 
 
 @pytest.fixture
-def market(past: StandIn) -> Iterator[StandIn]:
+def market(past: Callable[[], StandIn]) -> Iterator[StandIn]:
     """It, without faults of other tests."""
-    past.clear()
-    yield past
-    past.clear()
+    running = past()
+    running.clear()
+    yield running
+    running.clear()
 
 
 class Work(NamedTuple):
@@ -116,7 +119,7 @@ def test_days_that_are_over(work: Work, market: StandIn) -> None:
 def test_a_day_in_between_that_is_missing_is_a_gap(work: Work, market: StandIn) -> None:
     """Its neighbours say which ids; then the file is there, and the gap is filled from the archive."""
     days = [day_before(number) for number in (3, 2, 1)]
-    market.fault("archive_missing", path=daily(days[1]), seconds=LONG_S)
+    not_published(market, days[1])
     outcomes = {outcome.day: outcome.why for outcome in work.bring(days[0], days[2])}
     assert outcomes == {days[0]: None, days[1]: f"BTCUSDT-trades-{days[1]}.zip is not published yet", days[2]: None}
     ids = [row[0] for row in true_rows(market, [days[1]])]
@@ -233,8 +236,8 @@ def test_rest_is_away(work: Work, market: StandIn, caplog: pytest.LogCaptureFixt
 
 def test_a_symbol_that_is_listed_in_the_middle_of_a_day(settings: config.Settings, tmp_path: Path) -> None:
     """Days from before are not asked for; that of the listing is as whole as it can be; nothing is missing."""
-    listed = day_before(2)
-    with StandIn(*FLAGS, "--listed", f"BTCUSDT={listed}T13:00") as exchange:
+    with of_today(lambda: (*FLAGS, "--listed", f"BTCUSDT={day_before(2)}T13:00")) as started:
+        exchange, listed = started(), day_before(2)
         connection = db.connect(settings, files_from=tmp_path)
         work = work_of(connection, exchange, tmp_path)
         wanted = Wanted((BTC,), day_before(5), day_before(1))

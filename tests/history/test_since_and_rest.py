@@ -1,9 +1,8 @@
 """All trades from a day on: which days are asked for, what is known without klines, and what REST mends."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,9 @@ from binance.rest import Rest
 from capture.gap_filler import Filler
 from capture.rejects import Rejects
 from history.since import History, Outcome, Wanted
+from model.times import midnight
 from tests.support.audited import BTC, COIN, Audited, audited, days_ago
+from tests.support.days import not_published, of_today
 from tests.support.past import stored_trades, true_days
 from tests.support.servers import Server
 from tests.support.stand_in import StandIn
@@ -27,23 +28,23 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_filling")]
 DAYS, DAY_TRADES = 6, 60
 LISTED = "ETHUSDT"
 ALWAYS = {"seconds": 3_600.0}
-TODAY, YESTERDAY = days_ago(0), days_ago(1)
 
 
 @pytest.fixture(scope="module")
-def market_of_days() -> Iterator[StandIn]:
+def market_of_days() -> Iterator[Callable[[], StandIn]]:
     """An exchange with six days of history, whose tape waits; one symbol was listed in the middle of a day."""
     flags = ("--days", str(DAYS), "--day-trades", str(DAY_TRADES), "--symbols", f"{BTC},{COIN},{LISTED}")
-    more = ("--listed", f"{LISTED}={days_ago(2)}T13:00", "--wait-clients", "1", "--weight-limit", "1000000")
-    with StandIn(*flags, *more, "--rest-lag", "0") as running:
+    more = ("--wait-clients", "1", "--weight-limit", "1000000", "--rest-lag", "0")
+    with of_today(lambda: (*flags, *more, "--listed", f"{LISTED}={days_ago(2)}T13:00")) as running:
         yield running
 
 
 @pytest.fixture
-def exchange(market_of_days: StandIn) -> Iterator[StandIn]:
+def exchange(market_of_days: Callable[[], StandIn]) -> Iterator[StandIn]:
     """That exchange without faults of other tests."""
-    yield market_of_days
-    market_of_days.clear()
+    running = market_of_days()
+    yield running
+    running.clear()
 
 
 @pytest.fixture
@@ -120,7 +121,7 @@ def test_days_newest_first(history: History, connection: db.Connection, exchange
     what = wanted(3, 0, BTC, COIN)
     found = list(history.days(what, progress.append))
     assert found == whole(BTC, 1, 2, 3) + whole(COIN, 1, 2, 3)
-    assert sum(progress) == history.count(what._replace(until=YESTERDAY)) == 6 * DAY_TRADES
+    assert sum(progress) == history.count(what._replace(until=days_ago(1))) == 6 * DAY_TRADES
     for symbol in (BTC, COIN):
         assert_exact(connection, exchange, [3, 2, 1], symbol)
     files = ask(connection, "SELECT symbol, day FROM archive_files ORDER BY symbol, day")
@@ -130,7 +131,7 @@ def test_days_newest_first(history: History, connection: db.Connection, exchange
 def test_what_is_stored_is_not_loaded_again(history: History, connection: db.Connection, exchange: StandIn) -> None:
     """A day that is whole is not even asked for; of one that is there in part the rest is loaded."""
     assert load(history, wanted(2, 2)) == whole(BTC, 2)
-    last = true_days(exchange, BTC, YESTERDAY)[-20:]
+    last = true_days(exchange, BTC, days_ago(1))[-20:]
     db.insert_trades(connection, last)
     exchange.fault("archive_status", path=str(days_ago(2)), **ALWAYS)
     assert load(history, wanted(3)) == [
@@ -144,17 +145,20 @@ def test_what_is_stored_is_not_loaded_again(history: History, connection: db.Con
 def test_a_day_that_was_published_again(history: History, connection: db.Connection, exchange: StandIn) -> None:
     """What is stored stays; where an id of the day is missing the other file is asked for and remembered too."""
     load(history, wanted(1, 1))
-    gone = stored_trades(connection, BTC)[10]
+    there = stored_trades(connection, BTC)
+    # Neither the lowest nor the highest of its day: without such a one the bars would be wrong.
+    low, high = (extreme(trade.price for trade in there) for extreme in (min, max))
+    gone = next(trade for trade in there[10:] if low < trade.price < high)
     ask(connection, "DELETE FROM trades WHERE trade_id = %s", gone.trade_id)
     ask(
         connection,
         "INSERT INTO gaps VALUES (%s, %s, %s, 'missing in the stream', %s, NULL, %s, %s)",
         *(BTC, gone.trade_id, gone.trade_id, *[gone.timestamp.replace(tzinfo=None)] * 3),
     )
-    exchange.fault("archive_changed", path=str(YESTERDAY))
+    exchange.fault("archive_changed", path=str(days_ago(1)))
     assert load(history, wanted(1, 1)) == whole(BTC, 1, new=1)
     assert_exact(connection, exchange, [1])
-    assert ask(connection, "SELECT COUNT(DISTINCT sha256) FROM archive_files WHERE day = %s", YESTERDAY) == [(2,)]
+    assert ask(connection, "SELECT COUNT(DISTINCT sha256) FROM archive_files WHERE day = %s", days_ago(1)) == [(2,)]
 
 
 def test_the_file_of_a_day_that_is_not_over(history: History, exchange: StandIn, connection: db.Connection) -> None:
@@ -184,8 +188,8 @@ def test_ids_that_nobody_serves(
     """A run that REST does not have, of a day that is not published: exactly it stays a gap; once the file is there it
     is healed, and only its day is asked for."""
     caplog.set_level(logging.WARNING)
-    run = tuple(trade.trade_id for trade in true_days(exchange, BTC, YESTERDAY)[20:31:10])
-    exchange.fault("archive_missing", path=str(YESTERDAY), **ALWAYS)
+    run = tuple(trade.trade_id for trade in true_days(exchange, BTC, days_ago(1))[20:31:10])
+    not_published(exchange, days_ago(1))
     exchange.fault("rest_hole", symbol=BTC, first=run[0], last=run[1])
     load(history, wanted(2))
     history.join(wanted(2))
@@ -204,11 +208,11 @@ def test_ids_that_nobody_serves(
 def test_gaps_are_healed_newest_day_first(history: History, connection: db.Connection, exchange: StandIn) -> None:
     """Of each symbol the days that a gap reaches into; not today, which has no file yet."""
     for symbol in (BTC, COIN):
-        ends = true_days(exchange, symbol, days_ago(3))[-5:], true_days(exchange, symbol, YESTERDAY)[:5]
+        ends = true_days(exchange, symbol, days_ago(3))[-5:], true_days(exchange, symbol, days_ago(1))[:5]
         db.insert_trades(connection, [*ends[0], *ends[1]])
-    today = true_days(exchange, BTC, TODAY)[-1]
-    db.insert_trades(connection, [today])
-    assert today.timestamp >= datetime(TODAY.year, TODAY.month, TODAY.day, tzinfo=UTC)
+    last = true_days(exchange, BTC, days_ago(1))[-1]
+    # The exchange may have none of today yet.
+    db.insert_trades(connection, [last._replace(trade_id=last.trade_id + 9, timestamp=midnight(days_ago(0)))])
     found = history.heal(db.open_gaps(connection), lambda _: None)
     loaded = [(one.day, one.symbol, one.new) for one in found]
     assert [day for day, *_ in loaded] == [days_ago(day) for day in (1, 1, 2, 2, 3, 3)]
@@ -224,7 +228,7 @@ def test_a_time_that_is_over(
 ) -> None:
     """Whichever of its days the archive does not have, REST fills it: also at either end, where nothing is stored
     beside it."""
-    exchange.fault("archive_missing", path=str(days_ago(missing)), **ALWAYS)
+    not_published(exchange, days_ago(missing))
     what = wanted(5, 3)
     assert [one.day for one in load(history, what) if one.why] == [days_ago(missing)]
     history.join(what)

@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -32,6 +32,7 @@ from proof.days import ARCHIVE, NONE, Auditor
 from storage import day_files
 from storage.proofs import Proof
 from tests.makers import BTC, MIDNIGHT, trade
+from tests.support.days import of_today
 from tests.support.moved import days, fill, move, tape
 from tests.support.servers import Server
 from tests.support.stand_in import StandIn
@@ -44,10 +45,10 @@ COMMAND_S_MAX = 60
 
 
 @pytest.fixture(scope="module")
-def exchange() -> Iterator[StandIn]:
+def market_of_days() -> Iterator[Callable[[], StandIn]]:
     """An exchange with three days of history in its archive."""
-    with StandIn(*FLAGS) as running:
-        yield running
+    with of_today(lambda: FLAGS) as exchange:
+        yield exchange
 
 
 class Case(NamedTuple):
@@ -76,8 +77,11 @@ class Case(NamedTuple):
 
 
 @pytest.fixture
-def case(settings: config.Settings, connection: db.Connection, exchange: StandIn, tmp_path: Path) -> Iterator[Case]:
+def case(
+    settings: config.Settings, connection: db.Connection, market_of_days: Callable[[], StandIn], tmp_path: Path
+) -> Iterator[Case]:
     """An empty database."""
+    exchange = market_of_days()
     archive, rest = Archive(exchange.http, tmp_path / "archive"), Rest(exchange.http, Cooldown())
     yield Case(connection, Auditor(connection, archive, rest, tmp_path), archive, settings, tmp_path)
     archive.close()

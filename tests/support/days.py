@@ -1,10 +1,13 @@
 """An exchange with whole days of history in its archive, and the tables compared with what it has traded."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from model.times import EPOCH, MILLISECOND
+from model.times import EPOCH, MILLISECOND, midnight
+from tests.support.child import WAIT_S_MAX, wait_until
+from tests.support.history import LONG_S
 from tests.support.stand_in import StandIn
 from tests.support.tables import check, due, ids_of, runs, sealed, stored
 
@@ -23,6 +26,31 @@ FLAGS: tuple[str, ...] = (
 FLAGS += ("--weight-limit", "1000000")
 """Of an exchange whose tape waits for a client: nothing changes, except that time goes on."""
 ONE_DAY = timedelta(days=1)
+DAY_END = timedelta(seconds=45)
+"""Longer than a test takes that speaks of today and of yesterday."""
+
+
+@contextmanager
+def of_today(flags: Callable[[], Sequence[str]]) -> Iterator[Callable[[], StandIn]]:
+    """Yields what gives an exchange with these flags, at the beginning of each test: one that was started on this UTC
+    day, since of a day that ended while it ran it has a part only; and not in the last moments of a day."""
+    started: dict[date, StandIn] = {}
+    with ExitStack() as stack:
+
+        def exchange() -> StandIn:
+            wait_until(lambda: _left_of_day() > DAY_END, DAY_END.total_seconds() + WAIT_S_MAX)
+            if day_before(0) not in started:
+                stack.close()
+                started.clear()
+                started[day_before(0)] = stack.enter_context(StandIn(*flags()))
+            return started[day_before(0)]
+
+        yield exchange
+
+
+def _left_of_day() -> timedelta:
+    now = datetime.now(UTC)
+    return midnight(now.date()) + ONE_DAY - now
 
 
 def day_before(days: int) -> date:
@@ -43,6 +71,12 @@ def daily(day: date, symbol: str = "BTCUSDT") -> str:
 def monthly(symbol: str = "BTCUSDT") -> str:
     """A part of the addresses of the monthly files, for a fault."""
     return f"/monthly/trades/{symbol}/"
+
+
+def not_published(exchange: StandIn, day: date) -> None:
+    """The archive has no file of a day, nor one of its month, which there is as soon as the month is over."""
+    for path in (f"-trades-{day}", f"-trades-{day:%Y-%m}."):
+        exchange.fault("archive_missing", path=path, seconds=LONG_S)
 
 
 def true_rows(exchange: StandIn, days: Sequence[date], symbol: str = "BTCUSDT") -> list[tuple[Any, ...]]:
