@@ -9,7 +9,7 @@ import pytest
 
 import db
 from model.trade import Trade
-from storage import follow, pages, questions, trades
+from storage import follow, pages, questions, retained, trades
 from storage import gaps as stored_gaps
 from tests.makers import MIDNIGHT, trade
 from tests.support.servers import Server
@@ -41,7 +41,9 @@ def stored_of(number: int) -> list[Trade]:
 
 @pytest.fixture(autouse=True)
 def _time_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A busy machine would let the time of a question be up, and ask for the symbols one by one."""
+    """A busy machine would let the time of a question be up, and ask for the symbols one by one; and what is known of
+    the files would be asked again, by a statement more."""
+    monkeypatch.setattr(retained, "KNOWN_S_MAX", 3_600.0)
     for name in ("_SYMBOLS", "_TIMES", "_NEWEST"):
         monkeypatch.setattr(trades, name, with_time(getattr(trades, name), 60.0))
 
