@@ -94,8 +94,9 @@ def test_symbols_that_are_in_files_alone_are_found_by_a_few_statements(
                 BTC,
             )
     connection.retained = None
-    # On a busy machine the time of the question would be up, and each symbol be asked for.
+    # On a busy machine the time of the question would be up, and each symbol be asked for; and the days be asked again.
     monkeypatch.setattr(trades, "_NEWEST", with_time(trades._NEWEST, 60.0))
+    monkeypatch.setattr(retained, "KNOWN_S_MAX", 3_600.0)
     assert [one for one in trades.latest_of_all(connection) if one.symbol in names] == list(newest.values())
     assert set(trades.symbols(connection)) == {BNB, BTC, ETH, *names}
     assert trades.time_spans(connection)[names[0]][1] == newest[names[0]].timestamp
