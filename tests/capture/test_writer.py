@@ -95,14 +95,13 @@ class Run:
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No wait of this file is a real one: back-offs, lock waits and time-outs are short."""
+    """No wait of this file is a real one: back-offs and lock waits are short. The time-outs are the real ones: a busy
+    machine may let a server that is there wait for seconds."""
     monkeypatch.setattr(retry, "BACKOFF_S_MIN", 0.01)
     monkeypatch.setattr(retry, "BACKOFF_S_MAX", 0.1)
     monkeypatch.setattr(writer, "NOT_WRITABLE_S_MIN", 0.1)
     monkeypatch.setattr(writer, "IDLE_S_MAX", 0.05)
     monkeypatch.setattr(session, "LOCK_WAIT_S_MAX", 1)
-    monkeypatch.setattr(session, "WRITE_S_MAX", 2)
-    monkeypatch.setattr(session, "CONNECT_S_MAX", 2)
 
 
 def stored(settings: config.Settings) -> list[Trade]:
@@ -190,7 +189,8 @@ def test_what_comes_is_stored_field_by_field(settings: config.Settings) -> None:
         batch = stream(1, 500) + stream(1, 300, "ETHUSDT")
         run.put([*batch[::-1], *batch[:100]])
         run.settle()
-        assert run.writer.stats.take(["BTCUSDT"], 1)[0].trades == 500
+    # The writer counts a batch for the line of the log a moment after it was stored.
+    assert run.writer.stats.take(["BTCUSDT"], 1)[0].trades == 500
     assert stored(settings) == batch
     assert open_gaps(settings) == []
     assert (run.writer.inserted, run.writer.duplicate, run.verdicts["repeated"]) == (800, 0, 100)
@@ -257,9 +257,9 @@ def test_a_server_that_is_killed_and_stopped_and_started_loses_nothing(
             run.put(stream(first + 1, 3_000))
             end()
             run.put(stream(first + 3_001, 3_000))
-            wait_until(lambda: not run.writer.online and len(run.inbox) == 0)
-            assert run.writer.spooled > 0
-            assert run.writer.left_over >= 3_000
+            # A batch is out of the inbox for a while before it is on the disk.
+            wait_until(lambda: not run.writer.online and len(run.inbox) == 0 and run.writer.spooled > 0, WAIT_S)
+            wait_until(lambda: run.writer.left_over >= 3_000, WAIT_S)
             killable_server.start()
             run.put(stream(first + 6_001, 4_000))
             run.settle()
@@ -269,8 +269,12 @@ def test_a_server_that_is_killed_and_stopped_and_started_loses_nothing(
     assert (run.writer.refused, run.verdicts["dropped"], run.writer.failure) == (0, 0, None)
 
 
-def test_a_server_that_hangs_is_given_up_and_taken_back(killable_server: PrivateServer, tmp_path: Path) -> None:
+def test_a_server_that_hangs_is_given_up_and_taken_back(
+    killable_server: PrivateServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """SIGSTOP in the middle of a statement: the time-out ends it, the disk takes over, and nothing comes twice."""
+    monkeypatch.setattr(session, "WRITE_S_MAX", 2)
+    monkeypatch.setattr(session, "CONNECT_S_MAX", 2)
     settings = killable_server.settings("binance", tmp_path)
     with Run(settings) as run:
         run.put(stream(1, 100))
