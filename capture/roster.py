@@ -72,18 +72,20 @@ class Roster(threading.Thread):
         RosterError if there are none."""
         self._wait = lambda seconds: stop_asked.wait(min(seconds, max(0.0, end - time.monotonic())))
         try:
-            self._fill(stop_asked, end)
+            has_answered = self._fill(stop_asked, end)
         finally:
             self._wait = self._stop_asked.wait
-        if not self.symbols and not self._failures and not stop_asked.is_set():
+        # Without an answer, as where `end` was over before the first question, nobody knows what is traded.
+        if has_answered and not self.symbols and not stop_asked.is_set():
             wishes = ",".join(self._settings.symbols)
             raise RosterError(f"SYMBOLS={wishes!r}: the exchange trades nothing of it now; give names or *USDT, ALL")
 
-    def _fill(self, stop_asked: threading.Event, end: float) -> None:
+    def _fill(self, stop_asked: threading.Event, end: float) -> bool:
+        """Whether the exchange has answered."""
         while has_patterns(self._settings) and not stop_asked.is_set() and time.monotonic() < end:
             try:
                 self.look()
-                break
+                return True
             except RestError as error:
                 if stop_asked.is_set():
                     break
@@ -96,6 +98,7 @@ class Roster(threading.Thread):
                         break
                 log.warning("the exchange does not say what it trades: %s; next try in %.1f s", error, wait_s)
                 self._wait(wait_s)
+        return False
 
     def look(self) -> None:
         """Asks the exchange, and brings `symbols` up to date. Raises RestError."""

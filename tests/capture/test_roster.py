@@ -4,6 +4,7 @@ import math
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -162,6 +163,13 @@ def test_the_end_of_the_capture_ends_the_waiting_too(tmp_path: Path) -> None:
     assert subject.symbols == ()
 
 
+def test_an_end_that_comes_before_the_first_question_is_no_mistake_in_symbols(tmp_path: Path) -> None:
+    """As with a short `--duration` and a database that takes long to start: nobody knows what is traded."""
+    subject = roster_of("*USDT", tmp_path, DEAD)
+    subject.fill(threading.Event(), time.monotonic() - 1.0)
+    assert subject.symbols == ()
+
+
 @pytest.mark.parametrize("is_stopped", [True, False], ids=["a signal", "--duration"])
 def test_the_end_of_the_capture_ends_the_exchange_s_ban_too(is_stopped: bool, tmp_path: Path) -> None:
     """A ban may last for days: neither a signal nor `--duration` waits for it, and later the thread waits for it."""
@@ -171,7 +179,11 @@ def test_the_end_of_the_capture_ends_the_exchange_s_ban_too(is_stopped: bool, tm
     subject = roster_of("*USDT", tmp_path, DEAD, cooldown=cooldown)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cooldown, "left_s", lambda: asked.set() or 3_600.0)  # type: ignore[func-returns-value]
-        end = math.inf if is_stopped else time.monotonic() + 0.2
+        # The end comes after the first question, however long the thread takes to its start.
+        begun_s = time.monotonic()
+        clock = SimpleNamespace(monotonic=lambda: time.monotonic() if asked.is_set() else begun_s)
+        patch.setattr(roster, "time", clock)
+        end = math.inf if is_stopped else begun_s + 0.2
         waiting = threading.Thread(target=subject.fill, args=(stop, end), daemon=True)
         waiting.start()
         assert asked.wait(10)
