@@ -239,11 +239,11 @@ def test_a_hole_is_believed_only_after_hours(
     waits: list[float] = []
     for _ in range(22):
         filler.fill_pages(connection, first_gap(connection))
-        since = now[0]
-        while not filler.is_due(first_gap(connection)):
+        since, gap = now[0], first_gap(connection)
+        while not filler.is_due(gap):
             now[0] += 1.0 if now[0] - since < 3_600 else 100.0
         waits.append(now[0] - since)
-        assert (filler.given_up == 50) == (since >= 7_200.0) == (first_gap(connection).reason == NOT_SERVED)
+        assert (filler.given_up == 50) == (since >= 7_200.0) == (gap.reason == NOT_SERVED)
     assert waits[:12] == [2.0**n for n in range(12)]
     assert waits[-1] == pytest.approx(86_400.0, abs=100)
     exchange.clear()
@@ -263,9 +263,10 @@ def test_a_jump_that_goes_away_is_filled(connection: db.Connection, exchange: St
 
 
 def test_a_gap_that_is_older_than_anything_served_is_given_up_whole(
-    connection: db.Connection, rejects: Rejects
+    connection: db.Connection, rejects: Rejects, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The answer starts beyond its end: no id outside the gap is touched."""
+    monkeypatch.setattr(gap_filler, "CONFIRM_S", 0.0)
     with ScriptedRest(lambda _symbol, query: rows(max(int(query["fromId"]), 500), int(query["limit"]))) as server:
         trades = rest.parse_rows("BTCUSDT", json.dumps([row(10), row(20), row(600)]).encode()).trades
         db.insert_trades(connection, trades)
@@ -382,6 +383,11 @@ class Running:
         assert not self.thread.is_alive()
 
 
+def struck(exchange: StandIn, fault: str) -> int:
+    """How often a fault has struck so far."""
+    return int(exchange.state()["faults"]["struck"].get(fault, 0))
+
+
 FAULTS: list[tuple[str, dict[str, Any]]] = [
     ("rest_status", {"status": 500, "count": 3}),
     ("rest_status", {"status": 503, "count": 3}),
@@ -393,7 +399,7 @@ FAULTS: list[tuple[str, dict[str, Any]]] = [
     ("rest_error", {"count": 3}),
     ("rest_hang", {"count": 1, "delay": 3.0}),
     ("rest_slow", {"count": 2, "delay": 0.3}),
-    ("rest_down", {"seconds": 0.5}),
+    ("rest_down", {"seconds": LONG_S}),
     ("rest_bad_row", {"count": 1, **HISTORICAL}),
 ]
 
@@ -407,12 +413,21 @@ def test_a_fault_of_the_exchange_delays_and_loses_nothing(
     fault: tuple[str, dict[str, Any]],
 ) -> None:
     """Whatever the answer is, it is asked again with a pause, and in the end everything is there."""
+    name, fields = fault
     leave_gap(connection, exchange, OLDEST, OLDEST + 1_500)
-    exchange.fault(fault[0], **fault[1])
-    with Running(one_family, exchange.http, rejects) as thread:
+    before = struck(exchange, name)
+    exchange.fault(name, **fields)
+    with pytest.MonkeyPatch.context() as patch:
+        # An exchange that hangs is given up soon, by a thread that asks again.
+        patch.setattr(rest, "READ_S_MAX", 0.5)
+        running = Running(one_family, exchange.http, rejects)
+    with running as thread:
+        wait_until(lambda: struck(exchange, name) > before, RUN_S_MAX)
+        if "seconds" in fields:
+            # It lasts until it has struck, however long the thread takes to its first question.
+            exchange.clear()
         wait_until(lambda: not db.open_gaps(connection), RUN_S_MAX)
     assert (thread.filler.filled, thread.filler.given_up) == (1_499, 0)
-    assert exchange.state()["faults"]["struck"][fault[0]] > 0
     check(connection)
 
 
