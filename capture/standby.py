@@ -1,10 +1,11 @@
 """Watches the connections that read the same streams: replaces the dead and the late, renews those about to be cut.
 
 Everything is decided in `tick`, which the main thread calls a few times a second, from counters that the connections'
-own threads write; the connections never wait for it.
+own threads write; the connections never wait for it. Who asks for the sums from another thread waits for its end.
 """
 
 import logging
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -136,6 +137,8 @@ class Standby:
         self._make = make
         self._limits = limits
         self._made = 0
+        # The metrics are read by other threads: while a connection is replaced, they would miss it or count it twice.
+        self._lock = threading.Lock()
         self._past = Totals()
         self._leaving: list[Watched] = []
         self._current = [self._watched(now) for _ in range(size)]
@@ -145,6 +148,10 @@ class Standby:
 
     def tick(self, now: float) -> None:
         """Looks at each connection once."""
+        with self._lock:
+            self._tick(now)
+
+    def _tick(self, now: float) -> None:
         newest = self.newest()
         for slot in range(len(self._current)):
             self._look_after(slot, newest, now)
@@ -172,9 +179,10 @@ class Standby:
 
     def renew(self, now: float) -> None:
         """Opens a successor for each connection; the old one is closed once that delivers."""
-        for slot in range(len(self._current)):
-            if slot not in self._next:
-                self._next[slot] = self._watched(now)
+        with self._lock:
+            for slot in range(len(self._current)):
+                if slot not in self._next:
+                    self._next[slot] = self._watched(now)
 
     def connections(self) -> list[Watched]:
         """The connections that there are, with those that are leaving."""
@@ -182,7 +190,8 @@ class Standby:
 
     def totals(self) -> Totals:
         """The counters of all connections so far."""
-        return self._past + totals_of(self.connections())
+        with self._lock:
+            return self._past + totals_of(self.connections())
 
     @property
     def renewing(self) -> bool:
@@ -192,7 +201,8 @@ class Standby:
     @property
     def open(self) -> int:
         """How many are open now."""
-        return sum(watched.connection.opened_at is not None for watched in self._all())
+        with self._lock:
+            return sum(watched.connection.opened_at is not None for watched in self._all())
 
     def read(self, since: float) -> frozenset[str]:
         """The symbols that a connection has read without a cut from `since` until now."""

@@ -1,10 +1,14 @@
 """standby.py with connections and a clock that only a test moves."""
 
+import threading
 from collections import Counter
+from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
+from capture import standby
 from capture.standby import Limits, Standby
 
 TICK_S = 0.25
@@ -397,3 +401,34 @@ def test_the_last_trade_of_a_connection_that_ends_is_known(monkeypatch: pytest.M
     world.run(1, *world.made)
     assert first not in world.standby.connections()
     assert world.standby.newest()["RAREUSDT"] == 1_000
+
+
+@pytest.mark.parametrize(
+    "moment", [(standby._Slot, "begin"), (Standby, "_note")], ids=["it takes over", "it has ended"]
+)
+def test_another_thread_reads_right_sums_while_a_connection_is_replaced(
+    monkeypatch: pytest.MonkeyPatch, moment: tuple[type, str]
+) -> None:
+    """As the metrics do: a counter that falls for a moment, or counts a connection twice, would be a jump of billions
+    in their graphs."""
+    world, readers, seen = World(), list[threading.Thread](), list[int]()
+    world.run(1, *world.made)
+    real: Callable[..., Any] = getattr(*moment)
+
+    def read_meanwhile(*arguments: Any) -> None:
+        real(*arguments)
+        readers.append(threading.Thread(target=lambda: seen.append(world.standby.totals().parsed)))
+        readers[-1].start()
+        # It may have to wait for the end of the look.
+        readers[-1].join(0.05)
+
+    monkeypatch.setattr(*moment, read_meanwhile)
+    world.made[0].shutdown_announced = True
+    for _ in range(8):
+        world.run(TICK_S, *world.made)
+        for reader in readers:
+            reader.join()
+        assert set(seen) <= {sum(fake.parsed for fake in world.made)}
+        seen.clear()
+    assert readers
+    assert world.made[0] not in world.standby.connections()
