@@ -15,6 +15,12 @@ from capture.rejects import Rejects
 from tests.support.child import wait_until
 
 
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The end waits until all is written, however slow the disk of a busy machine is."""
+    monkeypatch.setattr(rejects, "CLOSE_S_MAX", 60.0)
+
+
 @pytest.fixture
 def running(tmp_path: Path) -> Iterator[Rejects]:
     """A thread that keeps refusals in tmp_path."""
