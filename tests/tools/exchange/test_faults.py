@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import websocket
 
-from tests.support.child import wait_until
+from tests.support.child import WAIT_S_MAX, wait_until
 from tests.support.stand_in import StandIn
 from tools.exchange import answer_faults, archive_faults, malformed, stream_faults, tape
 from tools.exchange.wishes import FaultError, parse_flag
@@ -87,6 +87,21 @@ def missing(found: list[int]) -> list[int]:
     return sorted(set(range(min(found), max(found) + 1)) - set(found))
 
 
+def frames_past(exchange: StandIn, connection: websocket.WebSocket) -> list[Any]:
+    """The frames until well after the faults have struck: on a busy machine many are under way before they are on."""
+    wait_until(lambda: not exchange.state()["faults"]["on"])
+    last = exchange.json("/_truth?symbol=BTCUSDT")["last_id"]
+    frames = [frame_of(connection)]
+    while (_real_id(frames[-1].data) or 0) <= last + 50:
+        frames.append(frame_of(connection))
+    return frames
+
+
+def ids_past(exchange: StandIn, connection: websocket.WebSocket) -> list[int]:
+    """The ids of those frames."""
+    return [json.loads(frame.data)["data"]["t"] for frame in frames_past(exchange, connection)]
+
+
 # Frames.
 
 
@@ -94,9 +109,9 @@ def test_skipped_for_all_clients_a_trade_is_still_true_and_in_rest(exchange: Sta
     """Every client misses the same ids; the truth and historicalTrades have them."""
     first, second = btc(exchange), btc(exchange)
     exchange.fault("skip", count=7, symbol="BTCUSDT", after=3)
-    gone = missing(ids(first, 300))
+    gone = missing(ids_past(exchange, first))
     assert len(gone) == 7
-    assert missing(ids(second, 300)) == gone
+    assert missing(ids_past(exchange, second)) == gone
     rows = exchange.json(f"/api/v3/historicalTrades?symbol=BTCUSDT&fromId={gone[0]}&limit=7")
     assert [row["id"] for row in rows] == gone
     assert gone[0] in [line["id"] for line in exchange.truth("BTCUSDT")]
@@ -107,23 +122,23 @@ def test_skipped_for_one_client_the_other_has_it(exchange: StandIn) -> None:
     first, second = btc(exchange), btc(exchange)
     index = exchange.state()["connections"][0]["index"]
     exchange.fault("skip", count=5, after=5, target=index)
-    assert len(missing(ids(first, 200))) == 5
-    assert missing(ids(second, 200)) == []
+    assert len(missing(ids_past(exchange, first))) == 5
+    assert missing(ids_past(exchange, second)) == []
 
 
 def test_the_newest_connection_can_be_meant(exchange: StandIn) -> None:
     """Target -1 is the newest one."""
     first, second = btc(exchange), btc(exchange)
     assert exchange.fault("skip", count=5, after=5, target=-1)["applied"] == 1
-    assert missing(ids(first, 200)) == []
-    assert len(missing(ids(second, 200))) == 5
+    assert missing(ids_past(exchange, first)) == []
+    assert len(missing(ids_past(exchange, second))) == 5
 
 
 def test_doubled_frames_come_twice(exchange: StandIn) -> None:
     """The same id twice in a row, and no other is touched."""
     connection = btc(exchange)
     exchange.fault("double", count=4, after=5, symbol="BTCUSDT")
-    found = ids(connection, 200)
+    found = ids_past(exchange, connection)
     assert len(found) - len(set(found)) == 4
     assert sorted(found) == found
     assert missing(found) == []
@@ -133,7 +148,7 @@ def test_swapped_frames_change_places(exchange: StandIn) -> None:
     """Each swap is one step back; nothing is lost."""
     connection = btc(exchange)
     exchange.fault("swap", count=3, after=5, symbol="BTCUSDT")
-    found = ids(connection, 300)
+    found = ids_past(exchange, connection)
     assert sum(after < before for before, after in itertools.pairwise(found)) == 3
     assert missing(found) == []
 
@@ -141,8 +156,8 @@ def test_swapped_frames_change_places(exchange: StandIn) -> None:
 def test_a_frame_that_waits_for_its_partner_is_not_kept_for_ever() -> None:
     """The last trade of a tape has no successor to be swapped with; it comes after a second."""
     with StandIn("--trades", "1", "--wait-clients", "1", "--fault", "swap") as exchange:
-        connection = exchange.connect()
         began = time.monotonic()
+        connection = exchange.connect()
         assert len(ids(connection, 1)) == 1
         assert time.monotonic() - began >= stream_faults.HOLD_S_MAX * 0.9
 
@@ -151,7 +166,7 @@ def test_shuffled_ids_stay_within_their_millisecond(exchange: StandIn) -> None:
     """The order changes among trades of one symbol and one millisecond only."""
     connection = btc(exchange)
     exchange.fault("shuffle", count=30, after=3)
-    data = [json.loads(connection.recv())["data"] for _ in range(400)]
+    data = [json.loads(frame.data)["data"] for frame in frames_past(exchange, connection)]
     found = [item["t"] for item in data]
     assert found != sorted(found)
     assert missing(found) == []
@@ -162,7 +177,7 @@ def test_a_delayed_frame_comes_later(exchange: StandIn) -> None:
     """It arrives after frames that were traded after it, and is not lost."""
     connection = btc(exchange)
     exchange.fault("delay", count=1, after=5, symbol="BTCUSDT", delay=SLOW_S)
-    found = ids(connection, 40)
+    found = ids_past(exchange, connection)
     while missing(found):
         found += ids(connection, 1)
     late = [n for n, (before, after) in enumerate(itertools.pairwise(found)) if after < before]
@@ -174,15 +189,12 @@ def test_truncated_frames_are_not_json(exchange: StandIn) -> None:
     """Text frames whose JSON ends early replace the real ones."""
     connection = btc(exchange)
     exchange.fault("truncate", count=20, target=-1)
-    torn = 0
-    for _ in range(60):
-        text = connection.recv()
-        try:
+    torn = [frame.data for frame in frames_past(exchange, connection) if _real_id(frame.data) is None]
+    assert len(torn) == 20
+    for text in torn:
+        assert text.startswith(b"{")
+        with pytest.raises(ValueError, match=r"."):
             json.loads(text)
-        except ValueError:
-            torn += 1
-            assert str(text).startswith("{")
-    assert torn == 20
 
 
 def test_fragments_are_continuations_with_a_ping_between(exchange: StandIn) -> None:
@@ -215,7 +227,7 @@ def test_binary_frames_carry_the_same_json(exchange: StandIn) -> None:
     """Opcode 2 instead of 1."""
     connection = btc(exchange)
     exchange.fault("binary", count=5, target=-1)
-    frames = [frame_of(connection) for _ in range(30)]
+    frames = frames_past(exchange, connection)
     assert [frame.opcode for frame in frames].count(tape.BINARY) == 5
     assert missing([json.loads(frame.data)["data"]["t"] for frame in frames]) == []
 
@@ -224,7 +236,7 @@ def test_a_replaced_frame_is_one_of_the_malformed(exchange: StandIn) -> None:
     """The real trade is not sent; the variant that was named comes instead."""
     connection = btc(exchange)
     exchange.fault("replace", count=3, variant="price_nan", target=-1)
-    data = [json.loads(connection.recv())["data"] for _ in range(30)]
+    data = [json.loads(frame.data)["data"] for frame in frames_past(exchange, connection)]
     assert [item["p"] for item in data].count("NaN") == 3
 
 
@@ -280,7 +292,7 @@ def test_an_abrupt_end_has_no_close_frame(exchange: StandIn) -> None:
     connection = btc(exchange)
     exchange.fault("abrupt")
     with pytest.raises(websocket.WebSocketConnectionClosedException):
-        trades(connection, 1000)
+        trades(connection, 100_000)
 
 
 @pytest.mark.parametrize("code", [1000, 1001, 1008])
@@ -312,12 +324,12 @@ def test_a_frozen_connection_is_open_and_silent(exchange: StandIn) -> None:
 
 
 def test_a_frozen_connection_gets_no_pings() -> None:
-    """With pings every 50 ms none comes in half of the freeze, and the missing pongs do not end it."""
-    with StandIn("--ping-interval", "0.05", "--pong-timeout", "0.2", "--rate", "1") as exchange:
+    """With pings every 50 ms none comes for longer than a pong may take, and the missing pongs do not end it."""
+    with StandIn("--ping-interval", "0.05", "--pong-timeout", str(SLOW_S), "--rate", "1") as exchange:
         connection = exchange.connect("/ws")
         connection.pong(frame_of(connection).data)
-        exchange.fault("freeze", seconds=SLOW_S)
-        connection.settimeout(SLOW_S / 2)
+        exchange.fault("freeze")
+        connection.settimeout(SLOW_S * 1.5)
         with pytest.raises(websocket.WebSocketTimeoutException):
             answer_pings(connection)
         assert exchange.state()["connections"][0]["frozen"]
@@ -487,11 +499,11 @@ def test_rest_answers_with_a_status(exchange: StandIn, status: int) -> None:
 def test_calls_before_retry_after_is_over_are_counted(exchange: StandIn) -> None:
     """Whoever does not obey is found out."""
     before = exchange.state()["too_early"].get("rest", 0)
-    exchange.fault("rest_status", status=429, retry_after=1)
-    began = time.monotonic()
+    exchange.fault("rest_status", status=429, retry_after=3)
     exchange.get(HISTORICAL)
+    answered = time.monotonic()
     exchange.get(HISTORICAL)
-    wait_until(lambda: time.monotonic() - began > 1.1)
+    wait_until(lambda: time.monotonic() - answered > 3)
     exchange.get(HISTORICAL)
     assert exchange.state()["too_early"]["rest"] == before + 1
 
@@ -510,7 +522,7 @@ def test_an_answer_can_be_slow(exchange: StandIn, name: str) -> None:
     exchange.fault(name, delay=SLOW_S)
     began = time.monotonic()
     assert exchange.get(HISTORICAL).status == 200 if name == "rest_slow" else exchange.connect().recv()
-    assert SLOW_S <= time.monotonic() - began < SLOW_S + 2
+    assert SLOW_S <= time.monotonic() - began < WAIT_S_MAX
 
 
 @pytest.mark.parametrize("name", ["rest_reset", "rest_down", "rest_hang"])
@@ -596,8 +608,8 @@ def test_a_wrong_wish_is_refused(exchange: StandIn, body: dict[str, object]) -> 
 def test_a_fault_can_be_scheduled_and_repeated(exchange: StandIn) -> None:
     """`at`, `every` and `times` strike later and again, a bounded number of times."""
     before = struck(exchange, "raw")
-    exchange.fault("raw", reason="x", at=0.1, every=0.1, times=3)
     connection = exchange.connect("/ws")
+    exchange.fault("raw", reason="x", at=0.1, every=0.1, times=3)
     assert [connection.recv() for _ in range(3)] == ["x"] * 3
     assert struck(exchange, "raw") == before + 3
     assert exchange.state()["faults"]["scheduled"] == 0
