@@ -25,6 +25,7 @@ from tools.exchange import rest as exchange_rest
 pytestmark = pytest.mark.slow
 
 REAL_TAPE = ROOT.parent / "shared" / "data" / "2024-08-08_btcusdt_ethusdt_trades.ndjson.gz"
+FILL_S_MAX = 60.0
 KEYS = ["e", "E", "s", "t", "p", "q", "T", "m", "M"]
 
 
@@ -136,7 +137,9 @@ def test_a_combined_frame_has_the_keys_types_and_order_of_a_real_one(shared: Sta
 
 def test_trades_happen_now(shared: StandIn) -> None:
     """In live mode the trade time is the machine's clock."""
-    assert abs(payloads(shared.connect(), 1)[0]["T"] / 1000 - time.time()) < 2
+    began_s = time.time()
+    at_s = payloads(shared.connect(), 1)[0]["T"] / 1000
+    assert began_s - 2 < at_s < time.time() + 2
 
 
 def test_a_raw_stream_is_the_bare_payload(shared: StandIn) -> None:
@@ -244,8 +247,10 @@ def test_an_error_is_flat_as_documented_or_nested_as_observed(shared: StandIn) -
 def test_the_sixth_message_in_a_second_ends_the_connection(shared: StandIn) -> None:
     """Five commands, pings or pongs a second; then close 1008."""
     connection = shared.connect("/ws")
-    for number in range(6):
-        connection.ping(str(number))
+    # In one piece: of six writes, one may be more than a second late.
+    pings = (websocket.ABNF.create_frame(str(number), tape.PING).format() for number in range(6))
+    assert connection.sock is not None
+    connection.sock.sendall(b"".join(pings))
     assert closed_with(connection) == (1008, "Too many requests")
 
 
@@ -274,7 +279,7 @@ def test_a_command_of_more_than_4096_bytes_gets_no_answer(shared: StandIn) -> No
 
 def test_a_connection_that_echoes_the_pings_lives() -> None:
     """The server pings with a payload; a pong that copies it keeps the connection, more often than the time-out."""
-    with StandIn("--ping-interval", "0.1", "--pong-timeout", "0.3", "--rate", "1") as server:
+    with StandIn("--ping-interval", "0.4", "--pong-timeout", "2.5", "--rate", "1") as server:
         connection = server.connect("/ws")
         payload = set()
         for _ in range(8):
@@ -300,10 +305,10 @@ def test_a_connection_that_does_not_echo_is_cut(answer: bytes | None) -> None:
 def test_a_connection_lives_no_longer_than_its_age_and_attempts_are_limited() -> None:
     """The 24 h cut, shortened; and the handshake after the allowed number of attempts is refused with 429."""
     with StandIn("--max-age", "0.3", "--connect-limit", "2") as server:
-        connection = server.connect()
         began = time.monotonic()
+        connection = server.connect()
         assert closed_with(connection)[0] == 1001
-        assert 0.2 < time.monotonic() - began < 2
+        assert 0.3 <= time.monotonic() - began < WAIT_S_MAX
         server.connect()
         with pytest.raises(websocket.WebSocketBadStatusException) as refused:
             server.connect()
@@ -316,7 +321,8 @@ def test_a_client_that_does_not_read_is_disconnected_at_the_bound() -> None:
     """Memory is bounded: what waits for a client has a limit, and the others go on."""
     with StandIn("--rate", "20000", "--client-buffer", "100000", "--connect-limit", "0") as server:
         server.connect()
-        wait_until(lambda: bool(server.state()["slow_dropped"] == 1))
+        # The kernel's buffers hold megabytes, which a busy machine is long in filling.
+        wait_until(lambda: bool(server.state()["slow_dropped"] == 1), FILL_S_MAX)
         assert server.state()["connections"] == []
         assert json.loads(server.connect().recv())["data"]["e"] == "trade"
 
@@ -327,8 +333,10 @@ def test_a_client_that_does_not_read_is_disconnected_at_the_bound() -> None:
 def test_ping_and_time(shared: StandIn) -> None:
     """The two simplest calls, and the unit header."""
     assert shared.json("/api/v3/ping") == {}
-    assert abs(shared.json("/api/v3/time")["serverTime"] / 1e3 - time.time()) < 2
-    assert abs(shared.json("/api/v3/time", micro=True)["serverTime"] / 1e6 - time.time()) < 2
+    for micro, unit in ((False, 1e3), (True, 1e6)):
+        began_s = time.time()
+        at_s = shared.json("/api/v3/time", micro=micro)["serverTime"] / unit
+        assert began_s - 2 < at_s < time.time() + 2
 
 
 def test_exchange_info_has_symbols_filters_and_limits(shared: StandIn) -> None:
@@ -377,11 +385,15 @@ def test_without_from_id_the_newest_come_oldest_first(shared: StandIn) -> None:
 
 def test_the_database_lags_behind_the_stream_and_memory_does_not() -> None:
     """historicalTrades shows a trade later than the stream; `trades` shows it at once."""
-    with StandIn("--rest-lag", "1.5", "--trades", "50", "--speed", "full", "--weight-limit", "1000000") as server:
+    flags = ["--trades", "50", "--speed", "full", "--weight-limit", "1000000"]
+    with StandIn("--rest-lag", "3600", *flags) as server:
         wait_until(lambda: bool(server.state()["tape"] == "ended"))
         assert server.json("/api/v3/historicalTrades?symbol=BTCUSDT&fromId=4000000001") == []
         assert server.json("/api/v3/trades?symbol=BTCUSDT&limit=1")[0]["id"] > 4_000_000_001
+    began = time.monotonic()
+    with StandIn("--rest-lag", "1.5", *flags) as server:
         wait_until(lambda: bool(server.json("/api/v3/historicalTrades?symbol=BTCUSDT&fromId=4000000001")))
+        assert time.monotonic() - began >= 1.5
 
 
 def test_an_id_that_is_no_longer_served_jumps_forward_silently() -> None:
@@ -558,16 +570,16 @@ def test_replayed_bytes_are_the_recorded_ones(tmp_path: Path, suffix: str) -> No
 
 
 def test_a_replay_waits_for_its_clients_and_keeps_its_pace(tmp_path: Path) -> None:
-    """Nothing is sent before N clients listen; a tape of two seconds takes half a second at four times its speed."""
+    """Nothing is sent before N clients listen; a tape of 40 s takes half a second at eighty times its speed."""
     path, lines = tmp_path / "tape.ndjson", lines_of(30)[:10]
-    path.write_bytes(b"".join(b"%d %b\n" % (n * 2 * 10**9 // 9, line) for n, line in enumerate(lines)))
-    with StandIn("--replay", str(path), "--speed", "4", "--wait-clients", "2") as server:
+    path.write_bytes(b"".join(b"%d %b\n" % (n * 40 * 10**9 // 9, line) for n, line in enumerate(lines)))
+    with StandIn("--replay", str(path), "--speed", "80", "--wait-clients", "2") as server:
         first = server.connect()
         assert server.state()["tape"] == "waiting"
         began = time.monotonic()
         server.connect("/ws/ethusdt@trade")
         received = [frame_of(first).data for _ in lines]
-        assert 0.4 < time.monotonic() - began < 1.5
+        assert 0.5 <= time.monotonic() - began < WAIT_S_MAX
         assert server.json("/_truth?symbol=BTCUSDT")["history_count"] == 0
     assert received == lines
 
