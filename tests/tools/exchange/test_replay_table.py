@@ -175,6 +175,7 @@ def test_combined_streams_are_in_order_of_time(environ: dict[str, str]) -> None:
 def test_the_distances_are_those_of_the_times(environ: dict[str, str]) -> None:
     """Ten times faster: no trade comes early, and the machine's delays do not add up."""
     with Replay(environ, "--speed", "10", "--symbols", "BTCUSDT") as replay:
+        began_s = time.monotonic()
         connection, arrivals = replay.connect("/ws/btcusdt@trade"), list[tuple[float, int]]()
         for _ in BTC:
             text = connection.recv()
@@ -182,7 +183,8 @@ def test_the_distances_are_those_of_the_times(environ: dict[str, str]) -> None:
     first_s, first_ms = arrivals[0]
     late_s = sorted(at - first_s - (ms - first_ms) / 10_000 for at, ms in arrivals if ms >= first_ms)
 
-    assert late_s[0] > -0.02
+    # The first one may be late itself, so that what comes early is counted from before it could be sent.
+    assert late_s[0] + first_s - began_s > -0.02
     assert late_s[len(late_s) // 2] < 0.5
     assert BTC[-1].timestamp - BTC[0].timestamp > timedelta(seconds=3)
 
