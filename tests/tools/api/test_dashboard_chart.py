@@ -655,6 +655,24 @@ def test_gaps_that_cannot_be_listed(opened: Callable[..., Chart]) -> None:
     assert len(candles) <= 4
 
 
+def test_a_late_list_of_gaps_is_not_shown(opened: Callable[..., Chart], stored: config.Settings) -> None:
+    """One that was asked for before what is missing changed again does not replace the newer one."""
+    begin = now() - timedelta(minutes=20)
+    with closing(db.connect(stored)) as connection:
+        db.insert_trades(connection, every_second("LISTUSDT", 1, begin, 3))
+        page = opened("#LISTUSDT/1s")
+        page.until(lambda: "BTCUSDT 101" in page.text("#gaps"))
+        held = page.hold("**/api/gaps?limit=**")
+        db.insert_trades(connection, [trade("LISTUSDT", 5, begin + timedelta(seconds=4), "3.25")])
+        page.until(partial(bool, held))
+        older = held[0].fetch()
+        db.insert_trades(connection, [trade("LISTUSDT", 7, begin + timedelta(seconds=6), "3.25")])
+        page.until(lambda: "LISTUSDT 6" in page.text("#gaps"))
+        page.release(held[0], response=older)
+
+    assert "LISTUSDT 6" in page.text("#gaps")
+
+
 def test_what_is_stored_before_the_stream_begins(opened: Callable[..., Chart], stored: config.Settings) -> None:
     """Candles between the chart's first answer and the first tick are read when the stream begins."""
     begin = now() - timedelta(minutes=30)

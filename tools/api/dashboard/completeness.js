@@ -11,6 +11,8 @@ const BLIND = new Set(["capture-stopped", "capture-frozen", "no-trades"]);
 let missingBefore = null;
 // Whether the gaps could not be listed since.
 let isUnlisted = false;
+// How often what is missing has been listed anew: only the last list that was asked for is shown.
+let turn = 0;
 // What was last known of what is missing, and when; null: nothing yet.
 let known = null;
 
@@ -24,12 +26,14 @@ export async function onMissing({ symbols, time, missing, open_gaps: gaps }, fil
   // What was filled since has changed candles that were drawn before; so may what was filled before the first status.
   if (key !== missingBefore) filled();
   [missingBefore, isUnlisted] = [key, false];
+  const mine = turn += 1;
   $("gaps").hidden = gaps === 0;
   if (gaps === 0) return;
   try {
-    drawGaps((await ask("gaps", { limit: GAPS_SHOWN })).gaps);
+    const { gaps: found } = await ask("gaps", { limit: GAPS_SHOWN });
+    if (mine === turn) drawGaps(found);
   } catch {
-    isUnlisted = true;
+    if (mine === turn) isUnlisted = true;
   }
 }
 
