@@ -224,11 +224,12 @@ def test_the_chart_shades_where_trades_are_missing(opened: Page) -> None:
     opened.page.click("label:has([name=resolution][value='1m'])")
     opened.until(lambda: opened.page.get_attribute("#chart", "data-bars") not in ("0", None))
     opened.page.focus("#chart")
-    for _ in range(80):
-        if int(opened.page.get_attribute("#chart", "data-shaded")) >= 2:
-            break
+
+    def back() -> bool:
         opened.page.keyboard.press("ArrowLeft")
-        opened.page.wait_for_timeout(50)
+        return int(opened.page.get_attribute("#chart", "data-shaded")) >= 2
+
+    opened.until(back)
     bars, slots, shaded = (
         int(opened.page.get_attribute("#chart", f"data-{name}")) for name in ("bars", "slots", "shaded")
     )
