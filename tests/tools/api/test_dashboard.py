@@ -510,7 +510,7 @@ def test_the_capture_stops_and_starts(browser: Any, rig: tuple[config.Settings, 
         page = Page(browser, api.address)
         page.live()
         recorder.stop()
-        page.page.wait_for_selector("#banner:visible")
+        page.page.wait_for_selector("#banner[data-kind=no-trades]:visible")
         words, price = page.text("#banner"), page.price()
         wait_until(lambda: api.json("/api/latest/BTCUSDT")["trade_id"] == recorder.last["BTCUSDT"].trade_id)
 
@@ -536,7 +536,7 @@ def test_the_api_goes_and_comes_back(browser: Any, rig: tuple[config.Settings, d
         # What it says then depends on whether it has known anything before.
         page.until(lambda: page.page.get_attribute("#gaps-words", "data-complete") in ("true", "false"))
         api.stop()
-        page.page.wait_for_selector("#banner:visible")
+        page.page.wait_for_selector("#banner[data-kind=api]:visible")
         assert "No connection to the API" in page.text("#banner")
         assert page.page.get_attribute("#gaps-words", "data-complete") == "unknown"
         assert page.text("#gaps-words").startswith("Not known now: the API does not answer. At 20")
@@ -559,8 +559,10 @@ def test_the_database_goes_and_comes_back(browser: Any, killable_server: Private
         page = Page(browser, api.address)
         page.live()
         page.until(lambda: "missing, in" in page.text("#gaps-words"))
+        page.until(lambda: page.price().startswith("97"))
         killable_server.kill()
-        page.page.wait_for_selector("#banner:visible")
+        # On a busy machine it may be called silent first.
+        page.page.wait_for_selector("#banner[data-kind=database-away]:visible")
         assert "database is away" in page.text("#banner")
         assert page.page.get_attribute("#gaps-words", "data-complete") == "unknown"
         assert "2 trades were missing" in page.text("#gaps-words")
