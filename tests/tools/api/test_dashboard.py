@@ -254,7 +254,8 @@ def test_the_chart_shades_where_trades_are_missing(opened: Page) -> None:
 def audit(settings: config.Settings, verdicts: Sequence[str | None], symbol: str = "BTCUSDT") -> list[str]:
     """Ten trades on each of the last days up to today, a day for each verdict, and the proofs of those that have one;
     on a gapped day one is missing. The days as the page names them."""
-    today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    now = datetime.now(UTC)
+    today = now.replace(hour=0, minute=0, second=0, microsecond=0)
     days = [today - timedelta(days=len(verdicts) - 1 - number) for number in range(len(verdicts))]
     rows = [
         trade(symbol, 10 * number + one, day + timedelta(seconds=one), "5.25")
@@ -268,7 +269,7 @@ def audit(settings: config.Settings, verdicts: Sequence[str | None], symbol: str
         if verdict:
             found = (10 * number + 1, 10 * number + 10, 9, 1) if verdict == GAPPED else (1, 2, 10, 0)
             compared = ("ab" * 32, "ab" * 32, "klines" if verdict == AGREES else "", "")
-            at = min(day + timedelta(days=1, hours=3), datetime.now(UTC))
+            at = min(day + timedelta(days=1, hours=3), now)
             reason = "" if verdict == EQUAL else f"why it is {verdict}"
             proofs.add_proof(connection, Proof(0, symbol, day.date(), verdict, reason, *found, *compared, at))
     db.close(connection)
