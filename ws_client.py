@@ -188,6 +188,7 @@ class Connection(threading.Thread):
         self._shared = shared
         self._symbols = frozenset(shared.symbols)
         self._app: websocket.WebSocketApp | None = None
+        self._stream: socket.socket | None = None
         self._error: Exception | None = None
         self._before = (0, 0)
         self._stop_asked = threading.Event()
@@ -219,24 +220,30 @@ class Connection(threading.Thread):
     def stop(self) -> None:
         """Ends the connection for good, with a close frame; returns at once."""
         self._stop_asked.set()
-        app = self._app
-        if app is not None and app.sock is not None:
+        if (sock := self._sock()) is not None:
             try:
-                app.sock.send_close()
+                sock.send_close()
             except (OSError, websocket.WebSocketException) as error:
                 log.debug("%s could not send its close frame: %s", self.name, error)
         self.drop()
 
     def drop(self) -> None:
         """Cuts the socket, whatever state it is in; unless stopped, the thread connects again."""
-        app = self._app
-        raw = app.sock.sock if app is not None and app.sock is not None else None
-        if app is not None and raw is not None:
+        app, sock = self._app, self._sock()
+        # During the handshake and before it, the library's is not there yet.
+        raw = (sock.sock if sock is not None else None) or self._stream
+        if app is not None:
             app.keep_running = False
+        if raw is not None:
             try:
                 raw.shutdown(socket.SHUT_RDWR)
             except OSError as error:
                 log.debug("%s was already cut: %s", self.name, error)
+
+    def _sock(self) -> websocket.WebSocket | None:
+        """The library's socket; looked at once, because its own thread takes it away when the connection ends."""
+        app = self._app
+        return app.sock if app is not None else None
 
     def _may_connect(self) -> bool:
         """Whether to connect, once the exchange's orders and its limit on attempts allow it; False: stopped."""
@@ -255,6 +262,7 @@ class Connection(threading.Thread):
         except OSError as error:
             self._error = error
             return
+        self._stream = stream
         self._app = BufferedApp(
             self._shared.stream_url,
             self._pause_s,
@@ -266,10 +274,12 @@ class Connection(threading.Thread):
         )
         # The JSON decoder checks the UTF-8 too, and the library's check takes three times as long as all the rest.
         try:
-            self._app.run_forever(skip_utf8_validation=True)
+            # A stop that came too early to cut the socket is seen here.
+            if not self._stop_asked.is_set():
+                self._app.run_forever(skip_utf8_validation=True)
         finally:
             self.opened_at = None
-            self._app = None
+            self._app = self._stream = None
             stream.close()
 
     def _on_open(self, _app: websocket.WebSocketApp) -> None:

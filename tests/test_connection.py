@@ -18,14 +18,14 @@ import pytest
 import websocket
 
 import ws_client
-from binance import limits, units
+from binance import limits, network, units
 from binance.limits import ConnectBudget, Cooldown
 from capture import socket_reader
 from capture.inbox import Inbox
 from capture.rejects import Rejects
 from capture.shared import Downs, Shared
 from process import retry
-from tests.support.child import wait_until
+from tests.support.child import WAIT_S_MAX, wait_until
 from tests.support.scripted_stream import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Peer, ScriptedStream, frame
 from tests.support.stand_in import StandIn
 from tests.support.tls import needs_openssl
@@ -707,6 +707,46 @@ def test_a_stop_before_the_start_is_obeyed(tmp_path: Path) -> None:
         connection.join(QUICK_S)
         assert not connection.is_alive()
         assert server.peers == []
+
+
+def test_a_stop_while_it_opens_does_not_wait_for_the_handshake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The socket is there only after the stop has looked for it, and the exchange would never answer."""
+    open_stream, opened, stopped = network.open_stream, threading.Event(), threading.Event()
+
+    def slow(url: str, seconds: float) -> socket.socket:
+        found = open_stream(url, seconds)
+        opened.set()
+        stopped.wait(WAIT_S_MAX)
+        return found
+
+    monkeypatch.setattr(network, "open_stream", slow)
+    with reading(tmp_path, Peer.stay) as (connection, _, _):
+        assert opened.wait(WAIT_S_MAX)
+        with within(QUICK_S):
+            connection.stop()
+            stopped.set()
+            connection.join(QUICK_S * 2)
+        assert not connection.is_alive()
+
+
+def test_a_stop_while_it_ends_by_itself_is_no_error(tmp_path: Path) -> None:
+    """The connection's own thread takes the library's socket away between two looks at it."""
+
+    class Ending:
+        keep_running = True
+
+        def __init__(self) -> None:
+            self._left = [websocket.WebSocket()]
+
+        @property
+        def sock(self) -> websocket.WebSocket | None:
+            return self._left.pop() if self._left else None
+
+    connection = Connection("connection 1", Desk(tmp_path, "ws://x").shared)
+    vars(connection)["_app"] = Ending()
+    connection.stop()
+    vars(connection)["_app"] = Ending()
+    connection.drop()
 
 
 def test_a_frame_that_announces_more_than_memory_has_is_not_waited_for(
