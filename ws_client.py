@@ -283,8 +283,9 @@ class Connection(threading.Thread):
             stream.close()
 
     def _on_open(self, _app: websocket.WebSocketApp) -> None:
-        self.opened_at = time.monotonic()
         self.shutdown_announced = self._unit_seen = False
+        # Only now: who finds it open must not find what was said of the connection before it.
+        self.opened_at = time.monotonic()
         log.info("%s is up: %s", self.name, self._shared.words)
         if self._stop_asked.is_set():
             self.drop()
@@ -297,7 +298,6 @@ class Connection(threading.Thread):
                 trades.append(parse_trade(frame, received_at, self._symbols))
             except Refusal as refusal:
                 self._on_refusal(refusal, frame)
-        self.parsed += len(trades)
         if trades and not self._unit_seen:
             self._unit_seen = True
             units.look("the stream", f"BINANCE_WS_URL={self._shared.ws_url}", trade_stamp(frames))
@@ -305,6 +305,8 @@ class Connection(threading.Thread):
             if trade.trade_id > self.newest.get(trade.symbol, 0):
                 self.newest[trade.symbol] = trade.trade_id
         self.verdicts.update(self._shared.inbox.put(trades)._asdict())
+        # Last: who finds trades counted finds them handed over.
+        self.parsed += len(trades)
 
     def _pause_s(self) -> float:
         """How long the thread may rest: a connection that only repeats its sibling need not hurry."""
