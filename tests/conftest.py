@@ -15,7 +15,6 @@ from hypothesis import settings as examples
 
 import config
 import db
-from binance import rest
 from capture import gap_filler, pages
 from mysqld import program, shared
 from process import lock, log, retry
@@ -225,7 +224,7 @@ def exchange(market: StandIn) -> Iterator[StandIn]:
 
 @pytest.fixture
 def quick_filling(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No wait of a back-fill is a real one."""
+    """No wait of a back-fill is a real one, but for that of an answer, which a busy machine may need."""
     monkeypatch.setattr(retry, "BACKOFF_S_MIN", 0.01)
     monkeypatch.setattr(retry, "BACKOFF_S_MAX", 0.05)
     monkeypatch.setattr(gap_filler, "LOOK_S", 0.05)
@@ -235,4 +234,3 @@ def quick_filling(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gap_filler, "AGAIN_S", 0.01)
     monkeypatch.setattr(gap_filler, "AGAIN_S_MAX", 0.05)
     monkeypatch.setattr(pages, "PAGES_MAX", 1)
-    monkeypatch.setattr(rest, "READ_S_MAX", 0.5)
