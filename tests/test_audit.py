@@ -422,7 +422,9 @@ def test_the_archive_alone_needs_no_database(exchange: StandIn, tmp_path: Path) 
         0,
         [[symbol, str(day), "whole", "400"] for symbol in (BTC, COIN) for day in (days_ago(2), days_ago(1))],
     )
-    exchange.fault("archive_hole", symbol=COIN, seconds=600)
+    # On the first days of a month there are files of the month before, which serve instead.
+    exchange.fault("archive_missing", path="/monthly/", seconds=600)
+    exchange.fault("archive_hole", symbol=COIN, path="/daily/", seconds=600)
     code, lines = run("--since", str(days_ago(2)), "--symbol", COIN)
     assert (code, ["lacks the ids" in line for line in lines]) == (3, [True, True])
     assert run("--day", str(days_ago(0)))[0] == 3

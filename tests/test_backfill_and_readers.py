@@ -7,7 +7,7 @@ import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import closing
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import pytest
 import db
 from history import place
 from process.child import ROOT
+from tests.makers import trade
 from tests.support.audited import BTC, COIN, SCRIPT_S_MAX, Audited, Outcome, audited, days_ago
 from tests.support.past import stored_trades, true_days
 from tests.support.postgres import MISSING, Postgres, find_programs
@@ -32,8 +33,8 @@ MORE = ("--rest-lag", "0", "--weight-limit", "1000000")
 ALWAYS = {"seconds": 3_600.0}
 AWAY = "http://127.0.0.1:9"
 """Nobody listens there."""
-TODAY, YESTERDAY = days_ago(0), days_ago(1)
-SINCE = ("--since", str(days_ago(2)))
+SINCE = ("--since", "2025-01-02")
+"""For what is refused."""
 
 
 @pytest.fixture(scope="module")
@@ -132,16 +133,18 @@ def test_days_before_those_that_are_stored(case: Audited, exchange: StandIn) -> 
 
 def test_the_audit_agrees(case: Audited, exchange: StandIn) -> None:
     """What was brought in is equal to the archive."""
-    assert run(case, exchange, *SINCE, "--until", str(YESTERDAY)).code == 0
+    assert run(case, exchange, "--since", str(days_ago(2)), "--until", str(days_ago(1))).code == 0
     assert case.verdicts() == (0, [("equal", ""), ("equal", "")])
 
 
 def test_ids_that_nobody_serves_are_listed(case: Audited, exchange: StandIn) -> None:
     """Exit code 1, and exactly which."""
-    ids = [trade.trade_id for trade in true_days(exchange, BTC, YESTERDAY)]
-    exchange.fault("archive_missing", path=str(YESTERDAY), **ALWAYS)
+    ids = [trade.trade_id for trade in true_days(exchange, BTC, days_ago(1))]
+    exchange.fault("archive_missing", path=str(days_ago(1)), **ALWAYS)
+    # On the first of a month its file serves instead.
+    exchange.fault("archive_missing", path="/monthly/", **ALWAYS)
     exchange.fault("rest_hole", symbol=BTC, first=ids[10], last=ids[12])
-    done = run(case, exchange, *SINCE)
+    done = run(case, exchange, "--since", str(days_ago(2)))
     assert done.code == 1
     assert [line.split()[:4] for line in done.out.splitlines()[-2:-1]] == [[BTC, str(ids[10]), str(ids[12]), "3"]]
     assert done.out.splitlines()[-1] == f"database {place_of(case)}: 3 ids are missing in 1 gaps"
@@ -153,7 +156,7 @@ def test_ids_that_nobody_serves_are_listed(case: Audited, exchange: StandIn) -> 
 @pytest.mark.parametrize("flags", [(), ("--from-archive",)])
 def test_a_gap_that_rest_does_not_serve(case: Audited, exchange: StandIn, flags: tuple[str, ...]) -> None:
     """Is filled from the archive, if its day is over."""
-    leave_gap(case, exchange, YESTERDAY)
+    leave_gap(case, exchange, days_ago(1))
     done = run(case, exchange, *flags)
     assert came(BTC, 1, new=DAY_TRADES - 2)[0] in done.out.splitlines()
     assert done.out.splitlines()[-1] == f"database {place_of(case)}: no id is missing"
@@ -163,10 +166,10 @@ def test_a_gap_that_rest_does_not_serve(case: Audited, exchange: StandIn, flags:
 
 def test_from_the_archive_alone(case: Audited, exchange: StandIn) -> None:
     """REST is not asked for a gap, and one of today stays."""
-    today = true_days(exchange, BTC, TODAY)
+    # Soon after midnight the exchange has no gap of today to offer.
+    now = datetime.now(UTC)
     with closing(db.connect(case.settings)) as connection:
-        db.insert_trades(connection, [today[0]])
-        db.insert_trades(connection, [today[-1]])
+        db.insert_trades(connection, [trade(1, now), trade(5, now)])
         gaps = runs(connection)
     done = run(case, exchange, "--from-archive")
     assert (done.code, done.err) == (1, "")
@@ -208,13 +211,13 @@ def test_a_day_before_the_exchange_was_there(case: Audited, exchange: StandIn) -
 
 def test_an_export_has_all_of_it(case: Audited, exchange: StandIn, tmp_path: Path) -> None:
     """Each trade of the days once, in its order."""
-    assert run(case, exchange, *SINCE, "--until", str(YESTERDAY)).code == 0
+    assert run(case, exchange, "--since", str(days_ago(2)), "--until", str(days_ago(1))).code == 0
     out = tmp_path / "all.csv"
     done = run(case, exchange, "-m", "tools.export", "csv", str(out))
     assert done.code == 0, done.err
     with out.open() as file:
         found = [int(row["trade_id"]) for row in csv.DictReader(file)]
-    assert found == [trade.trade_id for trade in true_days(exchange, BTC, days_ago(2), YESTERDAY)]
+    assert found == [trade.trade_id for trade in true_days(exchange, BTC, days_ago(2), days_ago(1))]
 
 
 @pytest.fixture(scope="module")
@@ -236,7 +239,7 @@ def postgres() -> Iterator[str]:
 def test_a_copy_gets_days_that_came_afterwards(case: Audited, exchange: StandIn, postgres: str) -> None:
     """They are older than what it has copied already."""
     copied = "-m", "tools.mirror", "--once", "--to", postgres
-    assert run(case, exchange, "--since", str(YESTERDAY)).code == 0
+    assert run(case, exchange, "--since", str(days_ago(1))).code == 0
     assert run(case, exchange, *copied).code == 0
     assert run(case, exchange, "--since", str(days_ago(3))).code == 0
     done = run(case, exchange, *copied)

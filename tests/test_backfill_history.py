@@ -21,6 +21,7 @@ from tests.support.days import (
     assert_whole,
     daily,
     day_before,
+    monthly,
     rows_of,
     true_rows,
 )
@@ -120,6 +121,8 @@ def test_these_days_and_no_others(command: Callable[..., Said], connection: db.C
     """With --until, of one symbol; the day without a file comes from REST, which is said."""
     days = [day_before(number) for number in (5, 4)]
     market.fault("archive_missing", path=daily(days[1]), seconds=LONG_S)
+    # In the first days of a month its file serves instead.
+    market.fault("archive_missing", path=monthly(), seconds=LONG_S)
     code, out, err = command("--since", str(days[0]), "--until", str(days[1]), "--symbol", "btcusdt")
     assert (code, err) == (0, "")
     assert out.splitlines()[:-1] == [
@@ -174,6 +177,8 @@ def test_gaps_from_the_archive_alone(command: Callable[..., Said], connection: d
     days = [day_before(number) for number in (3, 2, 1)]
     assert command("--since", str(days[0]), "--until", str(days[0]), "--symbol", "BTCUSDT")[0] == 0
     market.fault("archive_missing", path=daily(days[1]), seconds=LONG_S)
+    # In the first days of a month its file serves instead.
+    market.fault("archive_missing", path=monthly(), seconds=LONG_S)
     # A capture was not running on these two days.
     ids = [row[0] for row in true_rows(market, days[1:])]
     leave_gap(connection, market, ids[-1])
@@ -191,8 +196,8 @@ def test_gaps_from_the_archive_alone(command: Callable[..., Said], connection: d
     assert_sound(connection, market, days)
 
 
-TOMORROW = str(day_before(-1))
-YESTERDAY = str(day_before(1))
+# The names of tests must not change at midnight, nor tomorrow become today before their turn comes.
+FUTURE, PAST = "2125-03-01", "2020-01-02"
 
 
 @pytest.mark.parametrize(
@@ -201,13 +206,13 @@ YESTERDAY = str(day_before(1))
         (["--since", "2026-02-30"], "'2026-02-30' is not a day; give it as YYYY-MM-DD"),
         (["--since", "yesterday"], "'yesterday' is not a day"),
         (["--since", "20260101"], "'20260101' is not a day"),
-        (["--since", TOMORROW], f"--since={TOMORROW}"),
-        (["--since", YESTERDAY, "--until", "2020-01-01"], "--until=2020-01-01: give a --since that is not after it"),
-        (["--until", YESTERDAY], f"--until={YESTERDAY}: give a --since"),
-        (["--since", YESTERDAY, "--list"], "--list"),
-        (["--since", YESTERDAY, "--from-archive"], "--from-archive"),
+        (["--since", FUTURE], f"--since={FUTURE}"),
+        (["--since", PAST, "--until", "2020-01-01"], "--until=2020-01-01: give a --since that is not after it"),
+        (["--until", PAST], f"--until={PAST}: give a --since"),
+        (["--since", PAST, "--list"], "--list"),
+        (["--since", PAST, "--from-archive"], "--from-archive"),
         (["--list", "--from-archive"], "--from-archive"),
-        (["--since", YESTERDAY, "--symbol", "BTC USDT"], "--symbol"),
+        (["--since", PAST, "--symbol", "BTC USDT"], "--symbol"),
     ],
 )
 def test_a_mistake_is_one_line(
@@ -223,7 +228,7 @@ def test_a_mistake_is_one_line(
 def test_a_second_one_ends_at_once(command: Callable[..., Said], settings: config.Settings) -> None:
     """One line says what holds the place; without --since gaps are filled from REST all the same."""
     with place.taken(settings.data_dir):
-        code, out, err = command("--since", YESTERDAY)
+        code, out, err = command("--since", PAST)
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert "another process brings history in" in err
 
