@@ -135,6 +135,23 @@ def test_back_and_forward(opened: Callable[..., Chart], api: Api) -> None:
     assert page.page.url.endswith(f"#ETHUSDT/5m/{begin}/{end}")
 
 
+def test_an_answer_that_comes_after_back_does_not_undo_it(opened: Callable[..., Chart]) -> None:
+    """It is shown, and the address stays."""
+    page = opened("#BTCUSDT/1m")
+    page.page.wait_for_selector("#range-answer[data-state=answered]")
+    page.page.click("label:has([name=resolution][value='5m'])")
+    page.went("#BTCUSDT/5m")
+    held = page.hold("**/api/range/**")
+    page.page.click("#range [type=submit]")
+    page.until(lambda: held)
+    page.page.go_back()
+    page.until(lambda: page.look() == ("BTCUSDT", "1m"))
+    page.release(held[0])
+
+    page.page.wait_for_selector("#range-answer[data-state=answered]")
+    assert page.page.url.endswith("#BTCUSDT/1m")
+
+
 DAMAGED = {
     "#%E0%A4%A": "#BTCUSDT/1m",
     "#%E0%A4%A/1h": "#BTCUSDT/1h",

@@ -150,6 +150,22 @@ def test_a_late_answer_is_to_an_older_question(opened: Page, form: str, field: s
         assert opened.page.get_attribute(output, "data-state") == state
 
 
+def test_what_is_typed_before_the_first_trade_stays(browser: Any, api: Api) -> None:
+    """In either form; the other one is filled."""
+    for field, text in (("at-time", "2025-03-01 12:"), ("range-start", "2025-03-01 12:10:00")):
+        page = Page(browser, "about:blank")
+        held = page.hold("**/api/stream**")
+        page.page.goto(api.address)
+        page.until(partial(bool, held))
+        page.page.fill(f"#{field}", text)
+        held[0].continue_()
+        other = "range" if field == "at-time" else "at"
+        page.page.wait_for_selector(f"#{other}-answer[data-state=answered]")
+
+        assert page.page.input_value(f"#{field}") == text
+        page.context.close()
+
+
 def test_a_click_on_a_candle_asks_about_it(opened: Page) -> None:
     """Both forms are filled and answered."""
     box = opened.page.locator("#chart").bounding_box()

@@ -54,6 +54,7 @@ function follow({ symbol, resolution, range }, first = state.symbol) {
   if (!first) return;
   const isStored = state.all.includes(symbol);
   choose(isStored ? symbol : first, resolution ?? state.resolution, { range, replaces: true });
+  forms.leave();
   if (range) forms.range(range);
   const note = $("address-note");
   note.hidden = symbol === null || isStored;

@@ -173,7 +173,12 @@ export function connect(symbol, onRange) {
   const range = document.getElementById("range");
   const lookUp = range.querySelector("[type=submit]");
   let last = null;
-  let given = false;
+  // What was typed or asked before the first trade is known stays.
+  const used = new Set();
+  for (const form of [at, range]) {
+    for (const kind of ["input", "submit"]) form.addEventListener(kind, () => used.add(form));
+  }
+  let steps = 0;
   const turns = new Map();
   /** From now on an output is for another question. Returns a function that tells whether it still is. */
   const turn = (output) => {
@@ -219,8 +224,9 @@ export function connect(symbol, onRange) {
     if (!good(range, document.getElementById("range-answer"))) return;
     const parameters = { start: range.elements.start.value, end: range.elements.end.value };
     const output = document.getElementById("range-answer");
+    const step = steps;
     const answer = await reply(output, `range/${encodeURIComponent(symbol())}`, parameters, lowAndHigh);
-    if (answer) onRange(answer, event.submitter !== null);
+    if (answer) onRange(answer, event.submitter !== null && step === steps);
   });
   const upToNow = (seconds, submitter) => {
     const end = last ?? Date.now();
@@ -254,21 +260,25 @@ export function connect(symbol, onRange) {
     const first = last === null;
     last = newest;
     if (!first) return;
+    if (!used.has(range)) upToNow(Number(buttons[0].dataset.last), null);
+    if (used.has(at)) return;
     at.elements.time.value = local(newest - SECOND_AGO_S * 1000);
     at.requestSubmit();
-    if (!given) upToNow(Number(buttons[0].dataset.last), null);
   };
   return {
     /** Asks about a range, two texts of ISO 8601 in UTC. */
     range: ({ start, end }) => {
-      given = true;
       range.elements.start.value = start.replace("T", " ").replace("Z", "");
       range.elements.end.value = end.replace("T", " ").replace("Z", "");
       range.requestSubmit();
     },
+    /** Tells that another address is followed: an answer that is still to come is shown, and nothing goes there for it. */
+    leave: () => {
+      steps += 1;
+    },
     /** The newest trade's time: what "up to now" means; the first one fills the forms. */
     newest: begin,
     /** Asks both questions again, for another symbol. */
-    repeat: () => last !== null && [at, range].forEach((form) => form.requestSubmit()),
+    repeat: () => used.forEach((form) => form.requestSubmit()),
   };
 }
