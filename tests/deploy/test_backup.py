@@ -175,7 +175,7 @@ def assert_goes_on(there: Audited, exchange: StandIn) -> None:
     """A capture stores there, without changing the schema; what was traded since is a gap or filled."""
     environ = {"BINANCE_WS_URL": exchange.ws, "BINANCE_REST_URL": exchange.http, "BINANCE_ARCHIVE_URL": exchange.http}
     done = subprocess.run(
-        [sys.executable, str(ROOT / "ws_client.py"), "--duration", "2"],
+        [sys.executable, str(ROOT / "ws_client.py"), "--duration", "6"],
         env=os.environ | there.environ | environ,
         capture_output=True,
         text=True,

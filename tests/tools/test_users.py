@@ -74,7 +74,7 @@ def test_each_does_its_work(run: Run, name: str, database: str, server: Server, 
     set_up(run, name)
     with StandIn("--port", "0", "--rate", "200", "--rest-lag", "0") as exchange:
         urls = {"BINANCE_WS_URL": exchange.ws, "BINANCE_REST_URL": exchange.http, "BINANCE_ARCHIVE_URL": exchange.http}
-        captured = run("writer", "ws_client.py", "--duration", "4", **urls)
+        captured = run("writer", "ws_client.py", "--duration", "8", **urls)
         assert captured.returncode == 0, captured.stderr
         assert "no bar is sealed any more" not in captured.stderr
         with server.connect() as root:
