@@ -26,19 +26,20 @@ FLAGS: tuple[str, ...] = (
 FLAGS += ("--weight-limit", "1000000")
 """Of an exchange whose tape waits for a client: nothing changes, except that time goes on."""
 ONE_DAY = timedelta(days=1)
-DAY_END = timedelta(seconds=45)
-"""Longer than a test takes that speaks of today and of yesterday."""
+DAY_BEGIN, DAY_END = timedelta(seconds=5), timedelta(seconds=45)
+"""Longer than the archive takes to publish a day, and than a test takes that speaks of today and of yesterday."""
 
 
 @contextmanager
 def of_today(flags: Callable[[], Sequence[str]]) -> Iterator[Callable[[], StandIn]]:
     """Yields what gives an exchange with these flags, at the beginning of each test: one that was started on this UTC
-    day, since of a day that ended while it ran it has a part only; and not in the last moments of a day."""
+    day, since of a day that ended while it ran it has a part only; and not in the first or last moments of one."""
     started: dict[date, StandIn] = {}
     with ExitStack() as stack:
 
         def exchange() -> StandIn:
-            wait_until(lambda: _left_of_day() > DAY_END, DAY_END.total_seconds() + WAIT_S_MAX)
+            between = (DAY_BEGIN + DAY_END).total_seconds()
+            wait_until(lambda: DAY_BEGIN <= _time_of_day() < ONE_DAY - DAY_END, between + WAIT_S_MAX)
             if day_before(0) not in started:
                 stack.close()
                 started.clear()
@@ -48,9 +49,9 @@ def of_today(flags: Callable[[], Sequence[str]]) -> Iterator[Callable[[], StandI
         yield exchange
 
 
-def _left_of_day() -> timedelta:
+def _time_of_day() -> timedelta:
     now = datetime.now(UTC)
-    return midnight(now.date()) + ONE_DAY - now
+    return now - midnight(now.date())
 
 
 def day_before(days: int) -> date:
