@@ -35,7 +35,8 @@ from ws_client import Connection
 pytestmark = pytest.mark.slow
 
 SYMBOLS = ("BTCUSDT", "ETHUSDT")
-QUICK_S = 2.0
+QUICK_S = 4.0
+"""Well below the time-outs that would end a wait otherwise."""
 Script = Callable[[Peer], None]
 
 
@@ -60,14 +61,10 @@ def trades(first: int, count: int) -> bytes:
 
 
 @pytest.fixture(autouse=True)
-def _impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Short waits, and the time-out that the capture sets."""
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short waits between two attempts."""
     monkeypatch.setattr(retry, "BACKOFF_S_MIN", 0.01)
     monkeypatch.setattr(retry, "BACKOFF_S_MAX", 0.05)
-    before = websocket.getdefaulttimeout()
-    websocket.setdefaulttimeout(QUICK_S / 2)
-    yield
-    websocket.setdefaulttimeout(before)
 
 
 class Desk:
@@ -404,8 +401,9 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ssl.SSLContext]:
 
 
 @needs_openssl
-def test_every_trade_arrives_over_tls(tmp_path: Path, tls: ssl.SSLContext) -> None:
+def test_every_trade_arrives_over_tls(tmp_path: Path, tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch) -> None:
     """A record for each frame, frames in two records, many in one, a ping among them, and a quiet time."""
+    monkeypatch.setattr(ws_client, "CONNECT_S_MAX", 2.0)
 
     def script(peer: Peer) -> None:
         peer.accept()
@@ -416,8 +414,8 @@ def test_every_trade_arrives_over_tls(tmp_path: Path, tls: ssl.SSLContext) -> No
         peer.send(text[1:50])
         peer.send(text[50:], frame(b"now", PING))
         assert peer.receive() == (PONG, b"now")
-        # Longer than the client's time-out.
-        peer.over.wait(QUICK_S / 2 + 0.2)
+        # Longer than the time-out of the client's socket.
+        peer.over.wait(2.3)
         peer.send(trades(1_002, 999))
         peer.stay()
 

@@ -156,7 +156,7 @@ def test_a_second_signal_ends_it_at_once(killable_server: PrivateServer, tmp_pat
             asked_s = time.monotonic()
             capture.process.send(signal.SIGTERM)
             assert capture.process.wait(WAIT_S_MAX) == 128 + signal.SIGTERM
-            assert time.monotonic() - asked_s < 2.0
+            assert time.monotonic() - asked_s < 5.0
         finally:
             killable_server.resume()
 
