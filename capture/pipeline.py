@@ -24,6 +24,7 @@ from capture.shared import Downs, Shared
 from capture.silence import Silence, first_of, named
 from capture.standby import Limits, Totals, Watched
 from capture.writer import Writer
+from process import command
 from process import log as console
 
 log = logging.getLogger("capture")
@@ -40,13 +41,11 @@ FINISH_S_MAX = 120.0
 STOP_S_MAX = 15.0
 
 
-class _Beside(Protocol):
+class _Beside(command.Joinable, Protocol):
     """A thread beside the capture."""
 
     def start(self) -> None: ...
     def stop(self) -> None: ...
-    def is_alive(self) -> bool: ...
-    def join(self, timeout: float | None = None) -> None: ...
 
 
 class CaptureError(Exception):
@@ -236,10 +235,9 @@ class Capture:
 
     def _finish(self) -> None:
         self._inbox.stop()
-        self._writer.join(FINISH_S_MAX)
+        command.join(self._writer, FINISH_S_MAX)
         for thread in self._beside:
-            if thread.is_alive():
-                thread.join(STOP_S_MAX)
+            command.join(thread, STOP_S_MAX)
         self._rejects.close()
         if failure := self._writer.failure or self._failure:
             raise CaptureError(failure)

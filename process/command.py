@@ -9,16 +9,18 @@ import re
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from datetime import date
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 from process import log
 
 MISTAKE = 2
 """The exit code if the operator must fix something; the line on stderr says what."""
 INTERRUPTED = 128 + signal.SIGINT
+JOIN_STEP_S = 0.25
 PORT_MAX = 65_535
 
 _UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
@@ -110,6 +112,24 @@ def stop_on_signals(stop_asked: threading.Event) -> None:
     if threading.current_thread() is threading.main_thread():
         for number in stop_signals():
             signal.signal(number, on_signal)
+
+
+class Joinable(Protocol):
+    """A thread, to whoever waits for it."""
+
+    def is_alive(self) -> bool: ...
+    def join(self, timeout: float | None = None) -> None: ...
+
+
+def join(thread: Joinable, seconds: float) -> None:
+    """Waits for the end of a thread, at most so long; in the main thread, which runs the handlers of signals.
+
+    In steps: a signal that comes just before the wait begins, or that the system gives to another thread, does not end
+    the wait, and its handler runs after it.
+    """
+    end = time.monotonic() + seconds
+    while thread.is_alive() and (left_s := end - time.monotonic()) > 0:
+        thread.join(min(left_s, JOIN_STEP_S))
 
 
 def one_line(text: str) -> str:

@@ -2,13 +2,16 @@
 
 import argparse
 import signal
+import subprocess
 import sys
 import threading
+import time
 from functools import partial
 
 import pytest
 
 from process import command
+from process.child import ROOT
 from process.command import Parser, duration_s, number, run, whole
 
 PARSER = Parser(prog="python -m tools.thing")
@@ -75,6 +78,48 @@ def test_the_first_signal_asks_to_stop() -> None:
     finally:
         for one, handler in before.items():
             signal.signal(one, handler)
+
+
+WAITS = """
+import signal, threading, time
+from process import command
+asked = threading.Event()
+asked.set()
+command.stop_on_signals(asked)
+thread = threading.Thread(target=time.sleep, args=(60,), daemon=True)
+thread.start()
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+print("waits", flush=True)
+command.join(thread, 60)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="signals cannot be blocked here")
+def test_a_signal_that_does_not_wake_the_main_thread_is_obeyed() -> None:
+    """It blocks them, so that the system gives the second one to the other thread."""
+    with subprocess.Popen([sys.executable, "-c", WAITS], cwd=ROOT, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"waits\n"
+        process.terminate()
+        try:
+            assert process.wait(30) == 128 + signal.SIGTERM
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.3])
+def test_a_thread_is_not_waited_for_longer_than_allowed(seconds: float) -> None:
+    """Nor after it has ended."""
+    over = threading.Event()
+    thread = threading.Thread(target=over.wait, daemon=True)
+    thread.start()
+    began_s = time.monotonic()
+    command.join(thread, seconds)
+    assert thread.is_alive()
+    assert time.monotonic() - began_s >= seconds
+    over.set()
+    command.join(thread, 60.0)
+    assert not thread.is_alive()
 
 
 @pytest.mark.parametrize(
