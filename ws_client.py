@@ -220,7 +220,10 @@ class Connection(threading.Thread):
     def stop(self) -> None:
         """Ends the connection for good, with a close frame; returns at once."""
         self._stop_asked.set()
-        if (sock := self._sock()) is not None:
+        app = self._app
+        # Looked at once: its own thread takes it away when the connection ends.
+        sock = app.sock if app is not None else None
+        if sock is not None:
             try:
                 sock.send_close()
             except (OSError, websocket.WebSocketException) as error:
@@ -229,21 +232,14 @@ class Connection(threading.Thread):
 
     def drop(self) -> None:
         """Cuts the socket, whatever state it is in; unless stopped, the thread connects again."""
-        app, sock = self._app, self._sock()
-        # During the handshake and before it, the library's is not there yet.
-        raw = (sock.sock if sock is not None else None) or self._stream
+        app, stream = self._app, self._stream
         if app is not None:
             app.keep_running = False
-        if raw is not None:
+        if stream is not None:
             try:
-                raw.shutdown(socket.SHUT_RDWR)
+                stream.shutdown(socket.SHUT_RDWR)
             except OSError as error:
                 log.debug("%s was already cut: %s", self.name, error)
-
-    def _sock(self) -> websocket.WebSocket | None:
-        """The library's socket; looked at once, because its own thread takes it away when the connection ends."""
-        app = self._app
-        return app.sock if app is not None else None
 
     def _may_connect(self) -> bool:
         """Whether to connect, once the exchange's orders and its limit on attempts allow it; False: stopped."""
