@@ -19,6 +19,7 @@ from history import place
 from process.child import ROOT
 from tests.makers import trade
 from tests.support.audited import BTC, COIN, SCRIPT_S_MAX, Audited, Outcome, audited, days_ago
+from tests.support.days import not_published
 from tests.support.past import stored_trades, true_days
 from tests.support.postgres import MISSING, Postgres, find_programs
 from tests.support.servers import Server, short_folder
@@ -140,9 +141,7 @@ def test_the_audit_agrees(case: Audited, exchange: StandIn) -> None:
 def test_ids_that_nobody_serves_are_listed(case: Audited, exchange: StandIn) -> None:
     """Exit code 1, and exactly which."""
     ids = [trade.trade_id for trade in true_days(exchange, BTC, days_ago(1))]
-    exchange.fault("archive_missing", path=str(days_ago(1)), **ALWAYS)
-    # On the first of a month its file serves instead.
-    exchange.fault("archive_missing", path="/monthly/", **ALWAYS)
+    not_published(exchange, days_ago(1))
     exchange.fault("rest_hole", symbol=BTC, first=ids[10], last=ids[12])
     done = run(case, exchange, "--since", str(days_ago(2)))
     assert done.code == 1

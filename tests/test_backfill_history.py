@@ -21,7 +21,7 @@ from tests.support.days import (
     assert_whole,
     daily,
     day_before,
-    monthly,
+    not_published,
     rows_of,
     true_rows,
 )
@@ -120,9 +120,7 @@ def test_history_into_an_empty_database(
 def test_these_days_and_no_others(command: Callable[..., Said], connection: db.Connection, market: StandIn) -> None:
     """With --until, of one symbol; the day without a file comes from REST, which is said."""
     days = [day_before(number) for number in (5, 4)]
-    market.fault("archive_missing", path=daily(days[1]), seconds=LONG_S)
-    # In the first days of a month its file serves instead.
-    market.fault("archive_missing", path=monthly(), seconds=LONG_S)
+    not_published(market, days[1])
     code, out, err = command("--since", str(days[0]), "--until", str(days[1]), "--symbol", "btcusdt")
     assert (code, err) == (0, "")
     assert out.splitlines()[:-1] == [
@@ -176,9 +174,7 @@ def test_gaps_from_the_archive_alone(command: Callable[..., Said], connection: d
     """REST is not asked for trades; what the archive does not have stays open: exit code 1, then 0."""
     days = [day_before(number) for number in (3, 2, 1)]
     assert command("--since", str(days[0]), "--until", str(days[0]), "--symbol", "BTCUSDT")[0] == 0
-    market.fault("archive_missing", path=daily(days[1]), seconds=LONG_S)
-    # In the first days of a month its file serves instead.
-    market.fault("archive_missing", path=monthly(), seconds=LONG_S)
+    not_published(market, days[1])
     # A capture was not running on these two days.
     ids = [row[0] for row in true_rows(market, days[1:])]
     leave_gap(connection, market, ids[-1])

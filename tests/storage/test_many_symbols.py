@@ -12,6 +12,7 @@ from model.trade import Trade
 from storage import follow, pages, questions, retained, trades
 from storage import gaps as stored_gaps
 from tests.makers import MIDNIGHT, trade
+from tests.support.many import with_time
 from tests.support.servers import Server
 from tests.support.tables import ask
 
@@ -46,12 +47,6 @@ def _time_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retained, "KNOWN_S_MAX", 3_600.0)
     for name in ("_SYMBOLS", "_TIMES", "_NEWEST"):
         monkeypatch.setattr(trades, name, with_time(getattr(trades, name), 60.0))
-
-
-def with_time(sql: str, seconds: float) -> str:
-    """The question with another time, after which the server ends it."""
-    usual = trades.DIVE_S_MAX
-    return sql.replace(f"= {usual} FOR", f"= {seconds} FOR").replace(f"({usual * 1000:.0f})", f"({seconds * 1000:.0f})")
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from storage.past import EARLIEST, LATEST
 from storage.retained import LEAVING, RESTORED
 from storage.stored_lines import stored_lines
 from tests.makers import BTC
-from tests.storage.test_many_symbols import with_time
+from tests.support.many import with_time
 from tests.support.moved import days, fill, moments, move, tape
 from tests.support.tables import ask
 

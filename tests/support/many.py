@@ -6,11 +6,18 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import db
+from storage import trades
 from tests.makers import trade
 from tests.support.servers import Server
 from tests.support.tables import ask
 
 ROWS_PER_INSERT = 2_000
+
+
+def with_time(sql: str, seconds: float) -> str:
+    """The question with another time, after which the server ends it."""
+    usual = trades.DIVE_S_MAX
+    return sql.replace(f"= {usual} FOR", f"= {seconds} FOR").replace(f"({usual * 1000:.0f})", f"({seconds * 1000:.0f})")
 
 
 def names(count: int) -> list[str]:
